@@ -1,0 +1,72 @@
+# Everything sets itself up: `make demo` or `make test` on a fresh machine needs Python 3.11 and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+PEERS := .venv-peers
+STAMP := .spikingir
+
+# The image collection beside the checkout, where there is one; tests that need it skip without it.
+SPIKINGIR_DATA ?= $(abspath $(wildcard ../shared/data))
+ifneq ($(SPIKINGIR_DATA),)
+export SPIKINGIR_DATA
+endif
+
+# Two test processes on two cores: more threads would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+
+# A stamp names the folder that its environment was made in: one that was moved or copied has scripts, and a link
+# to src, that lead elsewhere. $(call sound,folder) is empty unless the environment runs and belongs here.
+sound = $(shell test "$$(cat $(1)/$(STAMP) 2>/dev/null)" = "$(CURDIR)" && $(1)/bin/python -c 'import pip' 2>/dev/null && echo yes)
+
+# An environment that runs, but has no stamp, was interrupted or made by hand: completed, not made anew.
+# Older pips know no dependency groups. The constraint keeps torch at the build for the CPU where pip finds one.
+define install
+	@if test "$$(cat $(1)/$(STAMP) 2>/dev/null || echo "$(CURDIR)")" != "$(CURDIR)" \
+		|| ! $(1)/bin/python -c 'import pip' 2>/dev/null; then $(PYTHON) -m venv --clear $(1); fi
+	$(1)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(1)/bin/python -m pip install --quiet --constraint constraints.txt $(2)
+endef
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-peers lint format clean always
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/$(STAMP) ## restore sample photographs with the shipped networks
+	$(VENV)/bin/spikingir demo
+
+test: $(VENV)/$(STAMP) ## run the tests, without the slow ones
+	$(PYTEST) -n 2 -m "not slow" --ignore tests/peers
+
+test-slow: $(VENV)/$(STAMP) ## run all tests
+	$(PYTEST) -n 2 --ignore tests/peers
+
+test-peers: $(PEERS)/$(STAMP) ## compare with SpikingJelly, in an environment of its own
+	$(PEERS)/bin/python -m pytest tests/peers
+
+lint: $(VENV)/$(STAMP) ## check format, rules and types
+	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m mypy --strict src
+
+format: $(VENV)/$(STAMP) ## format the code and mend what can be mended
+	$(VENV)/bin/python -m ruff format .
+	$(VENV)/bin/python -m ruff check --fix .
+
+clean: ## remove caches and what was built; environments and runs/ stay
+	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(VENV)),,always)
+	$(call install,$(VENV),--editable '.[train]' --group test --group lint)
+	@echo "$(CURDIR)" > $@
+
+# SpikingJelly asks for torchvision and torchaudio, which have no build for this torch, though its neurons, layers
+# and conversion do without: so it comes alone, with only what those import.
+$(PEERS)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(PEERS)),,always)
+	$(call install,$(PEERS),--editable . --group test 'loguru<1' requests scipy tqdm)
+	$(PEERS)/bin/python -m pip install --quiet --no-deps spikingjelly==2.0.0
+	@echo "$(CURDIR)" > $@
+
+always:
