@@ -1,0 +1,60 @@
+"""Image formation: the analog step that turns a body's output into the restored image.
+
+It runs once per image, outside the spiking part (METHOD: "a restoration network is a body and an image formation
+step"). The three forms are a closed set, named by strings, so that a saved network can say which one it needs
+without carrying code.
+"""
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+ImageFormation = Literal["identity", "residual", "atmospheric"]
+
+
+def _identity(image: Tensor, output: Tensor) -> Tensor:
+    return output
+
+
+def _residual(image: Tensor, output: Tensor) -> Tensor:
+    return image - output
+
+
+def _atmospheric(image: Tensor, output: Tensor) -> Tensor:
+    return torch.relu(output * image - output + 1)
+
+
+IMAGE_FORMATIONS: MappingProxyType[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
+    {"identity": _identity, "residual": _residual, "atmospheric": _atmospheric}
+)
+
+
+def form_image(formation: str, image: Tensor, output: Tensor) -> Tensor:
+    """Restored image from the degraded one and the body's output.
+
+    ``identity``: ``x = body(y)``. ``residual`` (DnCNN): ``x = y - body(y)``. ``atmospheric`` (AOD-Net, with
+    ``K = body(y)``): ``J = relu(K * y - K + 1)``.
+
+    Args:
+        formation: One of ``identity``, ``residual``, ``atmospheric``.
+        image: Degraded image ``y`` in [0, 1].
+        output: Body output.
+
+    Shape:
+        ``image``, ``output`` and the result: ``(B, C, H, W)``.
+
+    Raises:
+        ValueError: The formation is not one of the three.
+
+    Source:
+        SpikingIR, section "Preliminaries"; Zhang et al. 2017 (DnCNN); Li et al. 2017 (AOD-Net), Eq. 8.
+    """
+    try:
+        form = IMAGE_FORMATIONS[formation]
+    except KeyError:
+        known = ", ".join(IMAGE_FORMATIONS)
+        raise ValueError(f"unknown image formation {formation!r}; known ones: {known}") from None
+    return form(image, output)

@@ -1,0 +1,381 @@
+"""The spiking network: a body of neurons and linear operations, a clock, a readout, an image formation."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from spikingir.spiking.formation import IMAGE_FORMATIONS, ImageFormation, form_image
+from spikingir.spiking.graph import Node, Wave, Weights, apply_linear, run_graph
+from spikingir.spiking.neurons import Firing, IFNeuron
+from spikingir.spiking.readout import PixelMapper, read_out
+
+Schedule = Literal["clocked", "phased"] | int
+
+
+@dataclass(frozen=True)
+class SpikingConfig:
+    """How a spiking network runs.
+
+    Attributes:
+        time_steps: ``T``; energy and time are charged for T + 1 steps with the extended step.
+        schedule: ``clocked`` (the paper's: all layers advance together), ``phased`` (a layer collects its whole
+            window before it fires; the quantised ANN), or the number of inputs that a layer waits for before it
+            fires (0 is clocked, T - 1 phased).
+        formation: Image formation after the body.
+        channels: Channels of the image.
+        recycling: Whether the last layer's residual membrane is added to the output.
+        method: Conversion method that made the network.
+    """
+
+    time_steps: int = 10
+    schedule: Schedule = "clocked"
+    formation: ImageFormation = "identity"
+    channels: int = 1
+    recycling: bool = True
+    method: str = "spikingir"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.time_steps, bool) or not isinstance(self.time_steps, int) or self.time_steps < 1:
+            raise ValueError(f"time_steps is {self.time_steps!r}; a network needs a whole number T >= 1")
+        if self.formation not in IMAGE_FORMATIONS:
+            raise ValueError(f"unknown image formation {self.formation!r}; known ones: {', '.join(IMAGE_FORMATIONS)}")
+        if isinstance(self.schedule, str):
+            if self.schedule not in ("clocked", "phased"):
+                raise ValueError(f"unknown schedule {self.schedule!r}; expected clocked, phased or a delay 0..T-1")
+        elif isinstance(self.schedule, bool) or not isinstance(self.schedule, int):
+            raise ValueError(f"schedule is {self.schedule!r}; expected clocked, phased or a delay 0..T-1")
+        elif not 0 <= self.schedule < self.time_steps:
+            raise ValueError(f"a delay of {self.schedule} does not fit {self.time_steps} time steps; 0..T-1 does")
+
+    @property
+    def phased(self) -> bool:
+        """Whether a layer sees its whole window before it fires."""
+        return self.schedule == "phased" or (self.delay > 0 and self.delay == self.time_steps - 1)
+
+    @property
+    def delay(self) -> int:
+        """Inputs that a layer waits for."""
+        if isinstance(self.schedule, int):
+            return self.schedule
+        return self.time_steps - 1 if self.schedule == "phased" else 0
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    """What one spiking layer did.
+
+    Attributes:
+        name: The layer's name in the body.
+        spikes: Spikes per step, image and channel, (S, B, C), int64; S counts the extended step. A graded spike
+            counts as its value.
+        neurons: Neurons per image, C * H * W.
+        residual_membrane: ``v(end)`` in units of the threshold, (B, C, H, W).
+        trains: The spikes themselves in {-1, 0, 1}, (S, B, C, H, W), int8, if they were asked for.
+    """
+
+    name: str
+    spikes: Tensor
+    neurons: int
+    residual_membrane: Tensor
+    trains: Tensor | None
+
+    @property
+    def spikes_per_neuron(self) -> float:
+        """Mean number of spikes of a neuron for one image."""
+        return self.spikes.sum().item() / (self.spikes.shape[1] * self.neurons)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a network did for one batch: its layers in order, at ``time_steps`` and ``schedule``."""
+
+    time_steps: int
+    schedule: Schedule
+    image_size: tuple[int, int]
+    layers: tuple[LayerTrace, ...]
+
+    @property
+    def spikes_per_neuron(self) -> float:
+        """Mean number of spikes of a neuron for one image, over all layers."""
+        total = sum(layer.spikes_per_neuron * layer.neurons for layer in self.layers)
+        return total / sum(layer.neurons for layer in self.layers)
+
+    def firing_rates(self) -> dict[str, float]:
+        """Spikes per neuron and time step of each layer."""
+        return {layer.name: layer.spikes_per_neuron / self.time_steps for layer in self.layers}
+
+
+class SpikingNetwork(nn.Module):
+    """A body of spiking neurons with its readout and image formation; image in, image out.
+
+    Layers are simulated one after the other over all steps, which for a feed-forward network is the same as
+    advancing them together. Without gradients no more than one layer's currents and spikes are alive at a time,
+    besides what skips hold.
+
+    Made by :func:`spikingir.convert`; nobody should need to call this constructor.
+
+    Args:
+        nodes: The body, in order of execution; the last node is the output neuron.
+        weights: Weight and bias of each weighted operation by name.
+        neurons: Neuron of each ``neuron`` node by name.
+        config: Time steps, schedule, image formation.
+        mapper: Pixel mapper, or None.
+        raw: Functions of the ``raw`` nodes by name.
+        origin: What became of each operation of the converted network: (place, operation, fate).
+
+    Shape:
+        ``(B, C, H, W)``, values in [0, 1], to the same; the output is not clipped.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        weights: Weights,
+        neurons: Mapping[str, IFNeuron],
+        config: SpikingConfig,
+        mapper: PixelMapper | None = None,
+        raw: Mapping[str, Callable[..., Tensor]] | None = None,
+        origin: Sequence[tuple[str, str, str]] = (),
+    ) -> None:
+        super().__init__()
+        if not nodes or nodes[-1].op != "neuron":
+            raise ValueError("a spiking network ends with its output neuron")
+        self.nodes = tuple(nodes)
+        self.config = config
+        self.raw = dict(raw or {})
+        self.origin = tuple(origin)
+        self._on_image = _operations_on_image(self.nodes)
+        self.weight = nn.ParameterDict()
+        self.bias = nn.ParameterDict()
+        for name, (weight, bias) in weights.items():
+            self.weight[name] = nn.Parameter(weight.detach().clone())
+            if bias is not None:
+                self.bias[name] = nn.Parameter(bias.detach().clone())
+        self.neurons = nn.ModuleDict(dict(neurons))
+        self.mapper = mapper
+
+    def at(self, *, time_steps: int | None = None, schedule: Schedule | None = None) -> "SpikingNetwork":
+        """The same network, sharing its parameters, with other time steps or another schedule.
+
+        Raises:
+            ValueError: ``time_steps`` below 1, an unknown schedule, a delay that does not fit.
+        """
+        other = copy.copy(self)
+        other.config = replace(
+            self.config,
+            time_steps=self.config.time_steps if time_steps is None else time_steps,
+            schedule=self.config.schedule if schedule is None else schedule,
+        )
+        return other
+
+    @property
+    def weights(self) -> Weights:
+        """Weight and bias of each weighted operation by name."""
+        names = {node.weights for node in self.nodes if node.weights is not None}
+        return {name: (self.weight[name], self._bias(name)) for name in sorted(names)}
+
+    def _bias(self, name: str) -> Tensor | None:
+        return self.bias[name] if name in self.bias else None  # noqa: SIM401 (ParameterDict.get is untyped)
+
+    def neuron(self, name: str) -> IFNeuron:
+        """The neuron of the node ``name``."""
+        module = self.neurons[name]
+        assert isinstance(module, IFNeuron)
+        return module
+
+    def add_current(self, name: str, current: Tensor) -> None:
+        """Add a constant current to a layer: to the bias of what it reads, or through a node of its own.
+
+        Shape:
+            ``current``: (C,).
+        """
+        layer = next(node for node in self.nodes if node.name == name)
+        source = next(node for node in self.nodes if node.name == layer.inputs[0])
+        readers = sum(source.name in node.inputs for node in self.nodes)
+        sharers = sum(node.weights == source.weights for node in self.nodes)
+        if source.weights is not None and readers == 1 and sharers == 1:
+            bias = self._bias(source.weights)
+            self.bias[source.weights] = nn.Parameter(current.clone() if bias is None else bias.detach() + current)
+            return
+        added = Node(f"{name}_current", "affine", (source.name,), weights=f"{name}_current")
+        self.weight[added.name] = nn.Parameter(torch.ones_like(current[:1]))
+        self.bias[added.name] = nn.Parameter(current.clone())
+        i = self.nodes.index(layer)
+        self.nodes = (*self.nodes[:i], added, replace(layer, inputs=(added.name,)), *self.nodes[i + 1 :])
+        self._on_image = _operations_on_image(self.nodes)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the spiking layers, in order."""
+        return tuple(node.name for node in self.nodes if node.op == "neuron")
+
+    def compile_neurons(self, compiled: bool = True) -> None:
+        """Run training through ``torch.compile``d neurons, or not; the numbers are the same."""
+        for name in self.layers:
+            self.neuron(name).compiled = compiled
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Restored image, not clipped."""
+        return self._restore(image, None, trains=False)
+
+    @torch.no_grad()
+    def trace(self, image: Tensor, *, trains: bool = False) -> tuple[Tensor, Trace]:
+        """Restored image and what every layer did.
+
+        Args:
+            image: Degraded image.
+            trains: Whether to keep the spikes themselves (memory: one byte per neuron and step).
+
+        Shape:
+            ``image`` and the restored image: (B, C, H, W).
+        """
+        layers: list[LayerTrace] = []
+        restored = self._restore(image, layers, trains)
+        return restored, Trace(
+            self.config.time_steps, self.config.schedule, (image.shape[-2], image.shape[-1]), tuple(layers)
+        )
+
+    def _restore(self, image: Tensor, layers: list[LayerTrace] | None, trains: bool) -> Tensor:
+        if image.dim() != 4 or image.shape[1] != self.config.channels:
+            raise ValueError(f"expected images of shape (B, {self.config.channels}, H, W), got {tuple(image.shape)}")
+        fire = self._fire_phased if self.config.phased else self._fire_clocked
+        output = self.nodes[-1].name
+        read: list[Tensor] = []
+
+        def neuron(node: Node, current: Wave, owned: bool) -> Wave:
+            wave, decoded, leftover = fire(node, current, owned, layers, trains, last=node.name == output)
+            if decoded is not None:
+                with torch.autocast(image.device.type, enabled=False):  # pixels are worth float32
+                    recycled = leftover if self.config.recycling else None
+                    read.append(read_out(decoded, recycled, self.mapper, signed=self.neuron(node.name).signed))
+            return wave
+
+        run_graph(self.nodes, self.weights, image, neuron, self.raw, self._linear)
+        return form_image(self.config.formation, image, read[0])
+
+    def _linear(self, node: Node, inputs: Sequence[Wave], weights: Weights) -> Wave:
+        """Operations on the image itself stay in its precision: bfloat16 would cut it to 8 bits at once."""
+        if node.name not in self._on_image:
+            return apply_linear(node, inputs, weights)
+        device = next(value.constant.device.type for value in inputs if value.constant is not None)
+        with torch.autocast(device, enabled=False):
+            return apply_linear(node, inputs, weights)
+
+    def _fire_clocked(
+        self,
+        node: Node,
+        current: Wave,
+        owned: bool,
+        layers: list[LayerTrace] | None,
+        trains: bool,
+        *,
+        last: bool,
+    ) -> tuple[Wave, Tensor | None, Tensor | None]:
+        """Spikes of one layer; for the last one also the decoded output and ``I``."""
+        neuron, config = self.neuron(node.name), self.config
+        firing: Firing = neuron(*current, time_steps=config.time_steps, delay=config.delay, overwrite=owned)
+        spikes, residual = firing
+        if layers is not None:
+            theta = neuron.v_threshold.view(-1, 1, 1)
+            layers.append(_clocked_trace(node.name, neuron, firing, residual / theta, trains))
+        if not last:
+            return Wave(spikes, None), None, None
+        decoded = spikes.to(residual.dtype).sum(0) / config.time_steps
+        leftover = (residual - neuron.v0 * neuron.v_threshold.view(-1, 1, 1)) / config.time_steps
+        return Wave(spikes, None), decoded, leftover
+
+    def _fire_phased(
+        self,
+        node: Node,
+        current: Wave,
+        owned: bool,
+        layers: list[LayerTrace] | None,
+        trains: bool,
+        *,
+        last: bool,
+    ) -> tuple[Wave, Tensor | None, Tensor | None]:
+        """Decoded values of one layer, a whole window at once; for the last one also ``I``."""
+        neuron = self.neuron(node.name)
+        mean = current.constant
+        assert mean is not None, "the phased schedule has no time-varying part"
+        if last:
+            mean = mean.to(torch.promote_types(mean.dtype, torch.float32))
+        decoded = neuron.quantise(mean, self.config.time_steps)
+        if layers is not None:
+            layers.append(_phased_trace(node.name, neuron, mean, decoded, self.config.time_steps, trains))
+        return Wave(None, decoded), decoded if last else None, mean - decoded if last else None
+
+
+def _operations_on_image(nodes: Sequence[Node]) -> frozenset[str]:
+    """Operations that read the image alone, as it is or before its first weights."""
+    image: set[str] = set()
+    found: set[str] = set()
+    for node in nodes:
+        if image.issuperset(node.inputs):
+            found.add(node.name)
+            if node.op not in ("conv2d", "conv_transpose2d", "neuron"):
+                image.add(node.name)
+    return frozenset(found)
+
+
+def _clocked_trace(name: str, neuron: IFNeuron, firing: Firing, residual: Tensor, trains: bool) -> LayerTrace:
+    signs = neuron.spikes(firing.weighted_spikes)
+    spikes = signs.abs().sum((-2, -1)).long()
+    return LayerTrace(name, spikes, residual[0].numel(), residual, signs.to(torch.int8) if trains else None)
+
+
+def _phased_trace(
+    name: str, neuron: IFNeuron, mean: Tensor, decoded: Tensor, time_steps: int, trains: bool
+) -> LayerTrace:
+    theta = neuron.v_threshold.view(-1, 1, 1)
+    signs = phased_slots((decoded * time_steps / theta).round(), time_steps)
+    spikes = signs.abs().sum((-2, -1)).long()
+    residual = (mean - decoded) * time_steps / theta
+    return LayerTrace(name, spikes, mean[0].numel(), residual, signs.to(torch.int8) if trains else None)
+
+
+def phased_slots(counts: Tensor, time_steps: int) -> Tensor:
+    """The spikes of a window: n of them leave one per step, from the first step on.
+
+    Shape:
+        (B, C, H, W), whole numbers, to (T, B, C, H, W) in {-1, 0, 1}.
+    """
+    return torch.stack([counts.sign() * (counts.abs() > step) for step in range(time_steps)])
+
+
+@torch.no_grad()
+def channel_counts(network: SpikingNetwork, side: int = 64) -> dict[str, int]:
+    """Channels of every node's output, found by running a blank image of ``side`` x ``side`` pixels."""
+    counts: dict[str, int] = {}
+    weight = next(network.parameters())
+    blank = weight.new_zeros(1, network.config.channels, side, side)
+    counts[network.nodes[0].name] = network.config.channels
+
+    def note(node: Node, wave: Wave) -> Wave:
+        assert wave.constant is not None
+        counts[node.name] = wave.constant.shape[1]
+        return wave
+
+    raw = {name: _noting(function, name, counts) for name, function in network.raw.items()}
+    run_graph(
+        network.nodes,
+        network.weights,
+        blank,
+        lambda node, wave, owned: note(node, wave),
+        raw,
+        lambda node, waves, weights: note(node, apply_linear(node, waves, weights)),
+    )
+    return counts
+
+
+def _noting(function: Callable[..., Tensor], name: str, counts: dict[str, int]) -> Callable[..., Tensor]:
+    def run(*images: Tensor) -> Tensor:
+        result = function(*images)
+        counts[name] = result.shape[1]
+        return result
+
+    return run

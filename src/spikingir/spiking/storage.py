@@ -1,0 +1,135 @@
+"""A spiking network in one safetensors file: the tensors, and in the header everything else as JSON.
+
+Nothing in a file is ever run: a graph is a list of operations of a closed set, and a neuron one of three kinds.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from spikingir.files import write_atomically
+from spikingir.spiking.graph import LINEAR, Node
+from spikingir.spiking.network import SpikingConfig, SpikingNetwork
+from spikingir.spiking.neurons import IFNeuron, MembranePotentialReuseNeuron
+from spikingir.spiking.readout import PixelMapper
+
+FORMAT, VERSION = "spikingir.SpikingNetwork", 1
+
+
+class StorageError(ValueError):
+    """A file that is not a spiking network, or one that cannot be kept; the text says which and what to do."""
+
+
+def save_pretrained(
+    network: SpikingNetwork, path: str | Path, *, overwrite: bool = False, dtype: torch.dtype | None = None
+) -> None:
+    """Write a spiking network, complete or not at all.
+
+    Args:
+        network: The network.
+        path: File to write, ``.safetensors``.
+        overwrite: Whether an existing file is replaced.
+        dtype: Storage type of weights, biases and mapper; thresholds and betas stay as they are.
+
+    Raises:
+        StorageError: The network holds functions of its own on the raw image, or neurons of a kind that is
+            not kept.
+        FileExistsError: The file exists and ``overwrite`` is false.
+    """
+    if network.raw:
+        raise StorageError(
+            f"'{next(iter(network.raw))}' is a function of your own on the image, which a file cannot hold; "
+            "apply it before the network"
+        )
+    tensors = {
+        name: tensor.detach().contiguous().to(dtype if dtype is not None and ".log_" not in name else tensor.dtype)
+        for name, tensor in network.state_dict().items()
+    }
+    write_atomically(path, lambda file: file.write(save(tensors, {"spikingir": _header(network)})), overwrite=overwrite)
+
+
+def from_pretrained(path: str | Path) -> SpikingNetwork:
+    """Read a spiking network written by :func:`save_pretrained`, in eval mode.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        StorageError: The file is truncated, no safetensors file, or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; expected a spiking network saved by save_pretrained")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise StorageError(f"{path} cannot be read as safetensors ({error}); it is damaged or another format") from None
+    try:
+        header = json.loads(metadata["spikingir"])
+        if header["format"] != FORMAT or header["version"] != VERSION:
+            raise StorageError(
+                f"{path} holds {header['format']} version {header['version']}; expected {FORMAT} version {VERSION}"
+            )
+        network = _build(header, tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"{path} does not hold a spiking network ({type(error).__name__}: {error})") from None
+    return network.eval()
+
+
+def _header(network: SpikingNetwork) -> str:
+    neurons = {}
+    for name in network.layers:
+        neuron = network.neuron(name)
+        if type(neuron) not in (IFNeuron, MembranePotentialReuseNeuron):
+            raise StorageError(f"neuron '{name}' is a {type(neuron).__name__}, which is not kept in files")
+        settings: dict[str, Any] = {"v0": neuron.v0, "signed": neuron.signed, "surrogate": neuron.surrogate}
+        if neuron.extended:
+            settings["alpha"] = neuron.alpha
+        neurons[name] = settings
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": asdict(network.config),
+        "nodes": [asdict(node) for node in network.nodes],
+        "neurons": neurons,
+        "mapper": network.mapper is not None,
+        "origin": network.origin,
+    }
+    return json.dumps(header)
+
+
+def _build(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SpikingNetwork:
+    nodes = [_node(entry) for entry in header["nodes"]]
+    # stored in half precision, used in single
+    state = {name: tensor.float() if tensor.dtype.itemsize == 2 else tensor for name, tensor in tensors.items()}
+    neurons: dict[str, IFNeuron] = {}
+    for name, settings in header["neurons"].items():
+        theta = torch.ones(state[f"neurons.{name}.log_threshold"].shape)
+        kind = MembranePotentialReuseNeuron if "alpha" in settings else IFNeuron
+        neurons[name] = kind(theta, **settings)
+    names = {node.weights for node in nodes if node.weights is not None}
+    weights = {name: (state[f"weight.{name}"], state.get(f"bias.{name}")) for name in names}
+    mapper = PixelMapper(state["mapper.weight"].shape[0]) if header["mapper"] else None
+    config = SpikingConfig(**header["config"])
+    origin = [(place, what, fate) for place, what, fate in header["origin"]]
+    network = SpikingNetwork(nodes, weights, neurons, config, mapper, origin=origin)
+    network.to(next(iter(state.values())).dtype)
+    network.load_state_dict(state)
+    return network
+
+
+def _node(entry: Mapping[str, Any]) -> Node:
+    """A node from JSON, whose lists were tuples."""
+    if entry["op"] not in LINEAR and entry["op"] not in ("input", "neuron"):
+        raise StorageError(f"unknown operation {entry['op']!r}; the file was written by a newer version")
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in entry["options"].items()}
+    return Node(entry["name"], entry["op"], tuple(entry["inputs"]), options, entry["weights"])

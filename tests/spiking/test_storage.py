@@ -1,0 +1,124 @@
+"""A network in one file: what comes back is what was saved, and nothing else is accepted."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from spikingir.conversion.convert import convert
+from spikingir.spiking.network import SpikingNetwork
+from spikingir.spiking.storage import StorageError, from_pretrained, save_pretrained
+
+
+def network(method: str = "spikingir", **arguments: object) -> SpikingNetwork:
+    torch.manual_seed(0)
+    body = nn.Sequential(
+        nn.PixelUnshuffle(2),
+        nn.Conv2d(4, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 4, 3, padding=1),
+        nn.PixelShuffle(2),
+    )
+    return convert(body, torch.rand(2, 1, 16, 16), method, time_steps=6, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["spikingir", "if", "rueckauer"])
+def test_saved_and_loaded_gives_the_same_output(method: str, tmp_path: Path) -> None:
+    saved = network(method, schedule=2)
+    save_pretrained(saved, tmp_path / "a.safetensors")
+    loaded = from_pretrained(tmp_path / "a.safetensors")
+    image = torch.rand(2, 1, 16, 16)
+    assert torch.equal(loaded(image), saved(image))
+    assert loaded.config == saved.config
+    assert loaded.nodes == saved.nodes
+    assert loaded.origin == saved.origin
+    assert not loaded.training
+
+
+def test_half_precision_storage_keeps_thresholds(tmp_path: Path) -> None:
+    saved = network()
+    save_pretrained(saved, tmp_path / "a.safetensors", dtype=torch.bfloat16)
+    loaded = from_pretrained(tmp_path / "a.safetensors")
+    for name in saved.layers:
+        assert torch.equal(loaded.neuron(name).log_threshold, saved.neuron(name).log_threshold)
+    weight = next(iter(saved.weight))
+    assert torch.equal(loaded.weight[weight], saved.weight[weight].bfloat16().float())
+
+
+def test_double_precision_survives(tmp_path: Path) -> None:
+    saved = network().double()
+    save_pretrained(saved, tmp_path / "a.safetensors")
+    image = torch.rand(1, 1, 8, 8, dtype=torch.float64)
+    assert torch.equal(from_pretrained(tmp_path / "a.safetensors")(image), saved(image))
+
+
+def test_nothing_is_replaced_unasked(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_pretrained(network(), path)
+    with pytest.raises(FileExistsError):
+        save_pretrained(network(), path)
+    save_pretrained(network(), path, overwrite=True)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_file_cannot_hold_is_refused(tmp_path: Path) -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(torch.sigmoid(x))
+
+    with pytest.raises(StorageError, match="sigmoid"):
+        save_pretrained(convert(Own(), torch.rand(1, 1, 8, 8)), tmp_path / "a.safetensors")
+    with pytest.raises(StorageError, match="AdaptiveThresholdNeuron"):
+        save_pretrained(network("lan"), tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(FileNotFoundError, match="no file"):
+        from_pretrained(path)
+    save_pretrained(network(), path)
+    whole = path.read_bytes()
+    for content in (b"", b"not weights", whole[:100], whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(StorageError, match="a.safetensors"):
+            from_pretrained(path)
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(StorageError, match="does not hold a spiking network"):
+        from_pretrained(path)
+
+
+def test_a_header_that_lies_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_pretrained(network(), path)
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["spikingir"])
+
+    def write(**changes: object) -> None:
+        save_file(tensors, path, {"spikingir": json.dumps({**header, **changes})})
+
+    write(version=99)
+    with pytest.raises(StorageError, match="version 99"):
+        from_pretrained(path)
+    write(nodes=[{**node, "op": "os.system"} if node["op"] == "conv2d" else node for node in header["nodes"]])
+    with pytest.raises(StorageError, match=r"os\.system"):
+        from_pretrained(path)
+    write(config={**header["config"], "time_steps": 0})
+    with pytest.raises(StorageError, match="time_steps"):
+        from_pretrained(path)
+    write(config={**header["config"], "formation": "import os"})
+    with pytest.raises(StorageError):
+        from_pretrained(path)
+    del tensors[next(name for name in tensors if name.startswith("weight."))]
+    write()
+    with pytest.raises(StorageError, match="KeyError"):
+        from_pretrained(path)

@@ -1,0 +1,73 @@
+"""Rules of the house that no linter knows."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import spikingir
+
+SOURCE = Path(spikingir.__file__).parent
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+# Imports point down or sideways, never up. What is not listed here is free.
+LEVELS = {
+    "spiking": 0,
+    "data": 0,
+    "files": 0,
+    "networks": 1,
+    "conversion": 1,
+    "engine": 1,
+    "training": 2,
+    "evaluation": 2,
+    "restoration": 2,
+    "web": 3,
+    "cli": 4,
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of all modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} is a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room(name: str) -> str | None:
+    """`networks` of `spikingir.networks.dncnn`."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "spikingir" and len(parts) > 1 else None
+
+
+@pytest.mark.parametrize("module", ["spikingir", "spikingir.restoration.images"])
+def test_import_loads_no_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_version() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", spikingir.__version__)
+
+
+def test_public_names_are_there() -> None:
+    for name in spikingir.__all__:
+        assert getattr(spikingir, name) is not None
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports(path: Path) -> None:
+    names = list(imports(path))
+    assert not [name for name in names if name.endswith(".*")], "import * hides where a name comes from"
+    assert not [name for name in names if name.split(".")[0] == "torchvision"], "its only build here is broken"
+
+    here = path.relative_to(SOURCE).with_suffix("").parts[0]
+    if here in LEVELS:
+        above = [name for name in names if LEVELS.get(room(name) or "", 0) > LEVELS[here]]
+        assert not above, f"{here} is below {above}"
