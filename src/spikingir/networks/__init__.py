@@ -1,0 +1,27 @@
+"""Restoration networks as a body (becomes spiking) and an image formation step (stays analog)."""
+
+from spikingir.networks.aodnet import AODNet
+from spikingir.networks.base import RestorationNetwork
+from spikingir.networks.dncnn import DnCNN
+from spikingir.networks.registry import (
+    ARCHITECTURES,
+    Architecture,
+    WeightsError,
+    build_network,
+    describe,
+    load_network,
+    save_network,
+)
+
+__all__ = [
+    "ARCHITECTURES",
+    "AODNet",
+    "Architecture",
+    "DnCNN",
+    "RestorationNetwork",
+    "WeightsError",
+    "build_network",
+    "describe",
+    "load_network",
+    "save_network",
+]
