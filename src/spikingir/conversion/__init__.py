@@ -1,0 +1,1 @@
+"""Conversion of conventional networks to spiking ones."""

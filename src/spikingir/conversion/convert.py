@@ -1,0 +1,316 @@
+"""Conversion of a network to a spiking one: SpikingIR's method and its baselines."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from spikingir.conversion.calibrate import CalibrationImages, analog_neuron, calibrate, image_batches
+from spikingir.conversion.errors import ConversionError
+from spikingir.conversion.lan import AdaptiveThresholdNeuron
+from spikingir.conversion.trace import TracedBody, trace_body
+from spikingir.spiking.firing import phased_forward
+from spikingir.spiking.formation import ImageFormation
+from spikingir.spiking.graph import Node, Wave, apply_linear, run_graph
+from spikingir.spiking.network import Schedule, SpikingConfig, SpikingNetwork
+from spikingir.spiking.neurons import IFNeuron, MembranePotentialReuseNeuron
+from spikingir.spiking.readout import PixelMapper
+from spikingir.spiking.surrogate import Surrogate
+
+
+@dataclass(frozen=True)
+class Method:
+    """Defaults of a conversion method; ``convert`` takes each of them as an argument.
+
+    Attributes:
+        neuron: ``mprn``, ``if`` or ``lan``.
+        v0: Initial membrane in thresholds.
+        percentile: Of the activations, for the clip level.
+        per_channel: One threshold per channel, or per layer.
+        mapper: Whether a pixel mapper reads the last layer.
+        recycling: Whether the residual membrane is added to the output.
+        source: Publication.
+    """
+
+    neuron: str
+    v0: float
+    percentile: float
+    per_channel: bool
+    mapper: bool
+    recycling: bool
+    source: str
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "spikingir": Method("mprn", 0.0, 99.9, True, True, True, "SpikingIR (Ouyang, Xu, Yu, Lin)"),
+        "if": Method("if", 0.5, 99.9, True, False, False, "IF neuron with v0 = 1/2; not in the paper"),
+        "rueckauer": Method("if", 0.0, 99.9, False, False, False, "Rueckauer et al. 2017"),
+        "qcfs": Method("if", 0.5, 100.0, False, False, False, "Bu et al. 2022"),
+        "lan": Method("lan", 0.0, 99.9, False, False, False, "Lan et al. 2023 (reconstruction)"),
+    }
+)
+
+
+def convert(
+    network: nn.Module,
+    calibration_images: CalibrationImages,
+    method: str = "spikingir",
+    *,
+    time_steps: int = 10,
+    schedule: Schedule = "clocked",
+    percentile: float | None = None,
+    per_channel: bool | None = None,
+    v0: float | None = None,
+    alpha: float = 0.501,
+    beta: float = 1.0,
+    mapper: bool | None = None,
+    recycling: bool | None = None,
+    bias_correction: bool = False,
+    surrogate: Surrogate = "triangle",
+) -> SpikingNetwork:
+    """Convert a trained network to a spiking one.
+
+    Batch norm is folded, each ReLU becomes a spiking neuron with ``theta = lambda`` from calibration, weights stay
+    raw; a body that does not end in a ReLU gets a signed output neuron. What cannot be converted is refused by name
+    and place. The network itself is not changed.
+
+    Args:
+        network: A :class:`~spikingir.networks.base.RestorationNetwork`, or any module from image to image, which is
+            then a body whose image formation is the identity.
+        calibration_images: Degraded images, in [0, 1]: a tensor or an iterable of tensors.
+        method: ``spikingir``; or a baseline: ``if`` (v0 = 1/2), ``rueckauer``, ``qcfs`` (the network must have been
+            trained with :class:`~spikingir.conversion.qcfs.QCFS` activations), ``lan``.
+        time_steps: ``T``.
+        schedule: See :class:`~spikingir.spiking.network.SpikingConfig`.
+        percentile: Of the activations, in (0, 100]; 100 is the exact maximum. Default by method.
+        per_channel: Thresholds per channel or per layer. Default by method.
+        v0: Initial membrane in thresholds. Default by method.
+        alpha: Firing level of the extended step, in (0.5, 1], at least ``v0 + 1/2`` (MPRN).
+        beta: Initial amplitude of the extended step (MPRN).
+        mapper: Whether to add a pixel mapper, initialised to the identity. Default by method.
+        recycling: Whether to add the residual membrane to the output. Default by method.
+        bias_correction: Whether to run :func:`correct_biases` on the calibration images.
+        surrogate: ``triangle``, ``rectangle`` or ``arctan``, for fine-tuning.
+
+    Shape:
+        ``calibration_images``: (B, C, H, W), or pieces of that shape or (C, H, W).
+
+    Raises:
+        ConversionError: The network cannot be traced or holds an operation that is not linear, NaN weights; images
+            that are missing, of the wrong channel count or not finite; QCFS without QCFS activations.
+        ValueError: Time steps, alpha, v0, beta, percentile, surrogate or schedule out of range; unknown method.
+
+    Source:
+        SpikingIR, section "ANN-SNN conversion"; Rueckauer et al. 2017 for the clip levels.
+
+    Example:
+        >>> body = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1))
+        >>> snn = convert(body, torch.rand(2, 1, 16, 16), time_steps=8)
+        >>> snn(torch.rand(1, 1, 16, 16)).shape
+        torch.Size([1, 1, 16, 16])
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; known ones: {', '.join(METHODS)}")
+    preset = METHODS[method]
+    percentile = preset.percentile if percentile is None else percentile
+    per_channel = preset.per_channel if per_channel is None else per_channel
+    v0 = preset.v0 if v0 is None else v0
+    mapper = preset.mapper if mapper is None else mapper
+    recycling = preset.recycling if recycling is None else recycling
+    body, formation = _body_and_formation(network)
+    body = copy.deepcopy(body).cpu().eval()
+    traced = trace_body(body)
+    if not traced.weights:
+        raise ConversionError(f"{type(body).__name__} has no weights to convert")
+    weight = next(iter(traced.weights.values()))[0]
+    channels = _input_channels(traced)
+    batches = [batch.cpu().to(weight.dtype) for batch in image_batches(calibration_images, channels)]
+    config = SpikingConfig(time_steps, schedule, formation, batches[0].shape[1], recycling, method)
+    output = _check_trace(traced, body, batches[0][:1])
+    levels = dict(calibrate(traced, batches, percentile, per_channel)) | dict(traced.clip_levels)
+    missing = [name for name in levels if name not in traced.clip_levels and name not in traced.signed]
+    if method == "qcfs" and missing:
+        raise ConversionError(
+            f"method qcfs needs QCFS activations, but '{missing[0]}' is a ReLU; put spikingir.QCFS in its place, "
+            "train the network with it, and convert again"
+        )
+    neurons: dict[str, IFNeuron] = {}
+    for name, theta in levels.items():
+        signed = name in traced.signed
+        start = 0.0 if signed else v0  # an initial membrane rounds up, and a signed output has two sides
+        if preset.neuron == "mprn":
+            neurons[name] = MembranePotentialReuseNeuron(
+                theta, beta, alpha=alpha, v0=start, signed=signed, surrogate=surrogate
+            )
+        elif preset.neuron == "lan":
+            neurons[name] = AdaptiveThresholdNeuron(theta, signed=signed)
+        else:
+            neurons[name] = IFNeuron(theta, v0=start, signed=signed, surrogate=surrogate)
+    reader = PixelMapper(output.shape[1]).to(weight.dtype) if mapper else None
+    spiking = SpikingNetwork(traced.nodes, traced.weights, neurons, config, reader, traced.raw, traced.origin)
+    if preset.neuron == "lan":
+        _adapt(spiking, batches)
+    if bias_correction:
+        correct_biases(spiking, batches)
+    return spiking.eval()
+
+
+def _body_and_formation(network: nn.Module) -> tuple[nn.Module, ImageFormation]:
+    """A restoration network is recognised by what it has, not by its class: ``body`` and ``formation``."""
+    body, formation = getattr(network, "body", None), getattr(network, "formation", None)
+    if isinstance(body, nn.Module) and formation is not None:
+        return body, formation
+    return network, "identity"
+
+
+def _input_channels(traced: TracedBody) -> int | None:
+    """Channels that the first convolution reads, if it reads the image itself."""
+    image = traced.nodes[0].name
+    for node in traced.nodes:
+        if node.op == "conv2d" and node.inputs == (image,):
+            assert node.weights is not None
+            return traced.weights[node.weights][0].shape[1] * int(node.options["groups"])
+    return None
+
+
+@torch.no_grad()
+def _check_trace(traced: TracedBody, body: nn.Module, image: Tensor) -> Tensor:
+    """The body's output, after making sure that the trace computes the same."""
+
+    def neuron(node: Node, current: Wave, owned: bool) -> Wave:
+        if node.name in traced.clip_levels:
+            assert current.constant is not None
+            level = traced.clip_levels[node.name]
+            levels = traced.levels[node.name]
+            return Wave(None, phased_forward(current.constant, level, levels, False))
+        return Wave(None, analog_neuron(traced, node, current))
+
+    try:
+        expected: Tensor = body(image)
+    except RuntimeError as error:
+        raise ConversionError(f"the network cannot run on a calibration image {tuple(image.shape)}: {error}") from error
+    traced_output = run_graph(traced.nodes, traced.weights, image, neuron, traced.raw).constant
+    assert traced_output is not None
+    same = traced_output.shape == expected.shape
+    if same:
+        scale = expected.square().mean().sqrt().clamp_min(1e-6)
+        difference = (traced_output - expected).abs()
+        # rounding may push a quantised activation (QCFS) over a step here and there
+        distance = difference.square().mean().sqrt() if traced.levels else difference.max()
+        same = bool(distance <= 1e-2 * scale)
+    if not same:
+        raise ConversionError(
+            f"the trace of {type(body).__name__} does not give what the network gives; operations that write in place "
+            "on a value that is read again, or randomness in forward, do that: remove them"
+        )
+    return expected
+
+
+def _layer_by_layer(
+    network: SpikingNetwork,
+    images: Sequence[Tensor],
+    visit: Callable[[Node, Sequence[Wave]], None],
+    fire: Callable[[Node, Wave], Wave],
+) -> None:
+    """Advance all images together, node by node; ``visit`` sees the input currents of a layer before it fires."""
+    states: list[dict[str, Wave]] = [{} for _ in images]
+    last_reader = {name: node.name for node in network.nodes for name in node.inputs}
+    for node in network.nodes:
+        inputs = [[state[name] for name in node.inputs] for state in states]
+        if node.op == "neuron":
+            visit(node, [wave for (wave,) in inputs])
+        for state, image, waves in zip(states, images, inputs, strict=True):
+            if node.op == "input":
+                state[node.name] = Wave(None, image)
+            elif node.op == "raw":
+                state[node.name] = Wave(None, network.raw[node.name](*(wave.constant for wave in waves)))
+            elif node.op == "neuron":
+                state[node.name] = fire(node, waves[0])
+            else:
+                state[node.name] = apply_linear(node, waves, network.weights)
+            for name in set(node.inputs):
+                if last_reader[name] == node.name:
+                    del state[name]
+
+
+def _fire(network: SpikingNetwork) -> Callable[[Node, Wave], Wave]:
+    def fire(node: Node, current: Wave) -> Wave:
+        firing = network.neuron(node.name)(*current, time_steps=network.config.time_steps, delay=network.config.delay)
+        return Wave(firing.weighted_spikes, None)
+
+    return fire
+
+
+@torch.no_grad()
+def _adapt(network: SpikingNetwork, images: Sequence[Tensor], rho: float = 0.1) -> None:
+    """Lan: set the thresholds of each step, layer by layer, each seeing the spikes of the adapted ones before it."""
+
+    def visit(node: Node, currents: Sequence[Wave]) -> None:
+        neuron = network.neuron(node.name)
+        assert isinstance(neuron, AdaptiveThresholdNeuron)
+        neuron.adapt([(wave.spikes, wave.constant) for wave in currents], network.config.time_steps, rho)
+
+    _layer_by_layer(network, images, visit, _fire(network))
+
+
+@torch.no_grad()
+def correct_biases(network: SpikingNetwork, calibration_images: CalibrationImages) -> None:
+    """Correct each layer's bias for the mean error of its current, in place, layer by layer.
+
+    ``b_l += mean(z_l) - mean(1/T sum_t I_l(t))`` per channel, with ``z_l`` the ANN's pre-activation and ``I_l`` the
+    SNN's current (extended step included) with the earlier layers already corrected. All images are held at once:
+    a handful of crops is enough.
+
+    Args:
+        network: A converted network on a clocked or delayed schedule.
+        calibration_images: Degraded images.
+
+    Raises:
+        ValueError: The schedule is phased, which has no such error.
+        ConversionError: The images, see :func:`convert`.
+
+    Source:
+        METHOD section 1; after Li et al. 2021, "A Free Lunch From ANN".
+    """
+    if network.config.phased:
+        raise ValueError("bias correction compares currents over time; the phased schedule has none")
+    weight = next(network.parameters())
+    images = [batch.to(weight) for batch in image_batches(calibration_images, network.config.channels)]
+    means: dict[str, Tensor] = {}
+
+    def analog(node: Node, current: Wave) -> Wave:
+        assert current.constant is not None
+        signed = network.neuron(node.name).signed
+        return Wave(None, current.constant if signed else torch.relu(current.constant))
+
+    def note(node: Node, currents: Sequence[Wave]) -> None:
+        means[node.name] = _mean([wave.constant for wave in currents if wave.constant is not None])
+
+    def correct(node: Node, currents: Sequence[Wave]) -> None:
+        spiking = [
+            (0 if wave.spikes is None else wave.spikes.sum(0) / network.config.time_steps)
+            + (0 if wave.constant is None else wave.constant)
+            for wave in currents
+        ]
+        corrections[node.name] = means[node.name] - _mean([x for x in spiking if isinstance(x, Tensor)])
+
+    def corrected_fire(node: Node, current: Wave) -> Wave:
+        shift = corrections[node.name].view(1, -1, 1, 1)
+        return fire(node, Wave(current.spikes, shift if current.constant is None else current.constant + shift))
+
+    corrections: dict[str, Tensor] = {}
+    fire = _fire(network)
+    _layer_by_layer(network, images, note, analog)
+    _layer_by_layer(network, images, correct, corrected_fire)
+    for name, shift in corrections.items():
+        network.add_current(name, shift)
+
+
+def _mean(maps: Sequence[Tensor]) -> Tensor:
+    """Mean per channel over all pixels of all images."""
+    total = torch.stack([m.double().sum((0, 2, 3)) for m in maps]).sum(0)
+    return (total / sum(m[:, 0].numel() for m in maps)).to(maps[0].dtype)

@@ -1,0 +1,77 @@
+"""What became of each operation, as a table."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from spikingir.spiking.graph import LINEAR, Node, moves_spikes
+from spikingir.spiking.network import SpikingNetwork
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion did.
+
+    Attributes:
+        method: Conversion method.
+        operations: (place, operation, fate) of every operation of the network; fate is converted (a neuron took its
+            place), kept (runs as it was) or folded (into the weights before it).
+        thresholds: Layer, smallest and largest threshold, number of thresholds.
+        analog: Weighted operations that read analog sums rather than spikes, and so cost multiply-accumulates.
+    """
+
+    method: str
+    operations: tuple[tuple[str, str, str], ...]
+    thresholds: tuple[tuple[str, float, float, int], ...]
+    analog: tuple[str, ...]
+
+    def __str__(self) -> str:
+        fates = Counter(fate for _, _, fate in self.operations)
+        lines = [f"method {self.method}: " + ", ".join(f"{n} {fate}" for fate, n in fates.items())]
+        width = max((len(place) for place, _, _ in self.operations), default=0)
+        lines += [f"  {place:<{width}}  {what:<16} {fate}" for place, what, fate in self.operations]
+        lines.append("thresholds")
+        lines += [f"  {name:<{width}}  {low:.4g} to {high:.4g} ({n})" for name, low, high, n in self.thresholds]
+        if self.analog:
+            lines.append(f"multiply-accumulates on analog sums: {', '.join(self.analog)}")
+        return "\n".join(lines)
+
+
+def report(network: SpikingNetwork) -> ConversionReport:
+    """Report of a converted network."""
+    thresholds = []
+    for name in network.layers:
+        theta = network.neuron(name).v_threshold
+        thresholds.append((name, theta.min().item(), theta.max().item(), theta.numel()))
+    return ConversionReport(network.config.method, network.origin, tuple(thresholds), analog_operations(network.nodes))
+
+
+def wire_kinds(nodes: tuple[Node, ...]) -> dict[str, str]:
+    """What each node's output carries: ``image`` (constant in time), ``spikes``, or ``analog`` sums.
+
+    A wire is spike-driven where the first weighted operation after the neuron reads 0/1 spikes; nearest-neighbour
+    resizing moves spikes as padding does, other resizing weighs them.
+    """
+    kinds: dict[str, str] = {}
+    for node in nodes:
+        read = [kinds[name] for name in node.inputs]
+        if node.op in ("input", "raw"):
+            kinds[node.name] = "image"
+        elif node.op == "neuron":
+            kinds[node.name] = "spikes"
+        elif all(kind == "image" for kind in read):
+            kinds[node.name] = "image"
+        elif moves_spikes(node) and "analog" not in read:
+            kinds[node.name] = "spikes"
+        else:
+            kinds[node.name] = "analog"
+    return kinds
+
+
+def analog_operations(nodes: tuple[Node, ...]) -> tuple[str, ...]:
+    """Weighted operations that read analog sums."""
+    kinds = wire_kinds(nodes)
+    return tuple(
+        node.name
+        for node in nodes
+        if node.op in LINEAR and not moves_spikes(node) and "analog" in [kinds[name] for name in node.inputs]
+    )
