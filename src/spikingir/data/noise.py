@@ -1,0 +1,75 @@
+"""Additive Gaussian noise and the patches that denoisers are trained on.
+
+Everything random about sample ``i`` comes from one generator seeded by ``(seed, i)``: the same sample is drawn
+whatever the batch size, the number of workers or processes, and wherever a run was interrupted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+def sample_generator(seed: int, index: int) -> torch.Generator:
+    """A generator of its own for each ``(seed, index)``."""
+    words = np.random.SeedSequence([seed, index]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
+
+
+def add_gaussian_noise(image: Tensor, sigma: float, generator: torch.Generator, clip: bool = False) -> Tensor:
+    """``y = x + sigma / 255 * n``, ``n`` standard normal, unclipped unless ``clip``.
+
+    Args:
+        image: Clean image in [0, 1].
+        sigma: Standard deviation on the 0..255 scale.
+        generator: Source of the noise.
+        clip: Whether to clip ``y`` to [0, 1].
+
+    Shape:
+        Any; the result has the same.
+    """
+    noise = torch.randn(image.shape, generator=generator, dtype=image.dtype)
+    noisy = image + noise * (sigma / 255)
+    return noisy.clamp(0, 1) if clip else noisy
+
+
+@dataclass(frozen=True)
+class NoisyPatches(Dataset[tuple[Tensor, Tensor]]):
+    """Endless pairs of (noisy, clean) patches, sample ``i`` a function of ``(seed, i)`` alone.
+
+    Patch position, one of the eight flips and rotations, and noise are drawn per sample.
+
+    Args:
+        images: Clean gray images, ``(H, W)`` 8 bit, each at least ``size`` on both sides.
+        size: Side of the patches in pixels.
+        sigma: Noise level on the 0..255 scale.
+        seed: Seed of the whole set.
+
+    Shape:
+        Each item: two tensors ``(1, size, size)``.
+    """
+
+    images: Sequence[NDArray[np.uint8]]
+    size: int
+    sigma: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for i, image in enumerate(self.images):
+            if min(image.shape) < self.size:
+                raise ValueError(f"image {i} is {image.shape}; a patch of {self.size}x{self.size} does not fit")
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        generator = sample_generator(self.seed, index)
+        which, flip, turns = (int(torch.randint(n, (), generator=generator)) for n in (len(self.images), 2, 4))
+        image = self.images[which]
+        top, left = (int(torch.randint(n - self.size + 1, (), generator=generator)) for n in image.shape)
+        patch = torch.from_numpy(image[top : top + self.size, left : left + self.size]).float() / 255
+        if flip:
+            patch = patch.flip(1)
+        clean = patch.rot90(turns)[None].contiguous()
+        return add_gaussian_noise(clean, self.sigma, generator), clean
