@@ -31,4 +31,4 @@ def read_gray(path: str | Path) -> NDArray[np.uint8]:
         ``(H, W)``.
     """
     with Image.open(path) as image:
-        return np.asarray(image.convert("L"))
+        return np.array(image.convert("L"))

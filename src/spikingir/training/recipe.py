@@ -26,6 +26,8 @@ from spikingir.training.fit import FitConfig, FitResult, Pair, fit
 
 Data = TypeVar("Data")
 
+_CALIBRATION = 2**40  # sample numbers that no training run reaches
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be followed; the text names the key and what was expected."""
@@ -204,7 +206,7 @@ def _network(recipe: Recipe, stage: Stage, directory: Path, pairs: NoisyPatches)
     if start.kind == "ann" and stage.kind == "ann":
         return load_network(origin)
     if start.kind == "ann":
-        calibration = torch.stack([pairs[-1 - i][0] for i in range(64)])
+        calibration = torch.stack([pairs[_CALIBRATION + i][0] for i in range(64)])
         c = recipe.conversion
         network = convert(
             load_network(origin),
@@ -225,7 +227,7 @@ def _network(recipe: Recipe, stage: Stage, directory: Path, pairs: NoisyPatches)
 def _noisy(images: Sequence[Any], sigma: float) -> Iterator[Pair]:
     """Held-back images with the same noise at every validation."""
     for i, image in enumerate(images):
-        clean: Tensor = torch.from_numpy(image.copy())[None].float() / 255
+        clean: Tensor = torch.from_numpy(image)[None].float() / 255
         yield add_gaussian_noise(clean, sigma, sample_generator(1, i)), clean
 
 
