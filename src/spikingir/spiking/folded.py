@@ -1,0 +1,275 @@
+"""A folded network at work: pure 0/1 (or -1/0/1) spikes, sums that are exact in any order.
+
+Made by :func:`spikingir.fold`, which explains the form.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikingir.spiking.firing import Clock, clocked_inference
+from spikingir.spiking.formation import form_image
+from spikingir.spiking.graph import LINEAR, Node, Wave, constant_part, moves_spikes, run_graph, spiking_part
+from spikingir.spiking.network import LayerTrace, SpikingConfig, SpikingNetwork, Trace, phased_slots
+
+IMAGE_BITS = 20
+MAX_IMAGE = 8.0
+
+
+def on_grid(x: Tensor, grid: Tensor) -> Tensor:
+    """``x`` rounded to multiples of ``1 / grid``."""
+    return (x * grid).round() / grid
+
+
+class Kernel(nn.Module):
+    """Weights of one operation: for spikes, for spikes of the extended step, for constants and analog sums; bias.
+
+    ``grid`` holds ``2^k`` per output channel, or nothing where numbers are left as they are.
+    """
+
+    spike: Tensor
+    extended: Tensor
+    analog: Tensor
+    bias: Tensor | None
+    grid: Tensor | None
+
+    def __init__(
+        self, spike: Tensor, extended: Tensor, analog: Tensor, bias: Tensor | None, grid: Tensor | None
+    ) -> None:
+        super().__init__()
+        for name, tensor in (
+            ("spike", spike),
+            ("extended", extended),
+            ("analog", analog),
+            ("bias", bias),
+            ("grid", grid),
+        ):
+            self.register_buffer(name, tensor)
+
+    def round(self, x: Tensor) -> Tensor:
+        """``x`` (..., C, H, W) on the grid."""
+        return x if self.grid is None else on_grid(x, self.grid.view(-1, 1, 1))
+
+
+class FoldedNetwork(nn.Module):
+    """The deployment form of a spiking network; made by :func:`fold`. For inference.
+
+    Attributes:
+        config: Time steps, schedule, image formation.
+        nodes: The body.
+        kernels: Weights by node.
+
+    Shape:
+        ``(B, C, H, W)``, values in [0, 1] (magnitudes to 8 are exact), to the same dtype and shape; not clipped.
+    """
+
+    theta: Tensor
+
+    def __init__(
+        self,
+        network: SpikingNetwork,
+        nodes: Sequence[Node],
+        kernels: Mapping[str, Kernel],
+        betas: Mapping[str, Tensor],
+        mapper: Kernel,
+        theta: Tensor,
+        bits: int | None,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        self.config: SpikingConfig = network.config
+        self.nodes = tuple(nodes)
+        self.raw = {name: _in_precision(f, next(network.parameters()).dtype) for name, f in network.raw.items()}
+        self.kernels = nn.ModuleDict(dict(kernels))
+        self.mapper = mapper
+        self.dtype = dtype
+        self._clocks = {name: _clock(network, name, bits) for name in network.layers}
+        for name, beta in betas.items():
+            self.register_buffer(f"beta_{name}", beta)
+        self.register_buffer("theta", theta)
+        self._gridded = bits is not None
+        self._spiking = _spike_wires(self.nodes)
+
+    @property
+    def exponents(self) -> dict[str, tuple[int, int]]:
+        """Coarsest and finest grid exponent ``k`` of each weighted operation; empty without a grid."""
+        found = {}
+        for name, kernel in self.kernels.items():
+            if isinstance(kernel, Kernel) and kernel.grid is not None:
+                exponent = kernel.grid.log2()
+                found[name] = (int(exponent.min()), int(exponent.max()))
+        return found
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Restored image, not clipped."""
+        return self._restore(image, None, trains=False)
+
+    def trace(self, image: Tensor, *, trains: bool = False) -> tuple[Tensor, Trace]:
+        """Restored image and what every layer did; see :meth:`SpikingNetwork.trace`."""
+        layers: list[LayerTrace] = []
+        restored = self._restore(image, layers, trains)
+        size = (image.shape[-2], image.shape[-1])
+        return restored, Trace(self.config.time_steps, self.config.schedule, size, tuple(layers))
+
+    @torch.no_grad()
+    def _restore(self, image: Tensor, layers: list[LayerTrace] | None, trains: bool) -> Tensor:
+        if image.dim() != 4 or image.shape[1] != self.config.channels:
+            raise ValueError(f"expected images of shape (B, {self.config.channels}, H, W), got {tuple(image.shape)}")
+        exact = image.double()
+        if self._gridded:
+            if not exact.abs().max() <= MAX_IMAGE:
+                raise ValueError(f"image values must be finite and within {MAX_IMAGE:g} in magnitude")
+            exact = on_grid(exact, exact.new_tensor(2.0**IMAGE_BITS))
+        read: list[Tensor] = []
+        last = self.nodes[-1].name
+
+        def neuron(node: Node, current: Wave, owned: bool) -> Wave:
+            spikes, residual = self._fire(node, current, owned)
+            if layers is not None:
+                layers.append(self._layer_trace(node, spikes, residual, trains))
+            if node.name == last:
+                read.append(self._read(spikes, residual, signed=self._clocks[last].signed))
+            return Wave(spikes, None)
+
+        with _exact_convolutions():
+            run_graph(self.nodes, {}, exact, neuron, self.raw, self._linear)
+        restored = form_image(self.config.formation, image.double(), read[0])
+        return restored.to(image.dtype)
+
+    def _kernel(self, name: str) -> Kernel | None:
+        kernel = self.kernels[name] if name in self.kernels else None  # noqa: SIM401 (ModuleDict has no get)
+        assert kernel is None or isinstance(kernel, Kernel)
+        return kernel
+
+    def _linear(self, node: Node, inputs: Sequence[Wave], weights: object) -> Wave:
+        operation, kernel = LINEAR[node.op], self._kernel(node.name)
+        if kernel is None:
+            if any(w.spikes is not None and w.spikes.dtype != torch.float64 for w in inputs) and any(
+                w.spikes is not None and w.spikes.dtype == torch.float64 for w in inputs
+            ):
+                inputs = [Wave(None if w.spikes is None else w.spikes.double(), w.constant) for w in inputs]
+            constant = constant_part(operation, node, inputs, None)
+            return Wave(spiking_part(operation, node, inputs, None), constant)
+        constant = constant_part(operation, node, inputs, kernel.analog)
+        if kernel.bias is not None:
+            shift = kernel.bias.view(1, -1, 1, 1)
+            constant = shift if constant is None else constant + shift
+        constant = None if constant is None else kernel.round(constant)
+        if all(name in self._spiking for name in node.inputs) and node.op not in ("avg_pool2d", "interpolate"):
+            return Wave(self._weigh(node, inputs, kernel), constant)
+        analog = [Wave(None if w.spikes is None else w.spikes.double(), w.constant) for w in inputs]
+        spikes = spiking_part(operation, node, analog, kernel.analog)
+        return Wave(None if spikes is None else kernel.round(spikes), constant)
+
+    def _weigh(self, node: Node, inputs: Sequence[Wave], kernel: Kernel) -> Tensor:
+        """Weighted sums of 0/1 spikes, with weights of their own at the extended step."""
+        operation, steps = LINEAR[node.op], self.config.time_steps
+        regular = [Wave(None if w.spikes is None else w.spikes[:steps], w.constant) for w in inputs]
+        sums = spiking_part(operation, node, regular, kernel.spike)
+        assert sums is not None
+        if all(w.spikes is None or len(w.spikes) <= steps for w in inputs):
+            return sums
+        extended = [Wave(None if w.spikes is None else w.spikes[steps:], w.constant) for w in inputs]
+        last = spiking_part(operation, node, extended, kernel.extended)
+        assert last is not None
+        return torch.cat([sums, last])
+
+    def _fire(self, node: Node, current: Wave, owned: bool) -> tuple[Tensor, Tensor]:
+        """Spikes in {-1, 0, 1}, (S, B, C, H, W); phased: their number in the window, (1, B, C, H, W). And v(end)."""
+        clock, config = self._clocks[node.name], self.config
+        spikes = None if current.spikes is None else current.spikes.to(self.dtype)
+        constant = None if current.constant is None else current.constant.to(self.dtype)
+        if config.phased:
+            total: Tensor | float = 0.0 if spikes is None else spikes[0]
+            v = total if constant is None else constant * config.time_steps + total
+            assert isinstance(v, Tensor)
+            lowest = -config.time_steps if clock.signed else 0
+            counts = (v + 0.5).floor().clamp(lowest, config.time_steps)
+            return counts[None], v - counts
+        shape = spikes.shape[1:] if spikes is not None else constant.shape  # type: ignore[union-attr]
+        batch, channels, height, width = shape
+        flat = None if spikes is None else spikes.movedim(2, -1).reshape(len(spikes), -1, channels)
+        if constant is None:
+            still = self.theta.new_zeros(1, channels, dtype=self.dtype)
+        elif constant.shape == (1, channels, 1, 1):
+            still = constant.view(1, channels)
+        else:
+            still = constant.expand(shape).movedim(1, -1).reshape(-1, channels)
+        one, beta = still.new_ones(1), getattr(self, f"beta_{node.name}").to(self.dtype)
+        fired, residual = clocked_inference(flat, still, one, beta, clock, overwrite=owned)
+        if clock.extended:
+            fired[-1].sign_()
+        return (
+            fired.view(-1, batch, height, width, channels).permute(0, 1, 4, 2, 3),
+            residual.view(batch, height, width, channels).permute(0, 3, 1, 2),
+        )
+
+    def _read(self, spikes: Tensor, residual: Tensor, *, signed: bool) -> Tensor:
+        """Body output in float64: mapper on the counted spikes, and ``I``."""
+        steps, kernel = self.config.time_steps, self.mapper
+        padding = kernel.spike.shape[-1] // 2
+        counts = spikes[:steps].double().sum(0)
+        total = nn.functional.conv2d(counts, kernel.spike, padding=padding)
+        if len(spikes) > steps:
+            total = total + nn.functional.conv2d(spikes[steps].double(), kernel.extended, padding=padding)
+        output = total / steps
+        if kernel.bias is not None:
+            output = output + kernel.bias.view(1, -1, 1, 1)
+        if self.config.recycling:
+            start = 0.0 if self.config.phased else self._clocks[self.nodes[-1].name].v0
+            output = output + (residual.double() - start) * self.theta.view(1, -1, 1, 1) / steps
+        return output if signed else torch.relu(output)
+
+    def _layer_trace(self, node: Node, spikes: Tensor, residual: Tensor, trains: bool) -> LayerTrace:
+        signs = phased_slots(spikes[0], self.config.time_steps) if self.config.phased else spikes
+        counts = signs.abs().sum((-2, -1)).long()
+        return LayerTrace(node.name, counts, residual[0].numel(), residual, signs.to(torch.int8) if trains else None)
+
+
+def _clock(network: SpikingNetwork, name: str, bits: int | None) -> Clock:
+    neuron, config = network.neuron(name), network.config
+    alpha = neuron.alpha if bits is None else round(neuron.alpha * 2**bits) / 2**bits
+    return Clock(config.time_steps, neuron.extended, alpha, neuron.v0, neuron.signed, config.delay, neuron.surrogate)
+
+
+def _in_precision(function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
+    """A user's function on the image, run in the precision of the user's network and put on the image's grid."""
+
+    def run(*images: Tensor) -> Tensor:
+        result = function(*(image.to(dtype) for image in images)).double()
+        return on_grid(result, result.new_tensor(2.0**IMAGE_BITS))
+
+    return run
+
+
+def _spike_wires(nodes: Sequence[Node]) -> set[str]:
+    """Nodes whose output carries nothing but whole numbers of spikes."""
+    wires: set[str] = set()
+    for node in nodes:
+        moved = node.op in LINEAR and moves_spikes(node) and all(name in wires for name in node.inputs)
+        if node.op == "neuron" or moved:
+            wires.add(node.name)
+    return wires
+
+
+@contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    """Convolutions as plain sums of products: no Winograd, no reduced precision, whatever is set outside."""
+    settings: Any = getattr(torch.backends.mkldnn, "conv", None)  # torch >= 2.9; before, nothing lowers it
+    outside = getattr(settings, "fp32_precision", None)
+    if outside is not None:
+        settings.fp32_precision = "ieee"
+    try:
+        with (
+            torch.backends.nnpack.flags(enabled=False),
+            torch.backends.cudnn.flags(enabled=False),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+        ):
+            yield
+    finally:
+        if outside is not None:
+            settings.fp32_precision = outside
