@@ -14,3 +14,20 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no image collection at {root}; name it with SPIKINGIR_DATA")
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A spiking denoiser for gray images that is small and knows nothing: T = 3, folder with ``snn.safetensors``."""
+    import torch
+
+    from spikingir.conversion.convert import convert
+    from spikingir.networks.dncnn import DnCNN
+    from spikingir.spiking.storage import save_pretrained
+
+    network = DnCNN(layers=3, width=4).eval()
+    network.reset_parameters(torch.Generator().manual_seed(0))
+    images = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    folder = tmp_path_factory.mktemp("model")
+    save_pretrained(convert(network, images, time_steps=3), folder / "snn.safetensors")
+    return folder

@@ -89,7 +89,7 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for content in (b"", b"not weights", whole[:100], whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(StorageError, match="a.safetensors"):
+        with pytest.raises(StorageError, match=r"a\.safetensors"):
             from_pretrained(path)
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(StorageError, match="does not hold a spiking network"):

@@ -53,7 +53,7 @@ def wire_kinds(nodes: tuple[Node, ...]) -> dict[str, str]:
     """
     kinds: dict[str, str] = {}
     for node in nodes:
-        read = [kinds[name] for name in node.inputs]
+        read = [kinds[name] for name in _read(node)]
         if node.op in ("input", "raw"):
             kinds[node.name] = "image"
         elif node.op == "neuron":
@@ -73,5 +73,10 @@ def analog_operations(nodes: tuple[Node, ...]) -> tuple[str, ...]:
     return tuple(
         node.name
         for node in nodes
-        if node.op in LINEAR and not moves_spikes(node) and "analog" in [kinds[name] for name in node.inputs]
+        if node.op in LINEAR and not moves_spikes(node) and "analog" in [kinds[name] for name in _read(node)]
     )
+
+
+def _read(node: Node) -> tuple[str, ...]:
+    """Wires whose values count; of the one that resizing takes its size from, they do not."""
+    return node.inputs[:1] if node.op == "interpolate" else node.inputs

@@ -71,8 +71,8 @@ def trace_body(body: nn.Module) -> TracedBody:
         raise
     except Exception as error:  # fx raises what the body's own code raises on a proxy
         raise ConversionError(
-            f"cannot trace {type(body).__name__}: {error}. Its forward must not branch on values; "
-            "give convert a module whose forward is a fixed sequence of operations"
+            f"cannot trace {type(body).__name__}: {error}. Its forward must neither branch on values nor write into "
+            "slices; give convert a module whose forward is a fixed sequence of operations"
         ) from error
     return _Builder(body, graph).build()
 

@@ -225,10 +225,12 @@ def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 def _call(function: Callable[..., Any], compiled: bool, *arguments: Any) -> Any:
     """Run ``function``, compiled where asked for.
 
-    One kernel is compiled per clock and layout, which for a benchmark over many T is more than dynamo's limit.
+    One kernel is compiled per clock and layout, which for a benchmark over many T is more than dynamo's limit. A
+    kernel must not depend on who will ask for gradients: it gets detached tensors.
     """
     if not compiled:
         return function(*arguments)
+    arguments = tuple(a.detach() if isinstance(a, Tensor) else a for a in arguments)
     with torch._dynamo.config.patch(recompile_limit=256):
         return _kernel(function)(*arguments)
 

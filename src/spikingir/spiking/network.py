@@ -74,7 +74,8 @@ class LayerTrace:
             counts as its value.
         neurons: Neurons per image, C * H * W.
         residual_membrane: ``v(end)`` in units of the threshold, (B, C, H, W).
-        trains: The spikes themselves in {-1, 0, 1}, (S, B, C, H, W), int8, if they were asked for.
+        trains: The spikes themselves in {-1, 0, 1} (graded ones: whole numbers), (S, B, C, H, W), int8, if they
+            were asked for.
     """
 
     name: str

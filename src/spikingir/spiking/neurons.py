@@ -101,6 +101,9 @@ class IFNeuron(nn.Module):
 
         Shape:
             ``currents``: (S, B, C, H, W) with S = T, or T + 1 for MPRN. ``constant``: (B, C, H, W) or (1, C, 1, 1).
+
+        Raises:
+            ValueError: No currents and no constant, or no ``time_steps`` with it; a delay outside 0..T-1.
         """
         if currents is None and (constant is None or time_steps is None):
             raise ValueError("without time-varying currents a neuron needs a constant one and time_steps")
