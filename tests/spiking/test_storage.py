@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from spikingir.conversion.convert import convert
+from spikingir.networks.dncnn import DnCNN
+from spikingir.networks.registry import save_network
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.spiking.storage import StorageError, from_pretrained, save_pretrained
 
@@ -92,8 +94,14 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=r"a\.safetensors"):
             from_pretrained(path)
     save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(StorageError, match="does not hold a spiking network"):
+    with pytest.raises(StorageError, match="something else"):
         from_pretrained(path)
+
+
+def test_a_conventional_network_is_told_apart(tmp_path: Path) -> None:
+    save_network(DnCNN(layers=3, width=4), tmp_path / "ann.safetensors")
+    with pytest.raises(StorageError, match="conventional network; spikingir.convert"):
+        from_pretrained(tmp_path / "ann.safetensors")
 
 
 def test_a_header_that_lies_is_refused(tmp_path: Path) -> None:

@@ -71,14 +71,18 @@ def from_pretrained(path: str | Path) -> SpikingNetwork:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
         raise StorageError(f"{path} cannot be read as safetensors ({error}); it is damaged or another format") from None
+    if "spikingir" not in metadata:
+        raise StorageError(f"{path} holds weights of something else; expected a network saved by save_pretrained")
     try:
         header = json.loads(metadata["spikingir"])
+        if header.get("kind") == "network":
+            raise StorageError(f"{path} holds a conventional network; spikingir.convert makes a spiking one of it")
         if header["format"] != FORMAT or header["version"] != VERSION:
             raise StorageError(
                 f"{path} holds {header['format']} version {header['version']}; expected {FORMAT} version {VERSION}"
             )
         network = _build(header, tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, StorageError):
             raise
         raise StorageError(f"{path} does not hold a spiking network ({type(error).__name__}: {error})") from None
