@@ -9,11 +9,81 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    pass
+    from spikingir.conversion.convert import convert, correct_biases
+    from spikingir.conversion.errors import ConversionError
+    from spikingir.conversion.qcfs import QCFS
+    from spikingir.conversion.report import report
+    from spikingir.evaluation.energy import paper_energy
+    from spikingir.networks.aodnet import AODNet
+    from spikingir.networks.dncnn import DnCNN
+    from spikingir.networks.registry import WeightsError, load_network, save_network
+    from spikingir.restoration.images import ImageError
+    from spikingir.restoration.restorer import ModelError, Restoration, Restorer
+    from spikingir.spiking.fold import FoldError, fold
+    from spikingir.spiking.folded import FoldedNetwork
+    from spikingir.spiking.network import SpikingNetwork
+    from spikingir.spiking.neurons import MPRN, IFNeuron, MembranePotentialReuseNeuron
+    from spikingir.spiking.readout import PixelMapper
+    from spikingir.spiking.storage import StorageError, from_pretrained, save_pretrained
 
-_HOMES: dict[str, str] = {}
+_HOMES = {
+    "AODNet": "spikingir.networks.aodnet",
+    "ConversionError": "spikingir.conversion.errors",
+    "DnCNN": "spikingir.networks.dncnn",
+    "FoldError": "spikingir.spiking.fold",
+    "FoldedNetwork": "spikingir.spiking.folded",
+    "IFNeuron": "spikingir.spiking.neurons",
+    "ImageError": "spikingir.restoration.images",
+    "MPRN": "spikingir.spiking.neurons",
+    "MembranePotentialReuseNeuron": "spikingir.spiking.neurons",
+    "ModelError": "spikingir.restoration.restorer",
+    "PixelMapper": "spikingir.spiking.readout",
+    "QCFS": "spikingir.conversion.qcfs",
+    "Restoration": "spikingir.restoration.restorer",
+    "Restorer": "spikingir.restoration.restorer",
+    "SpikingNetwork": "spikingir.spiking.network",
+    "StorageError": "spikingir.spiking.storage",
+    "WeightsError": "spikingir.networks.registry",
+    "convert": "spikingir.conversion.convert",
+    "correct_biases": "spikingir.conversion.convert",
+    "fold": "spikingir.spiking.fold",
+    "from_pretrained": "spikingir.spiking.storage",
+    "load_network": "spikingir.networks.registry",
+    "paper_energy": "spikingir.evaluation.energy",
+    "report": "spikingir.conversion.report",
+    "save_network": "spikingir.networks.registry",
+    "save_pretrained": "spikingir.spiking.storage",
+}
 
-__all__ = ["__version__"]
+__all__ = [
+    "MPRN",
+    "QCFS",
+    "AODNet",
+    "ConversionError",
+    "DnCNN",
+    "FoldError",
+    "FoldedNetwork",
+    "IFNeuron",
+    "ImageError",
+    "MembranePotentialReuseNeuron",
+    "ModelError",
+    "PixelMapper",
+    "Restoration",
+    "Restorer",
+    "SpikingNetwork",
+    "StorageError",
+    "WeightsError",
+    "__version__",
+    "convert",
+    "correct_biases",
+    "fold",
+    "from_pretrained",
+    "load_network",
+    "paper_energy",
+    "report",
+    "save_network",
+    "save_pretrained",
+]
 
 
 def __getattr__(name: str) -> object:

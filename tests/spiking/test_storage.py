@@ -100,7 +100,7 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_conventional_network_is_told_apart(tmp_path: Path) -> None:
     save_network(DnCNN(layers=3, width=4), tmp_path / "ann.safetensors")
-    with pytest.raises(StorageError, match="conventional network; spikingir.convert"):
+    with pytest.raises(StorageError, match=r"conventional network; spikingir\.convert"):
         from_pretrained(tmp_path / "ann.safetensors")
 
 

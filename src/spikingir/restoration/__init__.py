@@ -1,0 +1,1 @@
+"""From image file to image file: reading, tiling, restoring, writing."""

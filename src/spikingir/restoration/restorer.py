@@ -1,0 +1,232 @@
+"""From a photograph in any form to the restored one in the same form."""
+
+import difflib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from spikingir.evaluation.energy import paper_energy
+from spikingir.restoration.forms import open_image
+from spikingir.restoration.photo import Photo
+from spikingir.restoration.receptive_field import layout
+from spikingir.restoration.tiling import Progress, restore_tiled, trace_tiled
+from spikingir.spiking.fold import fold
+from spikingir.spiking.network import SpikingNetwork, Trace
+from spikingir.spiking.storage import from_pretrained
+
+Kind = TypeVar("Kind", bytes, Image.Image, NDArray[Any], Tensor, Photo)
+ImagePath = str | os.PathLike[str]
+
+WEIGHTS_FILE = "snn.safetensors"
+"""Name of a spiking network's file in the folder of its model."""
+
+
+class ModelError(ValueError):
+    """There is no such model, or it does not fit the image or the time steps; the text says what does."""
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """What restoring one photograph took.
+
+    Attributes:
+        seconds: Time spent in the network.
+        spikes: Spikes of all neurons; those of a colour photograph restored channel by channel together.
+        spikes_per_neuron: Mean number of spikes of a neuron, over all layers.
+        ann_mj: Energy of the conventional network in mJ, as the paper counts it (METHOD section 8, column A).
+        snn_mj: Energy of the spiking network in mJ, likewise.
+        trace: Spikes of every layer, one entry in the batch per picture that the network saw.
+    """
+
+    seconds: float
+    spikes: int
+    spikes_per_neuron: float
+    ann_mj: float
+    snn_mj: float
+    trace: Trace = field(repr=False)
+
+
+class Restorer:
+    """Restores photographs with a spiking network, in its deployment form, tile by tile.
+
+    The network is folded (:func:`spikingir.fold`): spikes are 0 or 1, numbers lie on a grid, and the same photograph
+    gives the same result bit for bit, whatever the tile, the machine or the number of threads.
+
+    Args:
+        network: A spiking network of IF or MPR neurons.
+        tile: Side of the tiles in pixels; by default the largest that need about 1 GiB.
+
+    Raises:
+        FoldError: The network has no deployment form.
+        TilingError: It cannot be run in tiles.
+        ModelError: Its output is not of the image's size.
+
+    Example:
+        >>> restorer = Restorer.from_pretrained("denoise-gray-25")  # doctest: +SKIP
+        >>> restorer("photo.png").save("clean.png")  # doctest: +SKIP
+    """
+
+    def __init__(self, network: SpikingNetwork, *, tile: int | None = None) -> None:
+        self.network = fold(network).eval()
+        self.tile = tile
+        self._layout = layout(self.network)
+        if self._layout.output.rows.stride != 1 or self._layout.output.columns.stride != 1:
+            raise ModelError("the network changes the size of the image; a restorer keeps it")
+
+    @classmethod
+    def from_pretrained(cls, model: ImagePath, *, time_steps: int | None = None, tile: int | None = None) -> "Restorer":
+        """Restorer with a model that ships, or one of your own.
+
+        Args:
+            model: Name of a model that ships (:func:`model_names`), a ``.safetensors`` file written by
+                :func:`spikingir.save_pretrained`, or a folder that holds one as ``snn.safetensors``.
+            time_steps: ``T``; as saved unless given. Fewer are faster and cheaper, and restore less well.
+            tile: See :class:`Restorer`.
+
+        Raises:
+            ModelError: There is no such model, or it cannot run for so many steps.
+            StorageError: The file does not hold a spiking network.
+            FoldError: The network has no deployment form.
+        """
+        with _weights_file(model) as path:
+            network = from_pretrained(path)
+        if time_steps is not None:
+            try:
+                network = network.at(time_steps=time_steps)
+            except ValueError as error:
+                raise ModelError(f"{os.fspath(model)} cannot run like that: {error}") from None
+        return cls(network, tile=tile)
+
+    @overload
+    def __call__(self, image: ImagePath, *, progress: Progress = ...) -> Image.Image: ...
+    @overload
+    def __call__(self, image: Kind, *, progress: Progress = ...) -> Kind: ...
+    def __call__(self, image: Any, *, progress: Progress = lambda done, total: None) -> Any:
+        """The restored photograph, in the form that it came in.
+
+        Gray networks restore colour channel by channel; a colour network sees a gray photograph as three equal
+        channels and gives their mean. An alpha channel goes around the network.
+
+        Args:
+            image: A path (gives a Pillow image), the bytes of a PNG or JPEG file (give those of a PNG), a Pillow
+                image, a NumPy array, a tensor, or a :class:`~spikingir.restoration.photo.Photo`. Values lie in
+                [0, 255] for 8-bit and [0, 65535] for 16-bit integers, else in [0, 1]; results in floating point are
+                not clipped.
+            progress: Told how many tiles are done, and of how many.
+
+        Shape:
+            Arrays (H, W) or (H, W, C), tensors (C, H, W) or (B, C, H, W), with C = 1 (gray), 2 (gray, alpha),
+            3 (RGB) or 4 (RGB, alpha).
+
+        Raises:
+            ImageError: A file cannot be read.
+            ModelError: The network is for images of other channels.
+            TypeError: An image of no known kind.
+            ValueError: Shapes or values other than these.
+        """
+        values, close = open_image(image)
+        pixels, alpha = self._split(values)
+        planes = self._planes(pixels)
+        restored = restore_tiled(self.network, self._padded(planes), self.tile, progress=progress)
+        return close(_join(self._pixels(restored, pixels), alpha))
+
+    @overload
+    def trace(self, image: ImagePath, *, progress: Progress = ...) -> tuple[Image.Image, Restoration]: ...
+    @overload
+    def trace(self, image: Kind, *, progress: Progress = ...) -> tuple[Kind, Restoration]: ...
+    def trace(self, image: Any, *, progress: Progress = lambda done, total: None) -> tuple[Any, Restoration]:
+        """The restored photograph, and what it took: time, spikes, energy.
+
+        Spikes and energy are those of the whole image: of a tile's spikes only those of its own pixels count, so
+        that what the halos of tiles compute a second time is in the seconds but not in the counts.
+
+        Args:
+            image: As for calling the restorer.
+            progress: Likewise.
+        """
+        values, close = open_image(image)
+        pixels, alpha = self._split(values)
+        planes = self._padded(self._planes(pixels))
+        start = time.perf_counter()
+        restored, trace = trace_tiled(self.network, planes, self.tile, progress=progress)
+        seconds = time.perf_counter() - start
+        energy = paper_energy(self.network, trace)
+        result = Restoration(
+            seconds=seconds,
+            spikes=sum(int(layer.spikes.sum()) for layer in trace.layers),
+            spikes_per_neuron=trace.spikes_per_neuron,
+            ann_mj=energy.ann_mj * len(planes),
+            snn_mj=energy.snn_mj * len(planes),
+            trace=trace,
+        )
+        return close(_join(self._pixels(restored, pixels), alpha)), result
+
+    def _split(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Pixels and alpha."""
+        channels = values.shape[1]
+        if channels == self.network.config.channels or channels in (1, 3):
+            return values, None
+        if channels in (2, 4):
+            return values[:, :-1], values[:, -1:]
+        raise ValueError(f"the image has {channels} channels; expected 1 (gray) or 3 (RGB), and perhaps alpha")
+
+    def _planes(self, pixels: Tensor) -> Tensor:
+        """What the network sees, (B', C', H, W) with C' as the network has it."""
+        have, wanted = pixels.shape[1], self.network.config.channels
+        if wanted not in (1, have) and have != 1:
+            raise ModelError(f"the network is for images of {wanted} channels; this one has {have}")
+        return pixels.reshape(-1, 1, *pixels.shape[2:]) if wanted == 1 else pixels.expand(-1, wanted, -1, -1)
+
+    def _padded(self, planes: Tensor) -> Tensor:
+        """Repeated border pixels, up to sizes that the network's stride divides."""
+        height, width = ((-size) % self._layout.stride for size in planes.shape[-2:])
+        return torch.nn.functional.pad(planes, (0, width, 0, height), "replicate") if height or width else planes
+
+    def _pixels(self, restored: Tensor, pixels: Tensor) -> Tensor:
+        """The other way from :meth:`_planes` and :meth:`_padded`."""
+        restored = restored[..., : pixels.shape[-2], : pixels.shape[-1]]
+        if self.network.config.channels == 1:
+            return restored.reshape(pixels.shape)
+        return restored if restored.shape == pixels.shape else restored.mean(1, keepdim=True)
+
+
+def model_names() -> list[str]:
+    """Names of the models that ship."""
+    folder = files("spikingir") / "models"
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if (entry / WEIGHTS_FILE).is_file())
+
+
+@contextmanager
+def _weights_file(model: ImagePath) -> Iterator[Path]:
+    """File of a model that ships, or that is named by its path."""
+    name, path = os.fspath(model), Path(model)
+    known = model_names()
+    if name in known:
+        with as_file(files("spikingir") / "models" / name / WEIGHTS_FILE) as shipped:
+            yield shipped
+    elif path.is_dir():
+        if not (path / WEIGHTS_FILE).is_file():
+            raise ModelError(f"the folder {name} holds no {WEIGHTS_FILE}; expected one, or name the file itself")
+        yield path / WEIGHTS_FILE
+    elif path.is_file():
+        yield path
+    else:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"those that ship: {', '.join(known) or 'none'}"
+        raise ModelError(f"there is no model {name!r}: neither one that ships, nor a file, nor a folder; {hint}")
+
+
+def _join(pixels: Tensor, alpha: Tensor | None) -> Tensor:
+    return pixels if alpha is None else torch.cat([pixels, alpha], 1)

@@ -1,0 +1,215 @@
+"""Restoring an image tile by tile: bounded memory, and the same bits as the whole image at once.
+
+A pixel of the output depends on the image within a radius that follows from the body's operations. A tile is run
+with a margin of that radius (its halo) and the halo is thrown away, so that what padding does at a cut never shows.
+Tiles start at multiples of the body's total stride, so that strided operations fall on the same pixels as in the
+whole image. With a gridded network (:func:`spikingir.fold`), whose sums are exact in any order, nothing is left that
+could differ.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from spikingir.restoration.receptive_field import Layout, Network, Reach, TilingError, Wire, layout
+from spikingir.spiking.folded import FoldedNetwork
+from spikingir.spiking.network import LayerTrace, Trace
+
+Progress = Callable[[int, int], None]
+
+MEMORY = 2**30
+"""Bytes that the default tile may need beside the image."""
+
+_SMALLEST_TILE = 32
+
+
+def default_tile(
+    network: Network, size: tuple[int, int] | None = None, *, traced: bool = False, memory: int = MEMORY
+) -> int:
+    """Side of the largest tiles that need at most about ``memory`` bytes, halo included.
+
+    Args:
+        network: The network.
+        size: Height and width of the image, which may fit as a whole.
+        traced: Whether the spikes are counted, for which they are kept.
+        memory: Bytes.
+    """
+    plan = layout(network)
+    pixels = int(memory / _bytes_per_pixel(network, plan.wires, traced))
+    if size is not None and size[0] * size[1] <= pixels:
+        return max(size)
+    tile = max(math.isqrt(pixels) - 2 * plan.halo, _SMALLEST_TILE)
+    return math.ceil(tile / plan.stride) * plan.stride
+
+
+def _bytes_per_pixel(network: Network, wires: Mapping[str, Wire], traced: bool) -> float:
+    """Bytes alive at the worst node for each pixel of a tile."""
+    width = (network.dtype if isinstance(network, FoldedNetwork) else next(network.parameters()).dtype).itemsize
+    steps = 1 if network.config.phased else network.config.time_steps + 1
+    last_reader = {name: i for i, node in enumerate(network.nodes) for name in node.inputs}
+    held: dict[str, float] = {}
+    worst = 0.0
+    spiking: set[str] = set()
+    for i, node in enumerate(network.nodes):
+        if node.op == "neuron" or spiking.intersection(node.inputs):
+            spiking.add(node.name)
+        # the constant part is in float64
+        size = wires[node.name].density * (width * steps if node.name in spiking else 8)
+        worst = max(worst, sum(held.values()) + 2 * size)  # the result, and a copy of it in another order
+        held[node.name] = size
+        held = {name: bytes_ for name, bytes_ in held.items() if last_reader.get(name, -1) > i}
+    if traced:
+        worst += sum(wires[node.name].density * (steps + width) for node in network.nodes if node.op == "neuron")
+    return worst
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A tile along one axis: its own pixels ``first .. last - 1``, with the halo ``start .. stop - 1``."""
+
+    start: int
+    first: int
+    last: int
+    stop: int
+    ends: bool
+
+    def own(self, reach: Reach) -> slice:
+        """The tile's own pixels within a wire that was computed from ``start`` on."""
+        first = (self.first - self.start) / reach.stride
+        return slice(int(first), None if self.ends else int((self.last - self.start) / reach.stride))
+
+
+def _spans(size: int, tile: int, halo: int) -> list[_Span]:
+    return [
+        _Span(
+            max(0, first - halo), first, min(size, first + tile), min(size, first + tile + halo), first + tile >= size
+        )
+        for first in range(0, size, tile)
+    ]
+
+
+def restore_tiled(
+    network: Network,
+    image: Tensor,
+    tile: int | None = None,
+    halo: int | None = None,
+    *,
+    progress: Progress = lambda done, total: None,
+) -> Tensor:
+    """Restored image, computed tile by tile; not clipped.
+
+    With a gridded folded network it equals ``network(image)`` bit for bit, whatever the tile (resizing by bilinear
+    or bicubic interpolation: by factors that are powers of two). Zeros are padded at the borders of the image alone:
+    at a cut, what padding does ends in the halo.
+
+    Args:
+        network: The network, folded or not.
+        image: Degraded image.
+        tile: Side of the tiles in pixels, rounded up to a multiple of the network's stride;
+            :func:`default_tile` unless given.
+        halo: Margin in pixels, rounded up likewise; the network's receptive field unless given.
+        progress: Told how many tiles are done, and of how many.
+
+    Shape:
+        ``image``: (B, C, H, W). Images of a batch go one after the other.
+
+    Raises:
+        TilingError: The network cannot be tiled, see :func:`layout`.
+        ValueError: ``tile`` below 1 or ``halo`` below 0.
+    """
+    return _run(network, image, tile, halo, progress, None)
+
+
+def trace_tiled(
+    network: Network,
+    image: Tensor,
+    tile: int | None = None,
+    halo: int | None = None,
+    *,
+    progress: Progress = lambda done, total: None,
+) -> tuple[Tensor, Trace]:
+    """:func:`restore_tiled`, and what every layer did.
+
+    Each spike is counted once, in the tile whose own pixel its neuron stands on, so that the counts are those of the
+    whole image; what halos compute a second time is not in them. Residual membranes and spike trains are not kept.
+    """
+    counted: list[list[LayerTrace]] = []
+    restored = _run(network, image, tile, halo, progress, counted)
+    size = (image.shape[-2], image.shape[-1])
+    layers = tuple(_concatenated(list(per_image)) for per_image in zip(*counted, strict=True))
+    return restored, Trace(network.config.time_steps, network.config.schedule, size, layers)
+
+
+@torch.no_grad()
+def _run(
+    network: Network,
+    image: Tensor,
+    tile: int | None,
+    halo: int | None,
+    progress: Progress,
+    counted: list[list[LayerTrace]] | None,
+) -> Tensor:
+    """Tiles from last to first: the last one tells the size of the output."""
+    if image.dim() != 4 or 0 in image.shape:
+        raise ValueError(f"expected images of shape (B, {network.config.channels}, H, W), got {tuple(image.shape)}")
+    plan = layout(network)
+    height, width = image.shape[-2:]
+    tile = default_tile(network, (height, width), traced=counted is not None) if tile is None else tile
+    halo = plan.halo if halo is None else halo
+    if tile < 1 or halo < 0:
+        raise ValueError(f"tile is {tile}, halo {halo}; expected at least 1 and 0 pixels")
+    tile, halo = (math.ceil(n / plan.stride) * plan.stride for n in (tile, halo))
+    if any(node.op == "interpolate" and len(node.inputs) == 2 for node in network.nodes) and (
+        height % plan.stride or width % plan.stride
+    ):
+        raise TilingError(f"the image is {width} x {height}; expected multiples of {plan.stride}: pad it")
+    boxes = list(product(_spans(height, tile, halo), _spans(width, tile, halo)))
+    total, done = len(image) * len(boxes), 0
+    restored = image.new_empty(0)
+    for i, picture in enumerate(torch.split(image, 1)):
+        layers: list[LayerTrace] = []
+        for rows, columns in reversed(boxes):
+            piece = picture[..., rows.start : rows.stop, columns.start : columns.stop]
+            if counted is None:
+                output = network(piece)
+            else:
+                output, trace = network.trace(piece, trains=True)
+                layers = list(_counted(trace, plan, rows, columns, layers))
+                del trace  # the spikes of one tile fill the memory meant for it
+            own = output[..., rows.own(plan.output.rows), columns.own(plan.output.columns)]
+            top, left = int(rows.first / plan.output.rows.stride), int(columns.first / plan.output.columns.stride)
+            if not restored.numel():
+                restored = output.new_empty(len(image), *own.shape[1:2], top + own.shape[-2], left + own.shape[-1])
+            restored[i, :, top : top + own.shape[-2], left : left + own.shape[-1]] = own[0]
+            done += 1
+            progress(done, total)
+        if counted is not None:
+            counted.append(layers)
+    return restored
+
+
+def _counted(
+    trace: Trace, plan: Layout, rows: _Span, columns: _Span, before: Sequence[LayerTrace]
+) -> Iterator[LayerTrace]:
+    """Spikes of each layer within a tile's own pixels, added to those of the tiles before."""
+    for i, layer in enumerate(trace.layers):
+        assert layer.trains is not None
+        wire = plan.wires[layer.name]
+        own = layer.trains[..., rows.own(wire.rows), columns.own(wire.columns)]
+        spikes, neurons = own.abs().sum((-2, -1)), own[0, 0].numel()
+        if before:
+            spikes, neurons = spikes + before[i].spikes, neurons + before[i].neurons
+        yield LayerTrace(layer.name, spikes, neurons, layer.residual_membrane.new_empty(1, 0), None)
+
+
+def _concatenated(layers: Sequence[LayerTrace]) -> LayerTrace:
+    """One layer's traces of several images as that of the batch."""
+    return replace(
+        layers[0],
+        spikes=torch.cat([layer.spikes for layer in layers], 1),
+        residual_membrane=torch.cat([layer.residual_membrane for layer in layers]),
+    )

@@ -1,0 +1,76 @@
+"""The demonstration tells the truth about the pictures that it writes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spikingir.restoration.demo import MODEL, SIDE, Demo, run_demo, sample_photograph
+from spikingir.restoration.images import ImageError
+from spikingir.restoration.restorer import Restorer, model_names
+
+
+@pytest.fixture(scope="module")
+def found(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    return run_demo(tmp_path_factory.mktemp("demo") / "new" / "folder", Restorer.from_pretrained(tiny_model))
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path)) / 255
+
+
+def db(one: np.ndarray, other: np.ndarray) -> float:
+    return float(-10 * np.log10(np.square(one - other).mean()))
+
+
+def test_photograph_is_one() -> None:
+    photograph = sample_photograph()
+    assert photograph.shape == (3, SIDE, SIDE)
+    assert torch.equal(photograph, sample_photograph())
+    assert photograph.std() > 0.1
+
+
+def test_pictures(found: Demo) -> None:
+    original = pixels(found.original)
+    assert np.array_equal(original, sample_photograph().permute(1, 2, 0).double().mul(255).round().numpy() / 255)
+    assert db(pixels(found.restored), original) == pytest.approx(found.restored_db, abs=0.02)
+    assert found.noisy_db == pytest.approx(20 * np.log10(255 / 25), abs=0.05)
+    # clipping, as the picture needs it, takes a little of the noise away
+    assert 0 < db(pixels(found.noisy), original) - found.noisy_db < 1
+    height, width = pixels(found.comparison).shape[:2]
+    assert height > 2 * SIDE
+    assert width > 6 * SIDE
+
+
+def test_numbers(found: Demo) -> None:
+    assert found.time_steps == 3
+    assert found.restoration.spikes > 0
+    assert found.restoration.ann_mj > 0
+    assert found.restoration.snn_mj > 0
+
+
+def test_again_it_is_the_same(found: Demo, tiny_model: Path) -> None:
+    before = {path: path.read_bytes() for path in found.original.parent.iterdir()}
+    again = run_demo(found.original.parent, Restorer.from_pretrained(tiny_model))
+    assert (again.noisy_db, again.restored_db) == (found.noisy_db, found.restored_db)
+    assert {path: path.read_bytes() for path in found.original.parent.iterdir()} == before
+
+
+def test_no_place_for_the_pictures(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        run_demo(tmp_path / "file", Restorer.from_pretrained(tiny_model))
+    (tmp_path / "noisy.png").mkdir()
+    with pytest.raises(ImageError, match="is a folder"):
+        run_demo(tmp_path, Restorer.from_pretrained(tiny_model))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(MODEL not in model_names(), reason=f"{MODEL} has not shipped")
+def test_shipped_model_restores(tmp_path: Path) -> None:
+    found = run_demo(tmp_path)
+    assert found.restored_db - found.noisy_db >= 7
+    assert found.restoration.spikes_per_neuron < 4
+    assert found.restoration.snn_mj < found.restoration.ann_mj

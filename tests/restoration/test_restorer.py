@@ -1,0 +1,285 @@
+"""A photograph comes back in the form it came in, restored by the network that was asked for."""
+
+import io
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+import spikingir
+from spikingir.conversion.convert import convert
+from spikingir.evaluation.energy import ann_energy, paper_energy
+from spikingir.networks import AODNet
+from spikingir.restoration.photo import Photo
+from spikingir.restoration.receptive_field import TilingError
+from spikingir.restoration.restorer import ModelError, Restorer, model_names
+from spikingir.spiking.network import SpikingNetwork
+from spikingir.spiking.storage import StorageError
+
+H, W = 13, 18
+
+
+@pytest.fixture(scope="module")
+def restorer(tiny_model: Path) -> Restorer:
+    return Restorer.from_pretrained(tiny_model, tile=8)
+
+
+@pytest.fixture(scope="module")
+def gray() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (H, W), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def rgb() -> NDArray[np.uint8]:
+    return np.random.default_rng(1).integers(0, 256, (H, W, 3), dtype=np.uint8)
+
+
+def expected(restorer: Restorer, samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What the network itself gives for each channel."""
+    planes = torch.from_numpy(samples.reshape(H, W, -1)).permute(2, 0, 1)[:, None].float() / 255
+    restored = (restorer.network(planes).clamp(0, 1) * 255).round().to(torch.uint8)
+    return restored[:, 0].permute(1, 2, 0).numpy().reshape(samples.shape)
+
+
+def png(image: Image.Image, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG", **options)
+    return file.getvalue()
+
+
+def test_arrays(restorer: Restorer, gray: NDArray[np.uint8], rgb: NDArray[np.uint8]) -> None:
+    for samples in (gray, gray[..., None], rgb):
+        before = samples.copy()
+        restored = restorer(samples)
+        assert restored.dtype == np.uint8
+        assert np.array_equal(restored, expected(restorer, samples))
+        assert np.array_equal(samples, before)
+    assert not np.array_equal(restorer(gray), gray)
+
+
+def test_array_views_and_read_only_arrays(restorer: Restorer, rgb: NDArray[np.uint8]) -> None:
+    view = rgb[::-1, ::-1]
+    assert np.array_equal(restorer(view), restorer(view.copy()))
+    fixed = (rgb / 255).astype(np.float32)
+    fixed.flags.writeable = False
+    restorer(fixed)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float16, np.float32, np.float64])
+def test_types_of_arrays(restorer: Restorer, gray: NDArray[np.uint8], dtype: type) -> None:
+    whole = np.issubdtype(dtype, np.integer)
+    samples = gray.astype(dtype) * 257 if whole else (gray / 255).astype(dtype)
+    restored = restorer(samples)
+    assert restored.dtype == dtype
+    assert restored.shape == samples.shape
+    values = restored / 65535 if whole else restored.clip(0, 1)
+    assert np.abs(np.rint(values * 255) - expected(restorer, gray)).max() <= 1
+
+
+def test_floating_point_is_not_clipped(restorer: Restorer) -> None:
+    noisy = np.full((H, W), 1.0, np.float32) + np.random.default_rng(0).normal(0, 0.1, (H, W)).astype(np.float32)
+    assert restorer(noisy).max() > 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8])
+@pytest.mark.parametrize("shape", [(1, H, W), (3, H, W), (2, 1, H, W), (2, 3, H, W)])
+def test_tensors(restorer: Restorer, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    image = (values * 255).round().to(dtype) if dtype == torch.uint8 else values.to(dtype)
+    restored = restorer(image)
+    assert (restored.shape, restored.dtype) == (image.shape, dtype)
+    planes = image.reshape(-1, 1, H, W)
+    planes = planes.float() / 255 if dtype == torch.uint8 else planes
+    wanted = restorer.network(planes if dtype == torch.float64 else planes.float()).reshape(shape)
+    wanted = (wanted.clamp(0, 1) * 255).round() if dtype == torch.uint8 else wanted
+    assert torch.equal(restored, wanted.to(dtype))
+
+
+def test_pillow_images(restorer: Restorer, gray: NDArray[np.uint8], rgb: NDArray[np.uint8]) -> None:
+    for samples, mode in ((gray, "L"), (rgb, "RGB")):
+        restored = restorer(Image.fromarray(samples))
+        assert restored.mode == mode
+        assert np.array_equal(np.asarray(restored), expected(restorer, samples))
+    deep = Image.fromarray(gray.astype(np.uint16) * 257)
+    assert restorer(deep).mode == "I;16"
+
+
+def test_bytes_give_a_png(restorer: Restorer, rgb: NDArray[np.uint8]) -> None:
+    restored = restorer(png(Image.fromarray(rgb)))
+    assert restored.startswith(b"\x89PNG")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(restored))), expected(restorer, rgb))
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_paths_give_a_pillow_image(
+    restorer: Restorer, rgb: NDArray[np.uint8], tmp_path: Path, kind: Callable[[Path], Any]
+) -> None:
+    path = tmp_path / "photo.png"
+    Image.fromarray(rgb).save(path)
+    content = path.read_bytes()
+    restored = restorer(kind(path))
+    assert np.array_equal(np.asarray(restored), expected(restorer, rgb))
+    assert path.read_bytes() == content
+
+
+def test_photos_keep_what_they_carry(restorer: Restorer, rgb: NDArray[np.uint8]) -> None:
+    photo = Photo((rgb / 255).astype(np.float32), np.full((H, W), 0.25, np.float32), 16, b"exif", b"icc")
+    restored = restorer(photo)
+    assert (restored.bits, restored.exif, restored.icc) == (16, b"exif", b"icc")
+    assert np.array_equal(restored.alpha, photo.alpha)
+
+
+def test_metadata_of_a_file_is_kept(restorer: Restorer, rgb: NDArray[np.uint8]) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    restored = Image.open(io.BytesIO(restorer(png(Image.fromarray(rgb), exif=exif))))
+    assert restored.getexif()[0x010E] == "a description"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_alpha_goes_around_the_network(restorer: Restorer, dtype: type, colours: int) -> None:
+    samples = np.random.default_rng(2).random((H, W, colours + 1))
+    samples = (
+        (samples * np.iinfo(dtype).max).astype(dtype) if np.issubdtype(dtype, np.integer) else samples.astype(dtype)
+    )
+    restored = restorer(samples)
+    assert np.array_equal(restored[..., -1], samples[..., -1])
+    assert np.array_equal(restored[..., :-1], restorer(np.ascontiguousarray(samples[..., :-1])))
+    tensor = torch.from_numpy(samples.astype(np.float32)).permute(2, 0, 1) / float(samples.max())
+    assert torch.equal(restorer(tensor)[-1], tensor[-1])
+
+
+def test_alpha_of_pillow_images(restorer: Restorer, rgb: NDArray[np.uint8]) -> None:
+    rgba = Image.fromarray(np.dstack([rgb, np.arange(H * W, dtype=np.uint8).reshape(H, W)]))
+    restored = restorer(rgba)
+    assert restored.mode == "RGBA"
+    assert np.array_equal(np.asarray(restored)[..., 3], np.asarray(rgba)[..., 3])
+
+
+def test_network_for_colour() -> None:
+    network = Restorer(convert(AODNet().eval(), torch.rand(1, 3, 16, 16), time_steps=2))
+    colour = torch.rand(3, H, W)
+    assert torch.equal(network(colour), network.network(colour[None])[0])
+    gray = torch.rand(1, H, W)
+    assert torch.equal(network(gray), network.network(gray.expand(1, 3, H, W))[0].mean(0, keepdim=True))
+    assert network(torch.rand(4, H, W)).shape == (4, H, W)
+
+
+def test_sizes_that_the_stride_does_not_divide() -> None:
+    body = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.PixelShuffle(4))
+    restored = Restorer(convert(body, torch.rand(1, 1, 16, 16)))(torch.rand(1, H, W))
+    assert restored.shape == (1, H, W)
+
+
+def test_tiles_do_not_show(tiny_model: Path, rgb: NDArray[np.uint8]) -> None:
+    assert np.array_equal(Restorer.from_pretrained(tiny_model, tile=5)(rgb), Restorer.from_pretrained(tiny_model)(rgb))
+
+
+def test_trace(restorer: Restorer, tiny_model: Path, rgb: NDArray[np.uint8]) -> None:
+    progress: list[tuple[int, int]] = []
+    restored, result = restorer.trace(rgb, progress=lambda *counts: progress.append(counts))
+    assert np.array_equal(restored, restorer(rgb))
+    assert progress[-1] == (18, 18)  # 2 x 3 tiles of three channels
+    planes = torch.from_numpy(rgb).permute(2, 0, 1)[:, None].float() / 255
+    _, whole = restorer.network.trace(planes)
+    energy = paper_energy(restorer.network, whole)
+    assert result.spikes == sum(int(layer.spikes.sum()) for layer in whole.layers)
+    assert result.spikes > 0
+    assert result.spikes_per_neuron == pytest.approx(whole.spikes_per_neuron)
+    assert result.snn_mj == pytest.approx(3 * energy.snn_mj)
+    assert result.ann_mj == pytest.approx(3 * ann_energy(restorer.network, (H, W)))
+    assert result.seconds > 0
+    steps = Restorer.from_pretrained(tiny_model, time_steps=1).trace(rgb)[1].trace.layers[0].spikes
+    assert len(steps) == 1 + 1
+
+
+def test_where_models_are_found(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.rand(1, H, W)
+    wanted = Restorer.from_pretrained(tiny_model)(image)
+    assert torch.equal(Restorer.from_pretrained(str(tiny_model / "snn.safetensors"))(image), wanted)
+    (tmp_path / "models" / "unfinished").mkdir(parents=True)
+    shutil.copytree(tiny_model, tmp_path / "models" / "denoise-tiny")
+    monkeypatch.setattr("spikingir.restoration.restorer.files", lambda package: tmp_path)
+    assert model_names() == ["denoise-tiny"]
+    assert torch.equal(Restorer.from_pretrained("denoise-tiny")(image), wanted)
+    with pytest.raises(ModelError, match="did you mean denoise-tiny"):
+        Restorer.from_pretrained("denoise-tin")
+    monkeypatch.setattr("spikingir.restoration.restorer.files", lambda package: tmp_path / "nowhere")
+    assert model_names() == []
+
+
+def test_models_that_ship_load() -> None:
+    for name in model_names():
+        assert Restorer.from_pretrained(name).network.config.channels in (1, 3)
+
+
+def test_models_that_are_none(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no model 'nothing'.*that ship"):
+        Restorer.from_pretrained("nothing")
+    with pytest.raises(ModelError, match=r"holds no snn\.safetensors"):
+        Restorer.from_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="time_steps is 0"):
+        Restorer.from_pretrained(tiny_model, time_steps=0)
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes((tiny_model / "snn.safetensors").read_bytes()[:-100])
+    with pytest.raises(StorageError, match="cannot be read"):
+        Restorer.from_pretrained(broken)
+
+
+def spiking(body: nn.Module) -> SpikingNetwork:
+    return convert(body, torch.rand(1, 1, 16, 16), time_steps=2)
+
+
+def test_networks_that_no_restorer_runs() -> None:
+    with pytest.raises(ModelError, match="changes the size"):
+        Restorer(spiking(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.PixelShuffle(2))))
+    with pytest.raises(TilingError):
+        Restorer(spiking(nn.Sequential(nn.CircularPad2d(1), nn.Conv2d(1, 1, 3), nn.ReLU(), nn.Conv2d(1, 1, 1))))
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "match"),
+    [
+        (None, TypeError, "NoneType"),
+        ([[0.5]], TypeError, "list"),
+        (np.zeros((2, 2, 2, 2), np.uint8), ValueError, r"\(H, W, C\)"),
+        (np.zeros((0, 4), np.uint8), ValueError, r"\(0, 4\)"),
+        (np.zeros((4, 4), np.int32), ValueError, "int32"),
+        (np.zeros((4, 4), bool), ValueError, "bool"),
+        (np.zeros((4, 4, 5), np.uint8), ValueError, "5 channels"),
+        (np.full((4, 4), 200.0), ValueError, r"200.*\[0, 1\]"),
+        (np.full((4, 4), math.nan), ValueError, "nan"),
+        (torch.zeros(4, 4), ValueError, r"\(C, H, W\)"),
+        (torch.zeros(1, 0, 4), ValueError, "shape"),
+        (torch.zeros(1, 4, 4, dtype=torch.int64), ValueError, "int64"),
+        (torch.full((1, 4, 4), math.inf), ValueError, "inf"),
+        (b"no image", spikingir.ImageError, "no image of a known format"),
+    ],
+)
+def test_what_is_no_image(restorer: Restorer, image: Any, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        restorer(image)
+
+
+def test_network_for_other_channels() -> None:
+    two = convert(nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.ReLU()), torch.rand(1, 2, 16, 16))
+    network = Restorer(two)
+    assert network(torch.rand(2, H, W)).shape == (2, H, W)
+    with pytest.raises(ModelError, match="images of 2 channels; this one has 3"):
+        network(torch.rand(3, H, W))
+
+
+def test_state_never_leaks(restorer: Restorer) -> None:
+    first, second = torch.rand(1, H, W), torch.rand(1, H, W)
+    alone: Tensor = restorer(second)
+    restorer(first)
+    assert torch.equal(restorer(second), alone)

@@ -1,0 +1,473 @@
+"""The command line as a person meets it: what it writes, what it says, and its exit codes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from spikingir import __version__, cli
+from spikingir.cli import main
+from spikingir.networks import DnCNN, save_network
+from spikingir.restoration import demo as demo_module
+from spikingir.restoration.restorer import Restorer
+from spikingir.training import recipe as recipe_module
+from spikingir.training.fit import TrainingStopped
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Exit code, stdout and stderr of a command; whatever it says, it is never a traceback."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def denoise(run: Run, tiny_model: Path) -> Run:
+    return lambda *arguments: run("denoise", *arguments, "--model", tiny_model)
+
+
+def one_sentence(err: str) -> bool:
+    return err.startswith("spikingir: ") and err.count("\n") == 1 and err.endswith("\n")
+
+
+def opened(path: Path) -> Image.Image:
+    image = Image.open(path)
+    image.load()
+    return image
+
+
+def python(code: str, **options: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, **options)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["denoise", "--help"], ["train", "--help"], ["no"]])
+def test_help_and_version_load_no_torch(arguments: list[str]) -> None:
+    done = python(f"import sys; from spikingir.cli import main; main({arguments}); sys.exit('torch' in sys.modules)")
+    assert done.returncode == 0, done.stderr
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"{__version__}\n", "")
+
+
+def test_help_names_the_commands(run: Run) -> None:
+    code, out, err = run("--help")
+    assert (code, err) == (0, "")
+    for name in ("denoise", "demo", "train", "recipes"):
+        assert name in out
+    assert run() == (code, out, err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["derain", "photo.png"], "derain"),
+        (["denoise"], "PHOTO"),
+        (["denoise", "one.png", "two.png"], "two.png"),
+        (["denoise", "photo.png", "--qualty", "90"], "--quality"),
+        (["denoise", "photo.png", "--quality", "101"], "100"),
+        (["denoise", "photo.png", "--time-steps", "0"], "--time-steps"),
+        (["denoise", "photo.png", "--time-steps", "many"], "many"),
+        (["train", "denoise-gray-25"], "--data-root"),
+        (["train"], "RECIPE"),
+    ],
+)
+def test_wrong_usage(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str) -> None:
+    monkeypatch.delenv("SPIKINGIR_DATA", raising=False)
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert one_sentence(err)
+    assert said in err
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG"])
+def test_denoise(denoise: Run, tiny_model: Path, photo: Path, suffix: str) -> None:
+    source = photo.with_suffix(suffix)
+    Image.open(photo).save(source)
+    before = source.read_bytes()
+    code, out, err = denoise(source)
+    target = source.with_stem("photo_denoised")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{target}: 16 x 12, T = 3, ")
+    assert source.read_bytes() == before
+    restored = np.asarray(Image.open(target)).astype(int)
+    wanted = np.asarray(Restorer.from_pretrained(tiny_model)(source)).astype(int)
+    assert np.abs(restored - wanted).mean() <= (0 if suffix == ".png" else 4)
+
+
+def test_output_and_options(denoise: Run, photo: Path, tmp_path: Path) -> None:
+    sizes = []
+    for quality in (20, 95):
+        out = tmp_path / f"{quality}.jpg"
+        assert denoise(photo, "-o", out, "--quality", quality, "--time-steps", 1)[0] == 0
+        assert opened(out).format == "JPEG"
+        sizes.append(out.stat().st_size)
+    assert sizes[0] < sizes[1]
+    assert "T = 1" in denoise(photo, "--out", tmp_path / "one.png", "--time-steps", 1)[1]
+
+
+def test_what_is_lost_is_said(denoise: Run, photo: Path, tmp_path: Path) -> None:
+    Image.open(photo).convert("RGBA").save(photo)
+    code, _, err = denoise(photo, "-o", tmp_path / "out.jpg")
+    assert code == 0
+    assert err == "spikingir: note: JPEG has no transparency: the image is laid over white\n"
+
+
+def test_existing_output_is_kept_unless_asked(denoise: Run, photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    out.write_text("mine")
+    code, _, err = denoise(photo, "-o", out)
+    assert code == 1
+    assert one_sentence(err)
+    assert "--overwrite" in err
+    assert out.read_text() == "mine"
+    assert denoise(photo, "-o", out, "--overwrite")[0] == 0
+    assert opened(out).size == (16, 12)
+
+
+@pytest.mark.parametrize("way", ["itself", "other path", "link", "hard link", "default"])
+def test_photograph_is_never_replaced(denoise: Run, photo: Path, tmp_path: Path, way: str) -> None:
+    before = photo.read_bytes()
+    out = tmp_path / "other.png"
+    if way == "itself":
+        out = photo
+    elif way == "other path":
+        out = tmp_path / ".." / tmp_path.name / "photo.png"
+    elif way == "link":
+        out.symlink_to(photo)
+    elif way == "hard link":
+        os.link(photo, out)
+    else:  # what the default would write is a link to the photograph
+        out = tmp_path / "photo_denoised.png"
+        out.symlink_to(photo)
+    code, _, err = denoise(photo, "--overwrite", *([] if way == "default" else ["-o", out]))
+    assert code == 1
+    assert one_sentence(err)
+    assert "photograph itself" in err
+    assert photo.read_bytes() == before
+
+
+def bad_photo(kind: str, photo: Path) -> Path:
+    path = photo.with_name("bad.png")
+    if kind == "truncated":
+        path.write_bytes(photo.read_bytes()[:-200])
+    elif kind == "empty":
+        path.touch()
+    elif kind == "text":
+        path.write_text("dear diary")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "GIF":
+        Image.open(photo).save(path, "GIF")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("truncated", "damaged"),
+        ("empty", "empty"),
+        ("text", "no image"),
+        ("folder", "is a folder"),
+        ("missing", "does not exist"),
+        ("GIF", "GIF"),
+    ],
+)
+def test_bad_photographs(denoise: Run, photo: Path, kind: str, said: str) -> None:
+    path = bad_photo(kind, photo)
+    code, out, err = denoise(path)
+    assert (code, out) == (1, "")
+    assert one_sentence(err)
+    assert "bad.png" in err
+    assert said in err
+    assert not path.with_name("bad_denoised.png").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
+def test_no_permission(denoise: Run, photo: Path, tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    code, _, err = denoise(photo, "-o", locked / "out.png")
+    assert code == 1
+    assert "not writable" in err
+    photo.chmod(0)
+    code, _, err = denoise(photo)
+    assert code == 1
+    assert "may not be read" in err
+
+
+def test_folder_that_is_not_writable(
+    denoise: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as root every folder is writable, so the system's answer is replaced
+    monkeypatch.setattr("spikingir.cli.os.access", lambda path, mode: False)
+    code, _, err = denoise(photo)
+    assert code == 1
+    assert one_sentence(err)
+    assert "not writable" in err
+
+
+def test_writing_fails_at_the_end(denoise: Run, photo: Path) -> None:
+    if not Path("/proc/self").is_dir():
+        pytest.skip("needs a folder that takes no files from anybody")
+    code, out, err = denoise(photo, "-o", "/proc/self/out.png")
+    assert (code, out) == (1, "")
+    assert one_sentence(err)
+    assert "/proc/self/out.png" in err
+
+
+@pytest.mark.parametrize(("out", "said"), [("no/folder/out.png", "no folder"), ("out.tiff", ".png"), (".", "folder")])
+def test_bad_outputs(denoise: Run, photo: Path, tmp_path: Path, out: str, said: str) -> None:
+    code, _, err = denoise(photo, "-o", tmp_path / out)
+    assert code == 1
+    assert one_sentence(err)
+    assert said in err
+
+
+def bad_model(kind: str, folder: Path, good: Path) -> Path:
+    path = folder / "bad.safetensors"
+    if kind == "network":
+        save_network(DnCNN(layers=3, width=2), path)
+    elif kind == "other":
+        save_file({"weight": torch.zeros(1)}, path)
+    elif kind == "truncated":
+        path.write_bytes((good / "snn.safetensors").read_bytes()[:-50])
+    elif kind == "empty":
+        path.touch()
+    elif kind == "text":
+        path.write_text("dear diary")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "torch":
+        torch.save({"weight": torch.zeros(1)}, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["network", "other", "truncated", "empty", "text", "folder", "torch", "missing"])
+def test_bad_models(run: Run, photo: Path, tmp_path: Path, tiny_model: Path, kind: str) -> None:
+    path = bad_model(kind, tmp_path, tiny_model)
+    code, out, err = run("denoise", photo, "--model", path)
+    assert (code, out) == (1, "")
+    assert one_sentence(err)
+    assert "bad.safetensors" in err
+    assert not photo.with_stem("photo_denoised").exists()
+
+
+def interrupt(*arguments: object, **options: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c(denoise: Run, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Restorer, "__call__", interrupt)
+    before = set(photo.parent.iterdir())
+    assert denoise(photo) == (130, "", "spikingir: stopped\n")
+    assert set(photo.parent.iterdir()) == before
+
+
+def test_ctrl_c_from_the_terminal() -> None:
+    code = (
+        "import sys, time; from spikingir import cli\n"
+        "@cli.app.command\n"
+        "def wait():\n    cli._say('ready')\n    time.sleep(60)\n"
+        "sys.exit(cli.main(['wait']))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.communicate()[1] == "spikingir: stopped\n"
+    assert process.returncode == 130
+
+
+def test_closed_pipe_is_no_error() -> None:
+    code = (
+        "import sys; from spikingir import cli\n"
+        "@cli.app.command\n"
+        "def talk():\n    [cli._say('x' * 1000) for _ in range(1000)]\n"
+        "sys.exit(cli.main(['talk']))"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=closed, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch, photo: Path, tiny_model: Path) -> None:
+    def broken(*arguments: object, **options: object) -> NoReturn:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Restorer, "__call__", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["denoise", str(photo), "--model", str(tiny_model)])
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device", "/disk")])
+def test_errors_of_the_system(denoise: Run, photo: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*arguments: object, **options: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(Restorer, "__call__", fail)
+    code, _, err = denoise(photo)
+    assert code == 1
+    assert one_sentence(err)
+    assert "memory" in err or "/disk: No space left" in err
+
+
+def test_demo(run: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restorer = Restorer.from_pretrained(tiny_model)
+    monkeypatch.setattr(demo_module, "Restorer", SimpleNamespace(from_pretrained=lambda name: restorer))
+    for _ in range(2):  # its own files are replaced
+        code, out, err = run("demo", "-o", tmp_path / "demo")
+        assert (code, err) == (0, "")
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {
+        "original.png",
+        "noisy.png",
+        "restored.png",
+        "comparison.png",
+    }
+    for said in ("dB", "comparison.png", "per neuron", "mJ", "T = 3"):
+        assert said in out
+
+
+def test_demo_without_scikit_image(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "skimage.data", None)
+    monkeypatch.setattr(demo_module, "import_module", _missing("skimage"))
+    code, _, err = run("demo", "-o", tmp_path / "demo")
+    assert code == 1
+    assert "pip install 'spikingir[demo]'" in err
+    assert not (tmp_path / "demo").exists()
+
+
+def _missing(name: str) -> Callable[..., NoReturn]:
+    def fail(*arguments: object, **options: object) -> NoReturn:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    return fail
+
+
+def test_missing_modules_that_no_extra_has(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(demo_module, "import_module", _missing("nonsense"))
+    with pytest.raises(ModuleNotFoundError):
+        run("demo", "-o", tmp_path)
+
+
+def test_train_without_its_extra(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("spikingir.training.recipe", "spikingir.training.fit"):
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("lightning_fabric", "lightning", "lightning.fabric"):
+        monkeypatch.setitem(sys.modules, name, None)
+    code, _, err = run("train", "denoise-gray-25", "--data-root", tmp_path, "--runs", tmp_path)
+    assert code == 1
+    assert one_sentence(err)
+    assert "pip install 'spikingir[train]'" in err
+
+
+def test_recipes(run: Run) -> None:
+    code, out, err = run("recipes")
+    assert (code, err) == (0, "")
+    assert "denoise-gray-25" in out.splitlines()
+
+
+def test_train_follows_the_recipe(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def follow(recipe: recipe_module.Recipe, *arguments: object, **options: object) -> dict[str, Path]:
+        seen.extend([recipe.name, *arguments, options["stages"]])
+        return {"ann": tmp_path / "model.safetensors"}
+
+    monkeypatch.setattr(recipe_module, "follow", follow)
+    arguments = ("train", "denoise-gray-25", "--data-root", "data", "--runs", tmp_path, "--stage", "ann", "qann")
+    code, out, err = run(*arguments)
+    assert (code, err) == (0, "")
+    assert f"ann: {tmp_path / 'model.safetensors'}" in out
+    assert seen == ["denoise-gray-25", Path("data"), tmp_path / "denoise-gray-25", ["ann", "qann"]]
+    monkeypatch.setenv("SPIKINGIR_DATA", "elsewhere")
+    seen.clear()
+    assert run("train", "denoise-gray-25")[0] == 0
+    assert seen == ["denoise-gray-25", Path("elsewhere"), Path("runs/denoise-gray-25"), None]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["no-such-recipe", "--data-root", "."], "denoise-gray-25"),
+        (["denoise-gray-25", "--data-root", "/nowhere"], "/nowhere"),
+        (["denoise-gray-25", "--data-root", ".", "--stage", "last"], "'last'"),
+        (["denoise-gray-25", "--data-root", "."], "no folder"),
+    ],
+)
+def test_training_that_cannot_start(run: Run, tmp_path: Path, arguments: list[str], said: str) -> None:
+    code, _, err = run("train", *arguments, "--runs", tmp_path)
+    assert code == 1
+    assert one_sentence(err)
+    assert said in err
+
+
+@pytest.mark.parametrize("error", [TrainingStopped("stopped at step 3 of 9"), ValueError("another configuration")])
+def test_training_that_stops(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def follow(*arguments: object, **options: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(recipe_module, "follow", follow)
+    code, out, err = run("train", "denoise-gray-25", "--data-root", tmp_path, "--runs", tmp_path)
+    assert (code, out, err) == (1, "", f"spikingir: {error}\n")
+
+
+def test_the_installed_command(photo: Path, tiny_model: Path) -> None:
+    command = shutil.which("spikingir", path=str(Path(sys.executable).parent))
+    if command is None:
+        pytest.skip("the package is not installed here")
+    name = b"caf\xe9"  # a name that is no text
+    try:
+        photo = photo.rename(photo.with_stem(os.fsdecode(name)))
+    except OSError:  # nor does this file system take it
+        name = b"photo"
+    done = subprocess.run(
+        [command, "denoise", photo.name, "--model", str(tiny_model)], cwd=photo.parent, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(name + b"_denoised.png: ")
+    assert photo.with_stem(f"{photo.stem}_denoised").exists()
+
+
+def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with cli._progress("working") as progress:
+        progress(1, 2)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with cli._progress("working") as progress:
+        progress(1, 2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "working" in err
