@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from spikingir.conversion.calibrate import StreamingRange, calibrate, image_batches
+from spikingir.conversion.calibrate import calibrate, image_batches
 from spikingir.conversion.convert import convert
 from spikingir.conversion.errors import ConversionError
+from spikingir.conversion.ranges import StreamingRange
 from spikingir.conversion.trace import trace_body
 
 SHAPE = (4, 3, 40, 50)

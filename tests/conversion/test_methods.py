@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from spikingir.conversion.convert import METHODS, convert, correct_biases
+from spikingir.conversion.errors import ConversionError
 from spikingir.conversion.lan import AdaptiveThresholdNeuron
-from spikingir.conversion.qcfs import QCFS
+from spikingir.conversion.qcfs import QCFS, quantise_activations
 from spikingir.networks.base import RestorationNetwork
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.spiking.neurons import MPRN
@@ -297,3 +298,25 @@ def test_conversion_is_deterministic() -> None:
     for method in ("spikingir", "lan"):
         first, second = (convert(body(), images(), method, bias_correction=True) for _ in range(2))
         assert torch.equal(first(images()), second(images()))
+
+
+def test_relus_give_way_to_qcfs_at_calibrated_clip_levels() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Sequential(nn.Conv2d(6, 1, 3, padding=1), nn.ReLU())
+    )
+    images = torch.rand(4, 1, 16, 16)
+    quantised = quantise_activations(network, images, levels=256, percentile=100)
+    activations = [m for m in quantised.modules() if isinstance(m, QCFS)]
+    assert [m.levels for m in activations] == [256, 256]
+    assert activations[0].log_clip_level.exp().item() == pytest.approx(network[:2](images).max().item())
+    torch.testing.assert_close(quantised(images), network(images), rtol=0, atol=0.01)
+    assert isinstance(network[1], nn.ReLU), "the network itself is not changed"
+    with pytest.raises(ConversionError, match=r"no nn\.ReLU"):
+        quantise_activations(nn.Conv2d(1, 1, 3), images)
+
+
+def test_clip_levels_become_thresholds_of_every_channel() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), QCFS(8, 0.5), nn.Conv2d(6, 1, 3, padding=1))
+    spiking = convert(network, torch.rand(2, 1, 8, 8), time_steps=8)
+    assert torch.allclose(spiking.neuron(spiking.layers[0]).v_threshold, torch.full((6,), 0.5))

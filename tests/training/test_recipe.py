@@ -26,7 +26,7 @@ fit = { steps = 3, batch_size = 2, precision = "float32" }
 
 [[stages]]
 name = "qann"
-kind = "snn"
+kind = "qann"
 start = "ann"
 time_steps = 4
 schedule = "phased"
@@ -84,7 +84,7 @@ def test_a_recipe_is_followed_stage_by_stage(tmp_path: Path, monkeypatch: pytest
     ("old", "new", "message"),
     [
         ("sigma = 25", "sgima = 25", r"tiny\.toml\.data: unknown key 'sgima'; did you mean 'sigma'"),
-        ('kind = "ann"', 'kind = "cnn"', r"stages\[0\]\.kind: 'cnn' is none of ann, snn"),
+        ('kind = "ann"', 'kind = "cnn"', r"stages\[0\]\.kind: 'cnn' is none of ann, qann, snn"),
         ("patch = 12", 'patch = "12"', r"stages\[0\]\.patch: '12' is no int"),
         ("steps = 3", "steps = 0", r"stages\[0\]\.fit: steps is 0"),
         ('name = "tiny"', "name = ", "is not TOML"),

@@ -131,7 +131,8 @@ def convert(
     batches = [batch.cpu().to(weight.dtype) for batch in image_batches(calibration_images, channels)]
     config = SpikingConfig(time_steps, schedule, formation, batches[0].shape[1], recycling, method)
     output = _check_trace(traced, body, batches[0][:1])
-    levels = dict(calibrate(traced, batches, percentile, per_channel)) | dict(traced.clip_levels)
+    levels = dict(calibrate(traced, batches, percentile, per_channel))
+    levels |= {name: level.expand_as(levels[name]).clone() for name, level in traced.clip_levels.items()}
     missing = [name for name in levels if name not in traced.clip_levels and name not in traced.signed]
     if method == "qcfs" and missing:
         raise ConversionError(

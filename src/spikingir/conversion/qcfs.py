@@ -1,8 +1,13 @@
 """QCFS: the quantised activation of Bu et al. 2022, to train an ANN with before its conversion."""
 
+import copy
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
+from spikingir.conversion.errors import ConversionError
+from spikingir.conversion.ranges import StreamingRange
 from spikingir.spiking.firing import PhasedFiring
 
 
@@ -15,6 +20,9 @@ class QCFS(nn.Module):
     Args:
         levels: ``L``, the number of steps of the quantiser.
         clip_level: Initial ``lambda``.
+
+    Attributes:
+        compiled: Whether it runs through ``torch.compile``; the numbers are the same.
 
     Shape:
         ``(B, C, H, W)`` to the same.
@@ -30,9 +38,54 @@ class QCFS(nn.Module):
         if not clip_level > 0:
             raise ValueError(f"clip_level is {clip_level}; it must be positive")
         self.levels = levels
+        self.compiled = False
         self.log_clip_level = nn.Parameter(torch.tensor([clip_level]).log())
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantised activation."""
-        quantised: Tensor = PhasedFiring.apply(x, self.log_clip_level.exp(), self.levels, False, False)  # type: ignore[no-untyped-call]
+        quantised: Tensor = PhasedFiring.apply(  # type: ignore[no-untyped-call]
+            x, self.log_clip_level.exp(), self.levels, False, self.compiled
+        )
         return quantised
+
+
+@torch.no_grad()
+def quantise_activations(
+    network: nn.Module, calibration_images: Tensor, levels: int = 8, percentile: float = 99.0
+) -> nn.Module:
+    """A copy of ``network`` with QCFS in place of every ``nn.ReLU``, to be trained on.
+
+    Batch norm stays, which keeps the training steady: its layers see activations of one scale, and the clip bounds
+    their tails.
+
+    Args:
+        network: Trained network whose activations are ``nn.ReLU`` modules.
+        calibration_images: Degraded images that the initial clip levels are taken from.
+        levels: ``L``.
+        percentile: Of each layer's activations, for its initial clip level.
+
+    Shape:
+        ``calibration_images``: (B, C, H, W).
+
+    Raises:
+        ConversionError: The network has no ``nn.ReLU`` module.
+    """
+    network = copy.deepcopy(network).eval()
+    ranges: dict[str, StreamingRange] = {}
+
+    def observe(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            ranges.setdefault(name, StreamingRange(output.shape[1])).update(output)
+
+        return hook
+
+    found = {name: module for name, module in network.named_modules() if isinstance(module, nn.ReLU)}
+    if not found:
+        raise ConversionError(f"{type(network).__name__} has no nn.ReLU module to put QCFS in the place of")
+    hooks = [module.register_forward_hook(observe(name)) for name, module in found.items()]
+    network(calibration_images)
+    for hook, name in zip(hooks, found, strict=True):
+        hook.remove()
+        level = ranges[name].quantile(percentile / 100, per_channel=False).item()
+        network.set_submodule(name, QCFS(levels, max(level, 1e-6)))
+    return network

@@ -10,17 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
 
 from spikingir.conversion.convert import convert
+from spikingir.conversion.qcfs import QCFS, quantise_activations
 from spikingir.data.folders import list_images, read_gray
 from spikingir.data.noise import NoisyPatches, add_gaussian_noise, sample_generator
 from spikingir.networks.base import RestorationNetwork
 from spikingir.networks.registry import build_network, load_network, save_network
-from spikingir.spiking.network import SpikingNetwork
+from spikingir.spiking.network import Schedule, SpikingNetwork
 from spikingir.spiking.storage import from_pretrained, save_pretrained
 from spikingir.training.fit import FitConfig, FitResult, Pair, fit
 
@@ -64,7 +65,8 @@ class Stage:
 
     Attributes:
         name: Name, and folder of its files.
-        kind: ``ann``, or ``snn`` (quantised ANNs are SNNs on the phased schedule).
+        kind: ``ann``; ``qann``, the ANN of ``start`` with QCFS activations of ``time_steps`` levels, saved as the
+            phased SNN that it is; or ``snn``.
         patch: Side of the training patches in pixels.
         fit: The run itself.
         start: Stage whose result this one starts from; none for random weights.
@@ -73,7 +75,7 @@ class Stage:
     """
 
     name: str
-    kind: Literal["ann", "snn"]
+    kind: Literal["ann", "qann", "snn"]
     patch: int
     fit: FitConfig
     start: str | None = None
@@ -183,7 +185,9 @@ def _run(recipe: Recipe, stage: Stage, data_root: Path, directory: Path) -> Call
 
     def run(progress: bool) -> FitResult:
         result = fit(network, pairs, stage.fit, folder, held_back, progress=progress)
-        if isinstance(network, SpikingNetwork):
+        if stage.kind == "qann" and isinstance(network, RestorationNetwork):
+            save_pretrained(_spiking(recipe, stage, network, pairs), folder / "model.safetensors")
+        elif isinstance(network, SpikingNetwork):
             save_pretrained(network, folder / "model.safetensors")
         else:
             save_network(network, folder / "model.safetensors")
@@ -203,25 +207,48 @@ def _network(recipe: Recipe, stage: Stage, directory: Path, pairs: NoisyPatches)
     if not origin.exists():
         raise RecipeError(f"stage {stage.name} starts from {stage.start}, which has not been run: no {origin}")
     start = next(s for s in recipe.stages if s.name == stage.start)
-    if start.kind == "ann" and stage.kind == "ann":
-        return load_network(origin)
+    compiled = _can_compile()
+    if stage.kind != "snn":
+        if start.kind != "ann":
+            raise RecipeError(f"stage {stage.name}: {stage.kind} starts from an ann, and {start.name} is {start.kind}")
+        ann = load_network(origin)
+        if stage.kind == "ann":
+            return ann
+        quantised = quantise_activations(ann, _calibration(pairs), stage.time_steps)
+        assert isinstance(quantised, RestorationNetwork)
+        for module in quantised.modules():
+            if isinstance(module, QCFS):
+                module.compiled = compiled
+        return quantised
     if start.kind == "ann":
-        calibration = torch.stack([pairs[_CALIBRATION + i][0] for i in range(64)])
-        c = recipe.conversion
-        network = convert(
-            load_network(origin),
-            calibration,
-            c.method,
-            time_steps=stage.time_steps,
-            schedule=stage.schedule,  # type: ignore[arg-type]
-            percentile=c.percentile,
-            v0=c.v0,
-            alpha=c.alpha,
-        )
+        network = _spiking(recipe, stage, load_network(origin), pairs)
     else:
-        network = from_pretrained(origin).at(time_steps=stage.time_steps, schedule=stage.schedule)  # type: ignore[arg-type]
-    network.compile_neurons(_can_compile())
+        network = from_pretrained(origin).at(time_steps=stage.time_steps, schedule=_schedule(stage))
+    network.compile_neurons(compiled)
     return network
+
+
+def _calibration(pairs: NoisyPatches) -> Tensor:
+    return torch.stack([pairs[_CALIBRATION + i][0] for i in range(64)])
+
+
+def _schedule(stage: Stage) -> Schedule:
+    return stage.schedule if isinstance(stage.schedule, int) else cast(Schedule, stage.schedule)
+
+
+def _spiking(recipe: Recipe, stage: Stage, network: RestorationNetwork, pairs: NoisyPatches) -> SpikingNetwork:
+    """A conversion as the recipe says."""
+    how = recipe.conversion
+    return convert(
+        network,
+        _calibration(pairs),
+        how.method,
+        time_steps=stage.time_steps,
+        schedule=_schedule(stage),
+        percentile=how.percentile,
+        v0=how.v0,
+        alpha=how.alpha,
+    )
 
 
 def _noisy(images: Sequence[Any], sigma: float) -> Iterator[Pair]:
