@@ -1,0 +1,1 @@
+"""Measures: image quality and energy."""

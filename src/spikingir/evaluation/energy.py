@@ -1,0 +1,142 @@
+"""Energy of an inference: the counts of :mod:`spikingir.evaluation.operations`, priced.
+
+Here is column A of METHOD section 8, the paper's. It leaves out mapper, biases, neuron updates and memory, and charges
+the image's current once though it is added at every step.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch import nn
+
+from spikingir.evaluation.operations import BorderRule, OperationCount, count_macs, count_operations
+from spikingir.spiking.folded import FoldedNetwork
+from spikingir.spiking.network import SpikingNetwork, Trace
+
+ENERGY_PJ: Mapping[str, float] = MappingProxyType(
+    {
+        # 45 nm, 0.9 V: Horowitz 2014, "Computing's energy problem (and what we can do about it)", ISSCC, Figure 1.1.9
+        "mac_float32": 4.6,  # one 32-bit multiplication (3.7) and one addition (0.9)
+        "accumulate_float32": 0.9,
+    }
+)
+"""Energy of one operation in picojoules."""
+
+_PJ_TO_MJ = 1e-9
+
+
+@dataclass(frozen=True)
+class OperationEnergy:
+    """Energy of one weighted operation for one image, in mJ.
+
+    Attributes:
+        count: The operation and how often it computes.
+        ann_mj: Its energy in the ANN.
+        snn_mj: Its energy in the spiking network.
+    """
+
+    count: OperationCount
+    ann_mj: float
+    snn_mj: float
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Energy of one image in mJ, mean over a batch.
+
+    Attributes:
+        border: Border rule that both networks were counted by.
+        steps: Steps charged, the extended one included.
+        ann_mj: Energy of the ANN.
+        snn_mj: Energy of the spiking network.
+        operations: The same for each weighted operation, in order.
+    """
+
+    border: BorderRule
+    steps: int
+    ann_mj: float
+    snn_mj: float
+    operations: tuple[OperationEnergy, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the ANN."""
+        return sum(operation.count.macs for operation in self.operations)
+
+    @property
+    def first_layer_macs(self) -> int:
+        """Multiply-accumulates of the spiking network on the image, done once."""
+        return sum(operation.count.image_macs for operation in self.operations)
+
+    @property
+    def analog_macs(self) -> int:
+        """Multiply-accumulates on analog sums, over all steps; 0 for a network driven by spikes alone."""
+        return sum(operation.count.analog_macs for operation in self.operations)
+
+    @property
+    def synaptic_operations(self) -> float:
+        """Accumulates: hidden spikes, each times its fan-out."""
+        return sum(operation.count.synaptic_operations for operation in self.operations)
+
+    @property
+    def spikes_per_synapse(self) -> float:
+        """Spikes that a spike-driven synapse carries for one image, on average; 0 without such synapses."""
+        return self.synaptic_operations / max(1, sum(operation.count.spiking_synapses for operation in self.operations))
+
+
+def paper_energy(network: SpikingNetwork | FoldedNetwork, trace: Trace) -> Energy:
+    """Energy as the paper counts it (column A).
+
+    ANN: 4.6 pJ x MACs. SNN: 4.6 pJ x MACs of what reads the image, once, + 0.9 pJ x sum of hidden spikes (extended
+    step included) x fan-out, + 4.6 pJ x MACs of what reads analog sums, at every step. The spikes of the output
+    neuron reach only the mapper and are not charged; nor are mapper, biases, neurons and memory.
+
+    Args:
+        network: The network that fired.
+        trace: What it did for a batch of images, from its ``trace``.
+
+    Raises:
+        ValueError: The trace is of another network.
+
+    Source:
+        SpikingIR, energy estimate; METHOD section 8.
+
+    Example:
+        >>> restored, trace = snn.trace(image)  # doctest: +SKIP
+        >>> energy = paper_energy(snn, trace)  # doctest: +SKIP
+        >>> f"{energy.snn_mj:.3f} of {energy.ann_mj:.3f} mJ"  # doctest: +SKIP
+        '1.096 of 2.467 mJ'
+    """
+    mac, accumulate = ENERGY_PJ["mac_float32"], ENERGY_PJ["accumulate_float32"]
+    operations = []
+    for count in count_operations(network, trace):
+        spent = mac * (count.image_macs + count.analog_macs) + accumulate * count.synaptic_operations
+        operations.append(OperationEnergy(count, mac * count.macs * _PJ_TO_MJ, spent * _PJ_TO_MJ))
+    return Energy(
+        "full",
+        len(trace.layers[0].spikes),
+        sum(operation.ann_mj for operation in operations),
+        sum(operation.snn_mj for operation in operations),
+        tuple(operations),
+    )
+
+
+def ann_energy(network: nn.Module, size: tuple[int, int], channels: int | None = None) -> float:
+    """Energy of a conventional network for one image in mJ: 4.6 pJ x MACs, border rule "full" (column A).
+
+    Args:
+        network: A body or restoration network; or a spiking or folded one, whose ANN is meant.
+        size: Height and width of the image.
+        channels: Channels of the image, where the network does not say.
+
+    Raises:
+        ValueError: The number of channels is not known.
+        ConversionError: The body cannot be traced.
+
+    Example:
+        >>> from spikingir.networks import AODNet
+        >>> round(ann_energy(AODNet(), (480, 640)), 3)
+        2.467
+    """
+    return ENERGY_PJ["mac_float32"] * count_macs(network, size, channels) * _PJ_TO_MJ

@@ -1,0 +1,241 @@
+"""How often each operation of a body multiplies and accumulates: what every energy column is priced from.
+
+The border rule is "full": an operation costs its output pixels times its weights, as if nothing were lost at the
+padding. A spike then has the same fan-out wherever it falls, so spikes per channel suffice: of a channel that fired
+``s`` times on ``P`` pixels and that ``w`` weights read, an operation with ``Q`` output pixels accumulates ``s w Q / P``
+times. Padding, cropping and nearest-neighbour resizing keep ``s / P``.
+
+Weighted operations are convolutions, scalings (one weight per channel), average pooling and resizing (convolutions
+of constant weights, one channel at a time). A network is charged for the operations of its own graph: where folding
+had to put scalings in (sums of branches with thresholds of their own), the folded form and its ANN cost those too.
+Functions of the user's own on the raw image are not counted.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from spikingir.conversion.trace import trace_body
+from spikingir.spiking.folded import FoldedNetwork
+from spikingir.spiking.graph import LINEAR, Node, Wave, moves_spikes, run_graph
+from spikingir.spiking.network import SpikingNetwork, Trace
+
+BorderRule = Literal["full"]
+
+_RESIZING_TAPS = {"bilinear": 4, "bicubic": 16}
+
+
+@dataclass(frozen=True)
+class OperationCount:
+    """How often one weighted operation computes for one image, mean over the batch.
+
+    Attributes:
+        name: The operation's name in the body.
+        macs: Multiply-accumulates of the ANN.
+        image_macs: Those of them that read the image, which is constant: done once.
+        spiking_synapses: Those of them that spikes replace.
+        synaptic_operations: Accumulates: spikes that arrive, each times its fan-out.
+        analog_macs: Multiply-accumulates on analog sums, over all steps.
+    """
+
+    name: str
+    macs: int
+    image_macs: int
+    spiking_synapses: int
+    synaptic_operations: float
+    analog_macs: int
+
+
+def count_macs(network: nn.Module, size: tuple[int, int], channels: int | None = None) -> int:
+    """Multiply-accumulates of a conventional network for one image, border rule "full".
+
+    Args:
+        network: A body or restoration network; or a spiking or folded one, whose ANN is meant.
+        size: Height and width of the image.
+        channels: Channels of the image, where the network does not say.
+
+    Raises:
+        ValueError: The number of channels is not known.
+        ConversionError: The body cannot be traced.
+    """
+    raw: Mapping[str, Callable[..., Tensor]]
+    if isinstance(network, SpikingNetwork | FoldedNetwork):
+        nodes, weights, raw, channels = network.nodes, _weights(network), network.raw, network.config.channels
+    else:
+        channels = getattr(network, "channels", channels)
+        traced = trace_body(copy.deepcopy(getattr(network, "body", network)).eval())
+        nodes, raw = traced.nodes, traced.raw
+        weights = {node.name: traced.weights[node.weights][0] for node in nodes if node.weights is not None}
+    if channels is None:
+        raise ValueError(f"a {type(network).__name__} does not say how many channels its image has; pass channels")
+    shapes = _shapes(nodes, weights, raw, (channels, *size))
+    weighted = (node for node in nodes if node.op in LINEAR and not moves_spikes(node))
+    return sum(int(_macs(node, weights, shapes).sum()) for node in weighted)
+
+
+class _Wire(NamedTuple):
+    """What a wire carries, channel by channel.
+
+    Attributes:
+        density: Spikes per pixel over all steps, (B, C).
+        spiking: Whether a channel carries spikes, (C,).
+        image: Whether a channel carries something of the image, constant in time, (C,).
+        analog: Whether a channel carries analog sums, (C,); it may carry the others besides.
+    """
+
+    density: Tensor
+    spiking: Tensor
+    image: Tensor
+    analog: Tensor
+
+
+def count_operations(network: SpikingNetwork | FoldedNetwork, trace: Trace) -> tuple[OperationCount, ...]:
+    """How often each weighted operation of a body multiplies and accumulates, border rule "full".
+
+    A channel that carries analog sums is multiplied densely at every step; of any other, spikes are accumulated and
+    what is constant is multiplied once.
+
+    Raises:
+        ValueError: The trace is of another network.
+    """
+    layers = {layer.name: layer for layer in trace.layers}
+    neurons = [node.name for node in network.nodes if node.op == "neuron"]
+    if sorted(layers) != sorted(neurons):
+        raise ValueError(f"the trace has the layers {', '.join(layers)}; the network has {', '.join(neurons)}")
+    weights = _weights(network)
+    shapes = _shapes(network.nodes, weights, network.raw, (network.config.channels, *trace.image_size))
+    steps, batch = trace.layers[0].spikes.shape[:2]
+    wires: dict[str, _Wire] = {}
+    counts = []
+    for node in network.nodes:
+        channels, height, width = shapes[node.name]
+        silent, no = torch.zeros(batch, channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.bool)
+        if node.op in ("input", "raw"):
+            wires[node.name] = _Wire(silent, no, ~no, no)
+        elif node.op == "neuron":
+            layer = layers[node.name]
+            if layer.spikes.shape[1:] != silent.shape or layer.neurons != channels * height * width:
+                raise ValueError(f"the trace of '{node.name}' is not that of a layer of {channels}x{height}x{width}")
+            wires[node.name] = _Wire(layer.spikes.cpu().sum(0).double() / (height * width), ~no, no, no)
+        elif moves_spikes(node):
+            wires[node.name] = _moved(node, [wires[name] for name in node.inputs])
+        else:
+            read = wires[node.inputs[0]]
+            macs = _macs(node, weights, shapes)
+            counts.append(_count(node.name, read, macs, steps))
+            groups = node.options.get("groups", len(macs))
+            image, changing = (
+                flags.view(groups, -1).any(1).repeat_interleave(channels // groups)
+                for flags in (read.image, read.spiking | read.analog)
+            )
+            wires[node.name] = _Wire(silent, no, image, changing)
+    return tuple(counts)
+
+
+def _count(name: str, read: _Wire, macs: Tensor, steps: int) -> OperationCount:
+    once = macs * ~read.analog
+    return OperationCount(
+        name,
+        macs=int(macs.sum()),
+        image_macs=int((once * read.image).sum()),
+        spiking_synapses=int((once * read.spiking).sum()),
+        synaptic_operations=(read.density * once).sum(1).mean().item(),
+        analog_macs=steps * int((macs * read.analog).sum()),
+    )
+
+
+def _macs(node: Node, weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> Tensor:
+    """Multiply-accumulates of the ANN on each input channel of a weighted operation, (C,)."""
+    (channels, *source), (produced, *target) = shapes[node.inputs[0]], shapes[node.name]
+    pixels, options, weight = prod(target), node.options, weights.get(node.name)
+    if node.op in ("conv2d", "conv_transpose2d"):
+        assert weight is not None
+        if node.op == "conv_transpose2d":  # each input pixel meets each weight once
+            pixels = prod(source)
+        per_channel = weight.numel() // channels
+    elif node.op == "affine":
+        assert weight is not None
+        # a sign or the carrier of a bias multiplies nothing
+        per_channel = 0 if (weight.abs() == 1).all() else produced // channels
+    elif node.op == "avg_pool2d":
+        per_channel = prod(options["kernel_size"])
+    else:
+        per_channel = _RESIZING_TAPS[options["mode"]]
+    return torch.full((channels,), per_channel * pixels)
+
+
+def _moved(node: Node, wires: Sequence[_Wire]) -> _Wire:
+    """What a wire carries after an operation that only moves spikes."""
+    if node.op in ("pad", "interpolate"):
+        return wires[0]
+    if node.op in ("add", "sub"):
+        first, second = wires
+        flags = (one | other for one, other in zip(first[1:], second[1:], strict=True))
+        return _Wire(first.density + second.density, *flags)
+    return _Wire(*(_moved_field(node, fields) for fields in zip(*wires, strict=True)))
+
+
+def _moved_field(node: Node, fields: Sequence[Tensor]) -> Tensor:
+    """One field, (B, C) or (C,), through a concatenation, slice or shuffle; a shuffled channel is a mean or any."""
+    if node.op == "concat":
+        return torch.cat(list(fields), -1)
+    (field,) = fields
+    if node.op == "slice":
+        return field[..., slice(*node.options["channels"])]
+    area = node.options["factor"] ** 2
+    if node.op == "pixel_unshuffle":
+        return field.repeat_interleave(area, -1)
+    parts = field.view(*field.shape[:-1], -1, area)
+    return parts.any(-1) if field.dtype == torch.bool else parts.mean(-1)
+
+
+def _weights(network: SpikingNetwork | FoldedNetwork) -> dict[str, Tensor]:
+    """Weight of each weighted operation, by node."""
+    if isinstance(network, SpikingNetwork):
+        weights = network.weights
+        return {node.name: weights[node.weights][0].detach() for node in network.nodes if node.weights is not None}
+    found = {}
+    for name, kernel in network.kernels.items():
+        assert isinstance(kernel.analog, Tensor)
+        found[name] = kernel.analog
+    return found
+
+
+def _shapes(
+    nodes: Sequence[Node],
+    weights: Mapping[str, Tensor],
+    raw: Mapping[str, Callable[..., Tensor]],
+    image: tuple[int, int, int],
+) -> dict[str, tuple[int, ...]]:
+    """Shape (C, H, W) of every node's output, without computing it."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    light = {name: torch.empty_like(weight, dtype=torch.float32, device="meta") for name, weight in weights.items()}
+
+    def note(name: str, value: Tensor) -> Tensor:
+        shapes[name] = tuple(value.shape[1:])
+        return value
+
+    def blank(name: str) -> Callable[..., Tensor]:
+        # a function of the user's own holds tensors of its own, so it is run for real
+        return lambda *images: note(name, raw[name](*map(_blank, images)).to("meta", torch.float32))
+
+    def neuron(node: Node, current: Wave, owned: bool) -> Wave:
+        assert current.constant is not None
+        return Wave(None, note(node.name, current.constant))
+
+    def apply(node: Node, inputs: Sequence[Wave], _: object) -> Wave:
+        values = [value.constant for value in inputs if value.constant is not None]
+        return Wave(None, note(node.name, LINEAR[node.op].run(values, node.options, light.get(node.name))))
+
+    shapes[nodes[0].name] = image
+    run_graph(nodes, {}, torch.empty(1, *image, device="meta"), neuron, {name: blank(name) for name in raw}, apply)
+    return shapes
+
+
+def _blank(image: Tensor) -> Tensor:
+    return torch.zeros(image.shape, dtype=image.dtype)
