@@ -108,8 +108,7 @@ def denoise(
     for note in (*picture.notes, *notes):
         _complain(f"note: {note}")
     height, width = picture.pixels.shape[:2]
-    steps = restorer.network.config.time_steps
-    _say(f"{target}: {width} x {height}, T = {steps}, {seconds:.1f} s")
+    _say(f"{target}: {width} x {height}, {restorer.network.config.clock}, {seconds:.1f} s")
 
 
 @app.command
@@ -126,7 +125,7 @@ def demo(*, out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("demo")
     took = found.restoration
     _say(f"original    {'':8}  {found.original}")
     _say(f"noisy       {found.noisy_db:5.2f} dB  {found.noisy} (Gaussian noise, sigma {SIGMA})")
-    _say(f"restored    {found.restored_db:5.2f} dB  {found.restored} (T = {found.time_steps}, {took.seconds:.1f} s)")
+    _say(f"restored    {found.restored_db:5.2f} dB  {found.restored} ({found.clock}, {took.seconds:.1f} s)")
     _say(f"gain        {found.restored_db - found.noisy_db:5.2f} dB  {found.comparison} shows them side by side")
     _say(f"spikes      {took.spikes_per_neuron:5.2f} per neuron")
     _say(

@@ -45,7 +45,7 @@ def test_pictures(found: Demo) -> None:
 
 
 def test_numbers(found: Demo) -> None:
-    assert found.time_steps == 3
+    assert found.clock == "T = 3, clocked"
     assert found.restoration.spikes > 0
     assert found.restoration.ann_mj > 0
     assert found.restoration.snn_mj > 0

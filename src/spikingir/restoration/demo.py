@@ -28,7 +28,7 @@ class Demo:
     Attributes:
         noisy_db: PSNR of the noisy photograph in dB, its noise unclipped.
         restored_db: PSNR of the restored one, clipped to [0, 1].
-        time_steps: ``T``.
+        clock: Time steps and schedule.
         restoration: Time, spikes and energy.
         original: Picture of the photograph.
         noisy: Picture of the noisy one.
@@ -38,7 +38,7 @@ class Demo:
 
     noisy_db: float
     restored_db: float
-    time_steps: int
+    clock: str
     restoration: Restoration
     original: Path
     noisy: Path
@@ -72,14 +72,14 @@ def run_demo(folder: Path, restorer: Restorer | None = None, *, progress: Progre
     paths = {name: folder / f"{name}.png" for name in (*pictures, "comparison")}
     for name, pixels in pictures.items():
         write_image(Photo(pixels), paths[name], overwrite=True)
-    steps = restorer.network.config.time_steps
+    clock = restorer.network.config.clock
     captions = {
         f"noise, sigma {SIGMA}: {noisy_db:.2f} dB": pictures["noisy"],
-        f"spiking network, T = {steps}: {restored_db:.2f} dB": pictures["restored"],
+        f"spiking network, {clock}: {restored_db:.2f} dB": pictures["restored"],
         "original": pictures["original"],
     }
     write_image(Photo(_side_by_side(captions)), paths["comparison"], overwrite=True)
-    return Demo(noisy_db, restored_db, steps, restoration, **paths)
+    return Demo(noisy_db, restored_db, clock, restoration, **paths)
 
 
 def sample_photograph() -> Tensor:

@@ -57,6 +57,12 @@ class SpikingConfig:
         return self.schedule == "phased" or (self.delay > 0 and self.delay == self.time_steps - 1)
 
     @property
+    def clock(self) -> str:
+        """Time steps and schedule as they stand beside every figure: ``T = 10, clocked``."""
+        schedule = self.schedule if isinstance(self.schedule, str) else f"delay {self.schedule}"
+        return f"T = {self.time_steps}, {schedule}"
+
+    @property
     def delay(self) -> int:
         """Inputs that a layer waits for."""
         if isinstance(self.schedule, int):

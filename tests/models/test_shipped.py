@@ -1,0 +1,52 @@
+"""The weights that ship: they restore, they fold at no cost, and they say what they are."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+from skimage import data
+
+from spikingir.data.noise import add_gaussian_noise, sample_generator
+from spikingir.evaluation.metrics import psnr
+from spikingir.networks.registry import load_network
+from spikingir.spiking.fold import fold
+from spikingir.spiking.storage import from_pretrained
+
+MODELS = Path(str(files("spikingir"))) / "models"
+NAMES = sorted(folder.name for folder in MODELS.iterdir() if (folder / "snn.safetensors").exists())
+
+
+def test_there_is_a_model() -> None:
+    assert "denoise-gray-25" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_has_its_card_and_configuration(name: str) -> None:
+    folder = MODELS / name
+    config = json.loads((folder / "config.json").read_text())
+    snn = from_pretrained(folder / "snn.safetensors")
+    assert config["name"] == name
+    assert config["time_steps"] == snn.config.time_steps
+    assert config["schedule"] == snn.config.schedule
+    card = (folder / "README.md").read_text()
+    for heading in ("Recipe", "Data", "Results", "Licence", "Not for"):
+        assert f"## {heading}" in card
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("denoise-gray")])
+def test_a_denoiser_gains_and_its_deployment_form_costs_nothing(name: str) -> None:
+    sigma = float(name.rsplit("-", 1)[1])
+    clean = torch.from_numpy(data.camera()[160:288, 160:288].copy())[None, None].float() / 255
+    noisy = add_gaussian_noise(clean, sigma, sample_generator(0, 0))
+    snn = from_pretrained(MODELS / name / "snn.safetensors")
+    folded = fold(snn)
+    with torch.inference_mode():
+        trained, gridded = psnr(snn(noisy), clean).item(), psnr(folded(noisy), clean).item()
+        ann = psnr(load_network(MODELS / name / "ann.safetensors")(noisy), clean).item()
+    assert gridded - psnr(noisy, clean).item() >= 6
+    assert abs(trained - gridded) <= 0.02
+    assert gridded < ann + 0.5
+    if snn.config.schedule == "clocked":
+        assert torch.equal(folded(noisy), fold(snn, dtype=torch.float64)(noisy))
