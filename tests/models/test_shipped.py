@@ -38,15 +38,18 @@ def test_a_model_has_its_card_and_configuration(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("denoise-gray")])
 def test_a_denoiser_gains_and_its_deployment_form_costs_nothing(name: str) -> None:
     sigma = float(name.rsplit("-", 1)[1])
-    clean = torch.from_numpy(data.camera()[160:288, 160:288].copy())[None, None].float() / 255
+    # rounding flips a few spikes of a picture either way, so a cost shows in the mean over some
+    corners = [(picture, top) for picture in (data.camera(), data.coins(), data.moon()) for top in (20, 90, 160, 200)]
+    crops = [torch.from_numpy(picture[top : top + 96, top : top + 96].copy()) for picture, top in corners]
+    clean = torch.stack(crops)[:, None].float() / 255
     noisy = add_gaussian_noise(clean, sigma, sample_generator(0, 0))
     snn = from_pretrained(MODELS / name / "snn.safetensors")
     folded = fold(snn)
     with torch.inference_mode():
-        trained, gridded = psnr(snn(noisy), clean).item(), psnr(folded(noisy), clean).item()
-        ann = psnr(load_network(MODELS / name / "ann.safetensors")(noisy), clean).item()
-    assert gridded - psnr(noisy, clean).item() >= 6
-    assert abs(trained - gridded) <= 0.02
-    assert gridded < ann + 0.5
-    if snn.config.schedule == "clocked":
-        assert torch.equal(folded(noisy), fold(snn, dtype=torch.float64)(noisy))
+        gridded_images = folded(noisy)
+        before, trained, gridded = (psnr(x, clean).mean().item() for x in (noisy, snn(noisy), gridded_images))
+        ann = psnr(load_network(MODELS / name / "ann.safetensors")(noisy), clean).mean().item()
+    assert gridded - before >= 6
+    assert trained - gridded <= 0.02
+    assert gridded < ann
+    assert torch.equal(gridded_images[:2], fold(snn, dtype=torch.float64)(noisy[:2]))
