@@ -62,6 +62,19 @@ class Transposed(nn.Sequential):
         nn.init.constant_(self[-2].bias, 0.5)  # or the random output is dead
 
 
+class ImageSkip(nn.Module):
+    """Spikes beside the image itself, and a resizing that reads the image for its size alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 8, 3, padding=1, stride=2), nn.Conv2d(9, 8, 3, padding=1)
+        self.c = nn.Conv2d(8, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = functional.interpolate(torch.relu(self.a(x)), size=x.shape[-2:], mode="nearest")
+        return self.c(torch.relu(self.b(torch.cat([a, x], 1))) + x)
+
+
 def plain(width: int = 12) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1, bias=False),
@@ -69,7 +82,14 @@ def plain(width: int = 12) -> nn.Sequential:
     )  # fmt: skip
 
 
-BODIES = {"plain": plain, "unet": UNet, "residual": Residual, "shuffled": Shuffled, "transposed": Transposed}
+BODIES = {
+    "plain": plain,
+    "unet": UNet,
+    "residual": Residual,
+    "shuffled": Shuffled,
+    "transposed": Transposed,
+    "skip": ImageSkip,
+}
 
 
 def spiking(kind: str, method: str, seed: int = 0, **arguments: object) -> SpikingNetwork:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from spikingir.spiking.folded import MAX_IMAGE, FoldedNetwork, Kernel, on_grid
-from spikingir.spiking.graph import LINEAR, Node, moves_spikes
+from spikingir.spiking.graph import LINEAR, Node, moved_inputs, moves_spikes
 from spikingir.spiking.network import SpikingNetwork, channel_counts
 from spikingir.spiking.readout import PixelMapper
 
@@ -146,16 +146,16 @@ class _Folder:
 
     def _moving(self, node: Node) -> None:
         """Sums, concatenations and the like: thresholds move along, or are multiplied in where they cannot."""
-        spiking = [name for name in node.inputs if name in self.scales]
+        read = moved_inputs(node)
+        spiking = [name for name in node.inputs if name in self.scales and name in read]
         inputs = node.inputs
         if spiking and not self._can_carry(node, spiking):
             inputs = tuple(
-                self._scaling(name, f"{name}_to_{node.name}", None) if name in self.scales else name
-                for name in node.inputs
+                self._scaling(name, f"{name}_to_{node.name}", None) if name in spiking else name for name in node.inputs
             )
             spiking = []
         self.nodes.append(replace(node, inputs=inputs))
-        if any(name in self.analog for name in inputs):
+        if not self.analog.isdisjoint(moved_inputs(self.nodes[-1])):
             self.analog.add(node.name)
         if spiking:
             scales = [self.scales.get(name, _Scale(self._one(name), self._one(name))) for name in inputs]
@@ -174,7 +174,7 @@ class _Folder:
             )
 
     def _can_carry(self, node: Node, spiking: Sequence[str]) -> bool:
-        if any(name in self.analog for name in node.inputs):
+        if not self.analog.isdisjoint(moved_inputs(node)):
             return False
         if node.op in ("add", "sub"):
             first, *rest = (self.scales[name] for name in spiking)

@@ -12,8 +12,17 @@ from torch import Tensor, nn
 
 from spikingir.spiking.firing import Clock, clocked_inference
 from spikingir.spiking.formation import form_image
-from spikingir.spiking.graph import LINEAR, Node, Wave, constant_part, moves_spikes, run_graph, spiking_part
-from spikingir.spiking.network import LayerTrace, SpikingConfig, SpikingNetwork, Trace, phased_slots
+from spikingir.spiking.graph import (
+    LINEAR,
+    Node,
+    Wave,
+    constant_part,
+    moved_inputs,
+    moves_spikes,
+    run_graph,
+    spiking_part,
+)
+from spikingir.spiking.network import LayerTrace, SpikingConfig, SpikingNetwork, Trace, phased_slots, spikes_per_step
 
 IMAGE_BITS = 20
 MAX_IMAGE = 8.0
@@ -224,9 +233,13 @@ class FoldedNetwork(nn.Module):
         return output if signed else torch.relu(output)
 
     def _layer_trace(self, node: Node, spikes: Tensor, residual: Tensor, trains: bool) -> LayerTrace:
-        signs = phased_slots(spikes[0], self.config.time_steps) if self.config.phased else spikes
-        counts = signs.abs().sum((-2, -1)).long()
-        return LayerTrace(node.name, counts, residual[0].numel(), residual, signs.to(torch.int8) if trains else None)
+        steps = self.config.time_steps
+        if self.config.phased:
+            counts = spikes_per_step(spikes[0], steps)
+            spikes = phased_slots(spikes[0], steps) if trains else spikes
+        else:
+            counts = spikes.abs().sum((-2, -1)).long()
+        return LayerTrace(node.name, counts, residual[0].numel(), residual, spikes.to(torch.int8) if trains else None)
 
 
 def _clock(network: SpikingNetwork, name: str, bits: int | None) -> Clock:
@@ -246,12 +259,20 @@ def _in_precision(function: Callable[..., Tensor], dtype: torch.dtype) -> Callab
 
 
 def _spike_wires(nodes: Sequence[Node]) -> set[str]:
-    """Nodes whose output carries nothing but whole numbers of spikes."""
+    """Nodes whose spiking part is nothing but whole numbers of spikes, whatever constant is beside it."""
     wires: set[str] = set()
+    still: set[str] = set()
     for node in nodes:
-        moved = node.op in LINEAR and moves_spikes(node) and all(name in wires for name in node.inputs)
-        if node.op == "neuron" or moved:
+        if node.op in ("input", "raw"):
+            still.add(node.name)
+        elif node.op == "neuron":
             wires.add(node.name)
+        elif moves_spikes(node):
+            read = moved_inputs(node)
+            if read <= still:
+                still.add(node.name)
+            elif read <= wires | still:
+                wires.add(node.name)
     return wires
 
 

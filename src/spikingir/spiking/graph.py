@@ -221,3 +221,8 @@ def _is_uniform(constant: Tensor) -> bool:
 def moves_spikes(node: Node) -> bool:
     """Whether the operation only moves spikes from place to place, so that what reads it still reads 0/1."""
     return LINEAR[node.op].routing or (node.op == "interpolate" and node.options["mode"].startswith("nearest"))
+
+
+def moved_inputs(node: Node) -> set[str]:
+    """Inputs whose values an operation moves; a resizing may read another one for its size alone."""
+    return set(node.inputs[:1] if node.op == "interpolate" else node.inputs)

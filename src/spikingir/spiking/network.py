@@ -339,10 +339,20 @@ def _phased_trace(
     name: str, neuron: IFNeuron, mean: Tensor, decoded: Tensor, time_steps: int, trains: bool
 ) -> LayerTrace:
     theta = neuron.v_threshold.view(-1, 1, 1)
-    signs = phased_slots((decoded * time_steps / theta).round(), time_steps)
-    spikes = signs.abs().sum((-2, -1)).long()
+    counts = (decoded * time_steps / theta).round()
+    signs = phased_slots(counts, time_steps).to(torch.int8) if trains else None
     residual = (mean - decoded) * time_steps / theta
-    return LayerTrace(name, spikes, mean[0].numel(), residual, signs.to(torch.int8) if trains else None)
+    return LayerTrace(name, spikes_per_step(counts, time_steps), mean[0].numel(), residual, signs)
+
+
+def spikes_per_step(counts: Tensor, time_steps: int) -> Tensor:
+    """How many neurons of each channel fire at each step of a phased window, without the spikes themselves.
+
+    Shape:
+        (B, C, H, W), whole numbers, to (T, B, C).
+    """
+    size = counts.abs()
+    return torch.stack([(size > step).sum((-2, -1), dtype=torch.int32) for step in range(time_steps)]).long()
 
 
 def phased_slots(counts: Tensor, time_steps: int) -> Tensor:
