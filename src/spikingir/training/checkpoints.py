@@ -1,25 +1,18 @@
 """Checkpoints that are complete or absent."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from spikingir.files import write_atomically
+
 
 def save_checkpoint(state: Mapping[str, Any], path: Path) -> None:
     """Write ``state`` beside ``path`` and rename it into place, so that an interruption leaves the old one whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    try:
-        with beside.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_atomically(path, lambda file: torch.save(dict(state), file), overwrite=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -233,7 +233,7 @@ def _calibration(pairs: NoisyPatches) -> Tensor:
 
 
 def _schedule(stage: Stage) -> Schedule:
-    return stage.schedule if isinstance(stage.schedule, int) else cast(Schedule, stage.schedule)
+    return cast(Schedule, stage.schedule)  # SpikingConfig checks it
 
 
 def _spiking(recipe: Recipe, stage: Stage, network: RestorationNetwork, pairs: NoisyPatches) -> SpikingNetwork:
