@@ -5,7 +5,6 @@ with a file is a ``ValueError`` that says what was found and expected; the calle
 """
 
 import json
-import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -16,6 +15,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from spikingir.files import write_atomically
 
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors")
@@ -74,15 +75,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
             raise ValueError(f"{name} has NaN or infinite values, expected finite ones; nothing is written")
     content = save(plain, {_HEADER: json.dumps(header)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_atomically(path, lambda file: file.write(content), overwrite=True)
 
 
 def _read_torch(path: Path) -> object:
