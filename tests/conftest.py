@@ -25,8 +25,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from spikingir.networks.dncnn import DnCNN
     from spikingir.spiking.storage import save_pretrained
 
-    network = DnCNN(layers=3, width=4).eval()
-    network.reset_parameters(torch.Generator().manual_seed(0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = DnCNN(layers=3, width=4).eval()
     images = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     folder = tmp_path_factory.mktemp("model")
     save_pretrained(convert(network, images, time_steps=3), folder / "snn.safetensors")

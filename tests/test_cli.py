@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from spikingir import __version__, cli
-from spikingir.cli import main
+from spikingir import __version__
+from spikingir.cli import console, main
 from spikingir.networks import DnCNN, save_network
 from spikingir.restoration import demo as demo_module
 from spikingir.restoration.restorer import Restorer
@@ -226,7 +226,7 @@ def test_folder_that_is_not_writable(
     denoise: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # as root every folder is writable, so the system's answer is replaced
-    monkeypatch.setattr("spikingir.cli.os.access", lambda path, mode: False)
+    monkeypatch.setattr("spikingir.cli.restore.os.access", lambda path, mode: False)
     code, _, err = denoise(photo)
     assert code == 1
     assert one_sentence(err)
@@ -294,7 +294,7 @@ def test_ctrl_c_from_the_terminal() -> None:
     code = (
         "import sys, time; from spikingir import cli\n"
         "@cli.app.command\n"
-        "def wait():\n    cli._say('ready')\n    time.sleep(60)\n"
+        "def wait():\n    cli.console.say('ready')\n    time.sleep(60)\n"
         "sys.exit(cli.main(['wait']))"
     )
     with subprocess.Popen(
@@ -311,7 +311,7 @@ def test_closed_pipe_is_no_error() -> None:
     code = (
         "import sys; from spikingir import cli\n"
         "@cli.app.command\n"
-        "def talk():\n    [cli._say('x' * 1000) for _ in range(1000)]\n"
+        "def talk():\n    [cli.console.say('x' * 1000) for _ in range(1000)]\n"
         "sys.exit(cli.main(['talk']))"
     )
     read, write = os.pipe()
@@ -462,11 +462,11 @@ def test_the_installed_command(photo: Path, tiny_model: Path) -> None:
 
 
 def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    with cli._progress("working") as progress:
+    with console.progress_bar("working") as progress:
         progress(1, 2)
     assert capsys.readouterr() == ("", "")
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with cli._progress("working") as progress:
+    with console.progress_bar("working") as progress:
         progress(1, 2)
     out, err = capsys.readouterr()
     assert out == ""

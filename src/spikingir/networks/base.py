@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from spikingir.spiking.formation import ImageFormation, form_image
@@ -32,6 +33,14 @@ class RestorationNetwork(nn.Module):
     def options(self) -> dict[str, int]:
         """Arguments that build this network anew; empty where it has no choices."""
         return {}
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the weights anew, as training starts from.
+
+        Args:
+            generator: Source of the draws; torch's global generator without one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say what training starts from")
 
     def forward(self, image: Tensor) -> Tensor:
         """Restored image."""

@@ -68,7 +68,9 @@ class DnCNN(RestorationNetwork):
         }
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the weights anew (He et al. 2015, fan-in).
+        """Draw the weights anew (He et al. 2015, fan-in); those of the last convolution are zero.
+
+        So the network starts as the identity, and training need not first undo noise of its own.
 
         Args:
             generator: Source of the draws; torch's global generator without one.
@@ -80,6 +82,7 @@ class DnCNN(RestorationNetwork):
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
+        nn.init.zeros_(self.get_parameter(f"body.conv{self.layers - 1}.weight"))
 
     def noise(self, image: Tensor) -> Tensor:
         """The body's estimate of the noise in ``image``."""

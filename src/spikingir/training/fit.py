@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from spikingir.training.checkpoints import load_checkpoint, save_checkpoint
+from spikingir.training.muon import Muon, takes_muon
 
 try:
     from lightning_fabric import Fabric
@@ -46,6 +47,7 @@ class FitConfig:
         steps: Optimiser steps of the whole run.
         batch_size: Pairs per step.
         learning_rate: Peak rate of Adam for weights and biases.
+        muon_rate: Peak rate of Muon for the kernels between hidden features; Adam has them too where it is 0.
         threshold_rate: Thresholds and betas learn this many times faster (METHOD section 4).
         warmup: Share of the steps over which the rate rises to its peak; it then falls along a cosine
             (0.02: plain cosine; 0.3: one-cycle).
@@ -61,6 +63,7 @@ class FitConfig:
     steps: int
     batch_size: int = 16
     learning_rate: float = 1e-3
+    muon_rate: float = 0.0
     threshold_rate: float = 5.0
     warmup: float = 0.02
     clip_norm: float = 0.5
@@ -128,8 +131,7 @@ def fit(
     precision = _choose_precision(config.precision)
     fabric = Fabric(accelerator="auto", devices=1)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(_parameter_groups(network, config))
-    model, optimizer = fabric.setup(network, optimizer)
+    model, *optimizers = fabric.setup(network, *_optimizers(network, config))
     average = AveragedModel(network, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
     first, spent, psnr = 0, 0.0, math.nan
     if checkpoint.exists():
@@ -141,7 +143,8 @@ def fit(
             )
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, moments in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(moments)
         first, spent, psnr = state["step"], state["seconds"], state.get("psnr", math.nan)
     loader = fabric.setup_dataloaders(
         DataLoader(
@@ -163,7 +166,7 @@ def fit(
                 "psnr": psnr,
                 "network": network.state_dict(),
                 "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             },
             checkpoint,
         )
@@ -173,7 +176,7 @@ def fit(
     with _termination() as stop, _bar(progress, config.steps, first) as tell:
         for step, (degraded, clean) in enumerate(loader, first):
             factor = rate_at(config, step)
-            for group in optimizer.param_groups:
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = group["peak"] * factor
             # not Fabric's own bf16-mixed, which would round the image to 8 bits before the network sees it
             with torch.autocast(fabric.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -181,12 +184,13 @@ def fit(
             loss = (restored.float() - clean).square().mean()
             fabric.backward(loss)
             if config.clip_norm:
-                fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
+                fabric.clip_gradients(model, optimizers[0], max_norm=config.clip_norm, error_if_nonfinite=False)
             if not torch.isfinite(loss):
                 log.write(event="not finite", step=step)
                 raise TrainingStopped(f"the loss is {loss.item()} at step {step}; last good state: {checkpoint}")
-            optimizer.step()
-            optimizer.zero_grad()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
             average.update_parameters(network)
             losses.append(loss.detach())
             done = step + 1
@@ -225,13 +229,28 @@ def validate(network: nn.Module, pairs: Sequence[Pair]) -> float:
     return total / len(pairs)
 
 
-def _parameter_groups(network: nn.Module, config: FitConfig) -> list[dict[str, Any]]:
-    """Weights and biases in one group, ``log_threshold`` and ``log_beta`` in a faster one."""
-    groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
+def _optimizers(network: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
+    """Adam, with ``log_threshold`` and ``log_beta`` in a faster group, and Muon where the configuration wants it."""
+    weights: list[nn.Parameter] = []
+    thresholds: list[nn.Parameter] = []
+    kernels: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
-        groups[name.rsplit(".", 1)[-1].startswith("log_")].append(parameter)
-    peaks = {False: config.learning_rate, True: config.learning_rate * config.threshold_rate}
-    return [{"params": groups[k], "lr": peaks[k], "peak": peaks[k]} for k in groups if groups[k]]
+        if name.rsplit(".", 1)[-1].startswith("log_"):
+            thresholds.append(parameter)
+        elif config.muon_rate and takes_muon(parameter):
+            kernels.append(parameter)
+        else:
+            weights.append(parameter)
+
+    def groups(*parts: tuple[list[nn.Parameter], float]) -> list[dict[str, Any]]:
+        return [{"params": part, "lr": peak, "peak": peak} for part, peak in parts if part]
+
+    rate = config.learning_rate
+    adam = groups((weights, rate), (thresholds, rate * config.threshold_rate))
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(adam)] if adam else []
+    if kernels:
+        optimizers.append(Muon(groups((kernels, config.muon_rate)), lr=config.muon_rate))
+    return optimizers
 
 
 def _moving_average(decay: float) -> Any:

@@ -201,8 +201,9 @@ def _network(recipe: Recipe, stage: Stage, directory: Path, pairs: NoisyPatches)
     if stage.start is None:
         if stage.kind != "ann":
             raise RecipeError(f"stage {stage.name}: an SNN needs a stage to start from")
-        torch.manual_seed(stage.fit.seed)
-        return build_network(recipe.architecture, **recipe.options)
+        fresh = build_network(recipe.architecture, **recipe.options)
+        fresh.reset_parameters(torch.Generator().manual_seed(stage.fit.seed))
+        return fresh
     origin = directory / stage.start / "model.safetensors"
     if not origin.exists():
         raise RecipeError(f"stage {stage.name} starts from {stage.start}, which has not been run: no {origin}")
