@@ -5,34 +5,30 @@ function of ``i`` alone and the learning rate a function of the step, so that th
 moving average, the optimiser's moments and the step. What is interrupted resumes to the same result.
 """
 
-import json
 import math
-import signal
-import threading
+import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from spikingir.training.checkpoints import load_checkpoint, save_checkpoint
+from spikingir.training.journal import Log, progress_bar, termination
+from spikingir.training.machine import Fabric, choose_precision, launch
 from spikingir.training.muon import Muon, takes_muon
 
-try:
-    from lightning_fabric import Fabric
-except ImportError:  # the same code, as the `lightning` bundle ships it
-    from lightning.fabric import Fabric  # type: ignore[import-not-found,no-redef]
-
 Pair = tuple[Tensor, Tensor]
+
+
+class TrainingError(ValueError):
+    """Training cannot begin like that; the text says why."""
 
 
 class TrainingStopped(RuntimeError):
@@ -45,10 +41,11 @@ class FitConfig:
 
     Attributes:
         steps: Optimiser steps of the whole run.
-        batch_size: Pairs per step.
+        batch_size: Pairs per process and micro-step.
         learning_rate: Peak rate of Adam for weights and biases.
         muon_rate: Peak rate of Muon for the kernels between hidden features; Adam has them too where it is 0.
         threshold_rate: Thresholds and betas learn this many times faster (METHOD section 4).
+        accumulate: Micro-steps whose gradients make one step.
         warmup: Share of the steps over which the rate rises to its peak; it then falls along a cosine
             (0.02: plain cosine; 0.3: one-cycle).
         clip_norm: Bound on the norm of the whole gradient; 0 for none.
@@ -65,6 +62,7 @@ class FitConfig:
     learning_rate: float = 1e-3
     muon_rate: float = 0.0
     threshold_rate: float = 5.0
+    accumulate: int = 1
     warmup: float = 0.02
     clip_norm: float = 0.5
     ema: float = 0.999
@@ -75,8 +73,9 @@ class FitConfig:
     log_every: int = 50
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1:
-            raise ValueError(f"steps is {self.steps}, batch_size {self.batch_size}; both must be at least 1")
+        for name in ("steps", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -105,11 +104,15 @@ def fit(
     held_back: Sequence[Pair] = (),
     *,
     progress: bool = True,
+    tensorboard: bool = False,
 ) -> FitResult:
     """Train ``network`` in place to map degraded images to clean ones; at the end it holds the averaged weights.
 
     The loss is the mean squared error of the restored image. ``directory`` receives ``checkpoint.pt`` and
     ``log.jsonl``; where it holds a checkpoint of the same configuration, training goes on from it.
+
+    Started by torchrun or SLURM, each process takes ``batch_size`` pairs of its own a micro-step: W processes train as
+    one with W times the batch does (but for batch norm, whose statistics are each process's own).
 
     Args:
         network: Degraded image to restored image.
@@ -118,98 +121,102 @@ def fit(
         directory: Folder of the run.
         held_back: (degraded, clean) pairs for validation, ``(C, H, W)`` each.
         progress: Whether to show a progress bar.
+        tensorboard: Whether to log for TensorBoard too.
 
     Shape:
         Items of ``pairs``: ``(C, H, W)``, one size.
 
     Raises:
         TrainingStopped: The loss is not finite, or SIGTERM or Ctrl-C arrived (after a checkpoint).
-        ValueError: ``directory`` holds a checkpoint of another configuration.
+        TrainingError: ``directory`` holds a checkpoint of another configuration.
     """
     directory.mkdir(parents=True, exist_ok=True)
     checkpoint = directory / "checkpoint.pt"
-    precision = _choose_precision(config.precision)
-    fabric = Fabric(accelerator="auto", devices=1)
+    fabric = launch()
+    leads, processes = fabric.is_global_zero, fabric.world_size
+    precision = choose_precision(config.precision, fabric.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model, *optimizers = fabric.setup(network, *_optimizers(network, config))
     average = AveragedModel(network, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
+    run = {**asdict(config), "processes": processes}
     first, spent, psnr = 0, 0.0, math.nan
     if checkpoint.exists():
         state = load_checkpoint(checkpoint)
-        if state["config"] != asdict(config):
-            raise ValueError(
-                f"{checkpoint} was written by another configuration ({_difference(state['config'], asdict(config))}); "
+        if state["run"] != run:
+            raise TrainingError(
+                f"{checkpoint} was written by another configuration ({_difference(state['run'], run)}); "
                 "use another folder or delete it"
             )
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         for optimizer, moments in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(moments)
-        first, spent, psnr = state["step"], state["seconds"], state.get("psnr", math.nan)
-    loader = fabric.setup_dataloaders(
-        DataLoader(
-            pairs,
-            batch_size=config.batch_size,
-            sampler=range(first * config.batch_size, config.steps * config.batch_size),
-        )
-    )
-    log = _Log(directory / "log.jsonl")
-    log.write(event="start", step=first, precision=precision, config=asdict(config))
+        first, spent, psnr = state["step"], state["seconds"], state["psnr"]
+    batches = iter(_loader(pairs, config, first, fabric))
+    log = Log(directory, tensorboard=tensorboard, enabled=leads)
+    log.write(event="start", step=first, **{**run, "precision": precision})
     started, saved = time.monotonic() - spent, time.monotonic()
 
     def save(step: int) -> None:
-        save_checkpoint(
-            {
-                "config": asdict(config),
-                "step": step,
-                "seconds": time.monotonic() - started,
-                "psnr": psnr,
-                "network": network.state_dict(),
-                "average": average.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-            },
-            checkpoint,
-        )
+        state = {
+            "run": run,
+            "step": step,
+            "seconds": time.monotonic() - started,
+            "psnr": psnr,
+            "network": network.state_dict(),
+            "average": average.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        }
+        if leads:
+            save_checkpoint(state, checkpoint)
 
     model.train()
     losses: list[Tensor] = []
-    with _termination() as stop, _bar(progress, config.steps, first) as tell:
-        for step, (degraded, clean) in enumerate(loader, first):
+    with termination() as stop, progress_bar(progress and leads, config.steps, first) as tell:
+        for step in range(first, config.steps):
             factor = rate_at(config, step)
             for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                 group["lr"] = group["peak"] * factor
-            # not Fabric's own bf16-mixed, which would round the image to 8 bits before the network sees it
-            with torch.autocast(fabric.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                restored = model(degraded.contiguous(memory_format=torch.channels_last))
-            loss = (restored.float() - clean).square().mean()
-            fabric.backward(loss)
-            if config.clip_norm:
-                fabric.clip_gradients(model, optimizers[0], max_norm=config.clip_norm, error_if_nonfinite=False)
-            if not torch.isfinite(loss):
+            loss = torch.zeros((), device=fabric.device)
+            for micro in range(config.accumulate):
+                degraded, clean = next(batches)
+                with fabric.no_backward_sync(model, enabled=micro + 1 < config.accumulate):
+                    # not Fabric's own bf16-mixed, which would round the image to 8 bits before the network sees it
+                    with torch.autocast(fabric.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                        restored = model(degraded.contiguous(memory_format=torch.channels_last))
+                    part = (restored.float() - clean).square().mean() / config.accumulate
+                    fabric.backward(part)
+                loss += part.detach()
+            # together, so that no process waits for one that left
+            broken, stopped = _any(fabric, not torch.isfinite(loss), stop.is_set())
+            if broken:
                 log.write(event="not finite", step=step)
                 raise TrainingStopped(f"the loss is {loss.item()} at step {step}; last good state: {checkpoint}")
+            if config.clip_norm:
+                fabric.clip_gradients(model, optimizers[0], max_norm=config.clip_norm, error_if_nonfinite=False)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
             average.update_parameters(network)
-            losses.append(loss.detach())
+            losses.append(loss)
             done = step + 1
             if done % config.log_every == 0 or done == config.steps:
                 seconds = time.monotonic() - started
-                mean = torch.stack(losses).mean().item()
+                mean = _reduced(fabric, torch.stack(losses).mean(), "mean").item()
                 losses.clear()
                 line = {"step": done, "loss": mean, "seconds": round(seconds, 1), "rate": factor}
                 if held_back and (done % config.validate_every == 0 or done == config.steps):
                     psnr = line["psnr"] = validate(average.module, held_back)
                 log.write(**line)
-                tell(done, mean, psnr)
-            if time.monotonic() - saved > 60 * config.checkpoint_minutes or done == config.steps or stop.is_set():
+                tell(done, mean, psnr, done * config.batch_size * config.accumulate * processes / seconds)
+            if time.monotonic() - saved > 60 * config.checkpoint_minutes or done == config.steps or stopped:
                 save(done)
                 saved = time.monotonic()
-            if stop.is_set() and done < config.steps:
+            if stopped and done < config.steps:
                 raise TrainingStopped(f"stopped at step {done} of {config.steps}; run again to go on from there")
     network.load_state_dict(average.module.state_dict())
     network.eval()
+    fabric.barrier()
     return FitResult(config.steps, time.monotonic() - started, psnr)
 
 
@@ -227,6 +234,43 @@ def validate(network: nn.Module, pairs: Sequence[Pair]) -> float:
         restored = network(degraded[None].to(device)).clamp(0, 1)
         total += peak_signal_noise_ratio(restored, clean[None].to(device), data_range=1.0).item()
     return total / len(pairs)
+
+
+class _Order(Sampler[int]):
+    """Numbers of this process's samples: micro-step ``m`` of all takes ``m W B .. (m + 1) W B``, in W parts of B."""
+
+    def __init__(self, config: FitConfig, first: int, fabric: Fabric) -> None:
+        self._micro_steps = range(first * config.accumulate, config.steps * config.accumulate)
+        self._batch, self._rank, self._processes = config.batch_size, fabric.global_rank, fabric.world_size
+
+    def __len__(self) -> int:
+        return len(self._micro_steps) * self._batch
+
+    def __iter__(self) -> Iterator[int]:
+        for step in self._micro_steps:
+            start = (step * self._processes + self._rank) * self._batch
+            yield from range(start, start + self._batch)
+
+
+def _loader(pairs: Dataset[Pair], config: FitConfig, first: int, fabric: Fabric) -> Iterable[Pair]:
+    """Batches from step ``first`` on; beside a GPU all cores prepare them."""
+    gpu = fabric.device.type != "cpu"
+    workers = max(1, (os.cpu_count() or 1) // fabric.world_size) if gpu else 0
+    loader = DataLoader(
+        pairs, config.batch_size, sampler=_Order(config, first, fabric), num_workers=workers, pin_memory=gpu
+    )
+    return cast(Iterable[Pair], fabric.setup_dataloaders(loader, use_distributed_sampler=False))
+
+
+def _any(fabric: Fabric, *flags: bool | Tensor) -> list[bool]:
+    """Whether a flag is set in any process."""
+    values = torch.stack([torch.as_tensor(flag, device=fabric.device).float() for flag in flags])
+    return [bool(value) for value in _reduced(fabric, values, "sum") > 0]
+
+
+def _reduced(fabric: Fabric, value: Tensor, how: str) -> Tensor:
+    """A tensor's sum or mean over all processes."""
+    return cast(Tensor, fabric.all_reduce(value, reduce_op=how))
 
 
 def _optimizers(network: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
@@ -267,64 +311,5 @@ def _moving_average(decay: float) -> Any:
     return update
 
 
-def _choose_precision(precision: str) -> str:
-    """``auto``: bfloat16 where a channels-last convolution runs at least 1.3 times faster in it than in float32."""
-    if precision != "auto":
-        return precision
-    device = Fabric(accelerator="auto", devices=1).device
-    seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
-    for _ in range(20):  # in turn, and the least of many: other work on the machine must not decide
-        for dtype in seconds:
-            x = torch.ones(4, 64, 48, 48, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-            w = torch.ones(64, 64, 3, 3, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-            start = time.perf_counter()
-            nn.functional.conv2d(x, w, padding=1).sum().item()
-            seconds[dtype] = min(seconds[dtype], time.perf_counter() - start)
-    return "bfloat16" if seconds[torch.bfloat16] * 1.3 < seconds[torch.float32] else "float32"
-
-
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     return ", ".join(f"{k}: {old.get(k)} there, {new.get(k)} here" for k in {**old, **new} if old.get(k) != new.get(k))
-
-
-class _Log:
-    """JSON lines, one object a line, flushed at once."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def write(self, **entry: Any) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-
-
-@contextmanager
-def _termination() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set, so that the loop can save and leave between two steps."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        event.set()
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _bar(show: bool, steps: int, first: int) -> Iterator[Any]:
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, disable=not show) as bar:
-        task = bar.add_task("", total=steps, completed=first)
-
-        def tell(done: int, loss: float, psnr: float) -> None:
-            quality = "" if math.isnan(psnr) else f", {psnr:.2f} dB"
-            bar.update(task, completed=done, description=f"loss {loss:.2e}{quality}")
-
-        yield tell
