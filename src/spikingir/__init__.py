@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from spikingir.networks.aodnet import AODNet
     from spikingir.networks.dncnn import DnCNN
     from spikingir.networks.registry import WeightsError, load_network, save_network
+    from spikingir.restoration.catalogue import ModelError
     from spikingir.restoration.images import ImageError
-    from spikingir.restoration.restorer import ModelError, Restoration, Restorer
+    from spikingir.restoration.restorer import Restoration, Restorer
     from spikingir.spiking.fold import FoldError, fold
     from spikingir.spiking.folded import FoldedNetwork
     from spikingir.spiking.network import SpikingNetwork
@@ -36,7 +37,7 @@ _HOMES = {
     "ImageError": "spikingir.restoration.images",
     "MPRN": "spikingir.spiking.neurons",
     "MembranePotentialReuseNeuron": "spikingir.spiking.neurons",
-    "ModelError": "spikingir.restoration.restorer",
+    "ModelError": "spikingir.restoration.catalogue",
     "PixelMapper": "spikingir.spiking.readout",
     "QCFS": "spikingir.conversion.qcfs",
     "Restoration": "spikingir.restoration.restorer",

@@ -1,54 +1,61 @@
 """The weights that ship: they restore, they fold at no cost, and they say what they are."""
 
-import json
-from importlib.resources import files
-from pathlib import Path
-
 import pytest
 import torch
 from skimage import data
 
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.evaluation.metrics import psnr
-from spikingir.networks.registry import load_network
+from spikingir.networks.registry import ARCHITECTURES, describe, load_network
+from spikingir.restoration.catalogue import ANN_FILE, Model, Variant, model_names, read_shipped
 from spikingir.spiking.fold import fold
 from spikingir.spiking.storage import from_pretrained
 
-MODELS = Path(str(files("spikingir"))) / "models"
-NAMES = sorted(folder.name for folder in MODELS.iterdir() if (folder / "snn.safetensors").exists())
+MODELS = [read_shipped(name) for name in model_names()]
+VARIANTS = [pytest.param(m, v, id=f"{m.name}-{v.file.split('.')[0]}") for m in MODELS for v in m.variants]
 
 
 def test_there_is_a_model() -> None:
-    assert "denoise-gray-25" in NAMES
+    assert "denoise-gray-25" in model_names()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_model_has_its_card_and_configuration(name: str) -> None:
-    folder = MODELS / name
-    config = json.loads((folder / "config.json").read_text())
-    snn = from_pretrained(folder / "snn.safetensors")
-    assert config["name"] == name
-    assert config["time_steps"] == snn.config.time_steps
-    assert config["schedule"] == snn.config.schedule
-    card = (folder / "README.md").read_text()
+@pytest.mark.parametrize("model", MODELS, ids=model_names())
+def test_a_model_has_its_card_and_configuration(model: Model) -> None:
+    assert model.name == model.folder.name
+    weights = {path.name for path in model.folder.glob("*.safetensors")}
+    assert weights == {ANN_FILE, *(variant.file for variant in model.variants)}
+    ann = load_network(model.folder / ANN_FILE)
+    assert describe(ann)["architecture"] == model.architecture
+    assert ARCHITECTURES[model.architecture].purpose == model.task
+    assert (model.sigma is not None) == (model.task == "denoise")
+    card = (model.folder / "README.md").read_text()
     for heading in ("Recipe", "Data", "Results", "Licence", "Not for"):
         assert f"## {heading}" in card
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("denoise-gray")])
-def test_a_denoiser_gains_and_its_deployment_form_costs_nothing(name: str) -> None:
-    sigma = float(name.rsplit("-", 1)[1])
+@pytest.mark.parametrize(("model", "variant"), VARIANTS)
+def test_a_network_is_what_the_configuration_says(model: Model, variant: Variant) -> None:
+    config = from_pretrained(model.folder / variant.file).config
+    assert (config.schedule, config.time_steps) == (variant.schedule, variant.time_steps)
+    assert config.channels == model.channels
+
+
+DENOISERS = [case for case in VARIANTS if case.values[0].task == "denoise" and case.values[0].channels == 1]
+
+
+@pytest.mark.parametrize(("model", "variant"), DENOISERS)
+def test_a_denoiser_gains_and_its_deployment_form_costs_nothing(model: Model, variant: Variant) -> None:
     # rounding flips a few spikes of a picture either way, so a cost shows in the mean over some
     corners = [(picture, top) for picture in (data.camera(), data.coins(), data.moon()) for top in (20, 90, 160, 200)]
     crops = [torch.from_numpy(picture[top : top + 96, top : top + 96].copy()) for picture, top in corners]
     clean = torch.stack(crops)[:, None].float() / 255
-    noisy = add_gaussian_noise(clean, sigma, sample_generator(0, 0))
-    snn = from_pretrained(MODELS / name / "snn.safetensors")
+    noisy = add_gaussian_noise(clean, model.sigma or 0, sample_generator(0, 0))
+    snn = from_pretrained(model.folder / variant.file)
     folded = fold(snn)
     with torch.inference_mode():
         gridded_images = folded(noisy)
         before, trained, gridded = (psnr(x, clean).mean().item() for x in (noisy, snn(noisy), gridded_images))
-        ann = psnr(load_network(MODELS / name / "ann.safetensors")(noisy), clean).mean().item()
+        ann = psnr(load_network(model.folder / ANN_FILE)(noisy), clean).mean().item()
     assert gridded - before >= 6
     assert trained - gridded <= 0.02
     assert gridded < ann

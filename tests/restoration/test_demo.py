@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from spikingir.restoration.catalogue import model_names
 from spikingir.restoration.demo import MODEL, SIDE, Demo, run_demo, sample_photograph
 from spikingir.restoration.images import ImageError
-from spikingir.restoration.restorer import Restorer, model_names
+from spikingir.restoration.restorer import Restorer
 
 
 @pytest.fixture(scope="module")

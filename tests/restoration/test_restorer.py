@@ -1,6 +1,7 @@
 """A photograph comes back in the form it came in, restored by the network that was asked for."""
 
 import io
+import json
 import math
 import shutil
 from collections.abc import Callable
@@ -18,9 +19,10 @@ import spikingir
 from spikingir.conversion.convert import convert
 from spikingir.evaluation.energy import ann_energy, paper_energy
 from spikingir.networks import AODNet
+from spikingir.restoration.catalogue import ModelError, model_names
 from spikingir.restoration.photo import Photo
 from spikingir.restoration.receptive_field import TilingError
-from spikingir.restoration.restorer import ModelError, Restorer, model_names
+from spikingir.restoration.restorer import Restorer
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.spiking.storage import StorageError
 
@@ -206,14 +208,17 @@ def test_where_models_are_found(tiny_model: Path, tmp_path: Path, monkeypatch: p
     image = torch.rand(1, H, W)
     wanted = Restorer.from_pretrained(tiny_model)(image)
     assert torch.equal(Restorer.from_pretrained(str(tiny_model / "snn.safetensors"))(image), wanted)
-    (tmp_path / "models" / "unfinished").mkdir(parents=True)
-    shutil.copytree(tiny_model, tmp_path / "models" / "denoise-tiny")
-    monkeypatch.setattr("spikingir.restoration.restorer.files", lambda package: tmp_path)
+    (tmp_path / "unfinished").mkdir()
+    shutil.copytree(tiny_model, tmp_path / "denoise-tiny")
+    variants = {"snn.safetensors": {"schedule": "clocked", "time_steps": 3}}
+    config = {"name": "denoise-tiny", "task": "denoise", "channels": 1, "variants": variants}
+    (tmp_path / "denoise-tiny" / "config.json").write_text(json.dumps({**config, "default": "snn.safetensors"}))
+    monkeypatch.setattr("spikingir.restoration.catalogue.SHIPPED", tmp_path)
     assert model_names() == ["denoise-tiny"]
     assert torch.equal(Restorer.from_pretrained("denoise-tiny")(image), wanted)
     with pytest.raises(ModelError, match="did you mean denoise-tiny"):
         Restorer.from_pretrained("denoise-tin")
-    monkeypatch.setattr("spikingir.restoration.restorer.files", lambda package: tmp_path / "nowhere")
+    monkeypatch.setattr("spikingir.restoration.catalogue.SHIPPED", tmp_path / "nowhere")
     assert model_names() == []
 
 

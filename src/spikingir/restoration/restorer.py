@@ -1,13 +1,8 @@
 """From a photograph in any form to the restored one in the same form."""
 
-import difflib
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.resources import as_file, files
-from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import torch
@@ -16,23 +11,17 @@ from PIL import Image
 from torch import Tensor
 
 from spikingir.evaluation.energy import paper_energy
+from spikingir.restoration.catalogue import ModelError
 from spikingir.restoration.forms import open_image
 from spikingir.restoration.photo import Photo
+from spikingir.restoration.pretrained import load_spiking
 from spikingir.restoration.receptive_field import layout
 from spikingir.restoration.tiling import Progress, restore_tiled, trace_tiled
 from spikingir.spiking.fold import fold
-from spikingir.spiking.network import SpikingNetwork, Trace
-from spikingir.spiking.storage import from_pretrained
+from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
 
 Kind = TypeVar("Kind", bytes, Image.Image, NDArray[Any], Tensor, Photo)
 ImagePath = str | os.PathLike[str]
-
-WEIGHTS_FILE = "snn.safetensors"
-"""Name of a spiking network's file in the folder of its model."""
-
-
-class ModelError(ValueError):
-    """There is no such model, or it does not fit the image or the time steps; the text says what does."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +55,10 @@ class Restorer:
         network: A spiking network of IF or MPR neurons.
         tile: Side of the tiles in pixels; by default the largest that need about 1 GiB.
 
+    Attributes:
+        network: The folded network.
+        notes: What the user should know about how a pretrained network runs; sentences.
+
     Raises:
         FoldError: The network has no deployment form.
         TilingError: It cannot be run in tiles.
@@ -79,33 +72,40 @@ class Restorer:
     def __init__(self, network: SpikingNetwork, *, tile: int | None = None) -> None:
         self.network = fold(network).eval()
         self.tile = tile
+        self.notes: tuple[str, ...] = ()
         self._layout = layout(self.network)
         if self._layout.output.rows.stride != 1 or self._layout.output.columns.stride != 1:
             raise ModelError("the network changes the size of the image; a restorer keeps it")
 
     @classmethod
-    def from_pretrained(cls, model: ImagePath, *, time_steps: int | None = None, tile: int | None = None) -> "Restorer":
+    def from_pretrained(
+        cls,
+        model: ImagePath,
+        *,
+        time_steps: int | None = None,
+        schedule: Schedule | None = None,
+        tile: int | None = None,
+    ) -> "Restorer":
         """Restorer with a model that ships, or one of your own.
 
         Args:
-            model: Name of a model that ships (:func:`model_names`), a ``.safetensors`` file written by
+            model: Name of a model that ships (``spikingir models`` lists them), a ``.safetensors`` file written by
                 :func:`spikingir.save_pretrained`, or a folder that holds one as ``snn.safetensors``.
-            time_steps: ``T``; as saved unless given. Fewer are faster and cheaper, and restore less well.
+            time_steps: ``T``; as the network was trained unless given. Fewer are faster and cheaper, and restore less
+                well.
+            schedule: ``clocked``, ``phased`` or a delay; as the model's default unless given. Of the model's networks
+                the one that fits best runs; what it was not trained for is said in :attr:`notes`.
             tile: See :class:`Restorer`.
 
         Raises:
-            ModelError: There is no such model, or it cannot run for so many steps.
+            ModelError: There is no such model, or it cannot run like that.
             StorageError: The file does not hold a spiking network.
             FoldError: The network has no deployment form.
         """
-        with _weights_file(model) as path:
-            network = from_pretrained(path)
-        if time_steps is not None:
-            try:
-                network = network.at(time_steps=time_steps)
-            except ValueError as error:
-                raise ModelError(f"{os.fspath(model)} cannot run like that: {error}") from None
-        return cls(network, tile=tile)
+        loaded = load_spiking(model, time_steps=time_steps, schedule=schedule)
+        restorer = cls(loaded.network, tile=tile)
+        restorer.notes = loaded.notes
+        return restorer
 
     @overload
     def __call__(self, image: ImagePath, *, progress: Progress = ...) -> Image.Image: ...
@@ -198,34 +198,6 @@ class Restorer:
         if self.network.config.channels == 1:
             return restored.reshape(pixels.shape)
         return restored if restored.shape == pixels.shape else restored.mean(1, keepdim=True)
-
-
-def model_names() -> list[str]:
-    """Names of the models that ship."""
-    folder = files("spikingir") / "models"
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name for entry in folder.iterdir() if (entry / WEIGHTS_FILE).is_file())
-
-
-@contextmanager
-def _weights_file(model: ImagePath) -> Iterator[Path]:
-    """File of a model that ships, or that is named by its path."""
-    name, path = os.fspath(model), Path(model)
-    known = model_names()
-    if name in known:
-        with as_file(files("spikingir") / "models" / name / WEIGHTS_FILE) as shipped:
-            yield shipped
-    elif path.is_dir():
-        if not (path / WEIGHTS_FILE).is_file():
-            raise ModelError(f"the folder {name} holds no {WEIGHTS_FILE}; expected one, or name the file itself")
-        yield path / WEIGHTS_FILE
-    elif path.is_file():
-        yield path
-    else:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"those that ship: {', '.join(known) or 'none'}"
-        raise ModelError(f"there is no model {name!r}: neither one that ships, nor a file, nor a folder; {hint}")
 
 
 def _join(pixels: Tensor, alpha: Tensor | None) -> Tensor:

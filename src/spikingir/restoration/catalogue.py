@@ -1,0 +1,192 @@
+"""The models: what ships, what a model says of itself, and which of its networks serves a wish. Needs no torch.
+
+A model is a folder: ``ann.safetensors``, the conventional network; one spiking network or several, each trained at a
+clock of its own; ``config.json``, which lists them.
+"""
+
+import difflib
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from spikingir.spiking.network import Schedule
+
+Task = Literal["denoise", "dehaze"]
+
+SHIPPED = Path(__file__).parents[1] / "models"
+"""Folder of the models that ship."""
+
+CONFIG_FILE = "config.json"
+ANN_FILE = "ann.safetensors"
+
+_TASKS = ("denoise", "dehaze")
+
+
+class ModelError(ValueError):
+    """There is no such model, or it does not fit the image or the time steps; the text says what does."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One spiking network of a model.
+
+    Attributes:
+        file: Name of its file.
+        schedule: Schedule that it was trained on.
+        time_steps: ``T`` that it was trained at.
+    """
+
+    file: str
+    schedule: "Schedule"
+    time_steps: int
+
+    def __post_init__(self) -> None:
+        if type(self.time_steps) is not int:
+            raise TypeError(f"time_steps of {self.file} is {self.time_steps!r}; expected a whole number")
+
+
+@dataclass(frozen=True)
+class Model:
+    """What there is to know about a model without loading it.
+
+    Attributes:
+        folder: Where its files lie.
+        name: Its name.
+        task: ``denoise`` or ``dehaze``.
+        channels: Channels of its images.
+        variants: Its spiking networks.
+        default: File of the one that runs unless another is asked for.
+        sigma: Noise level of a denoiser on the 0..255 scale, where it is known.
+        architecture: Name of the conventional network, where it is known.
+        licence: SPDX name of the licence of the weights, where it is known.
+    """
+
+    folder: Path
+    name: str
+    task: Task
+    channels: int
+    variants: tuple[Variant, ...]
+    default: str
+    sigma: float | None = None
+    architecture: str | None = None
+    licence: str | None = None
+
+    @property
+    def default_variant(self) -> Variant:
+        """The spiking network that runs unless another is asked for."""
+        return next(variant for variant in self.variants if variant.file == self.default)
+
+    @property
+    def purpose(self) -> str:
+        """What the model is for, in a line."""
+        kind = {1: "gray", 3: "colour"}.get(self.channels, f"{self.channels}-channel")
+        if self.task == "dehaze":
+            return f"haze in {kind} images"
+        return f"Gaussian noise in {kind} images" + ("" if self.sigma is None else f", sigma {self.sigma:g} of 255")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The spiking network that serves a wish, and how it is to be run.
+
+    Attributes:
+        variant: The network.
+        schedule: Schedule to run it on.
+        time_steps: ``T`` to run it at.
+        notes: What the user should know: a sentence for each way in which it runs other than it was trained.
+    """
+
+    variant: Variant
+    schedule: "Schedule"
+    time_steps: int
+    notes: tuple[str, ...]
+
+
+def choose_variant(model: Model, schedule: "Schedule | None" = None, time_steps: int | None = None) -> Choice:
+    """The spiking network of a model that serves a wish best.
+
+    What is not asked for is as in the model's default. Of the networks trained on the schedule, or of all where there
+    is none, the one trained at the nearest ``T`` is taken, the larger of two that are as near. A clocked network
+    serves any ``T``; everything else that runs as it was not trained is said in a note, because it costs quality.
+
+    Args:
+        model: The model.
+        schedule: ``clocked``, ``phased`` or a delay.
+        time_steps: ``T``.
+    """
+    default = model.default_variant
+    schedule = default.schedule if schedule is None else schedule
+    trained = [variant for variant in model.variants if variant.schedule == schedule]
+    wanted = default.time_steps if time_steps is None else time_steps
+    candidates = trained or model.variants
+    variant = min(candidates, key=lambda variant: (abs(variant.time_steps - wanted), -variant.time_steps))
+    steps = variant.time_steps if time_steps is None else time_steps
+    made = f"{_schedule(variant.schedule)} at T = {variant.time_steps}"
+    if not trained:
+        note = f"{model.name} has no network trained {_schedule(schedule)}; the one trained {made} runs instead"
+        return Choice(variant, schedule, steps, (f"{note}, several dB below what training for it would give",))
+    if schedule != "clocked" and steps != variant.time_steps:
+        note = f"this network of {model.name} was trained {made} and runs at T = {steps}; it is best at its own"
+        return Choice(variant, schedule, steps, (note,))
+    return Choice(variant, schedule, steps, ())
+
+
+def _schedule(schedule: "Schedule") -> str:
+    return schedule if isinstance(schedule, str) else f"with a delay of {schedule}"
+
+
+def model_names() -> list[str]:
+    """Names of the models that ship."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG_FILE}"))
+
+
+def unknown_model(name: str) -> ModelError:
+    """The error that says which models there are."""
+    known = model_names()
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"those that ship: {', '.join(known) or 'none'}"
+    return ModelError(f"there is no model {name!r}: neither one that ships, nor a file, nor a folder; {hint}")
+
+
+def read_shipped(name: str) -> Model:
+    """A model that ships, see :func:`read_model`."""
+    return read_model(SHIPPED / name)
+
+
+def read_model(folder: Path) -> Model:
+    """The model of a folder, from its ``config.json``.
+
+    Raises:
+        ModelError: The configuration is no JSON, has an unknown or a missing key or an unknown task, or names a
+            spiking network that is not there.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        networks = table.pop("variants", {})
+        variants = tuple(_parse(Variant, entry, file=file) for file, entry in networks.items())
+        model: Model = _parse(Model, table, folder=folder, variants=variants)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} is no configuration of a model: {error}") from None
+    if model.task not in _TASKS:
+        raise ModelError(f"{path}: the task is {model.task!r}; expected {' or '.join(_TASKS)}")
+    files = [variant.file for variant in variants]
+    if model.default not in files:
+        raise ModelError(f"{path}: the default is {model.default!r}; expected one of the variants ({', '.join(files)})")
+    for file in files:
+        if not (folder / file).is_file():
+            raise ModelError(f"{path} names {file}, which is not in the folder; add the file or leave it out")
+    return model
+
+
+def _parse(kind: type[Any], table: dict[str, Any], **given: Any) -> Any:
+    """A dataclass from a table of JSON and what is known besides."""
+    known = [field.name for field in fields(kind) if field.name not in given]
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            raise ValueError(f"unknown key {key!r}; {hint}")
+    return kind(**table, **given)
