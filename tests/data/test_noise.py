@@ -1,13 +1,9 @@
 """Noise and patches: a function of seed and number, nothing else."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from spikingir.data.folders import list_images, read_gray
 from spikingir.data.noise import NoisyPatches, add_gaussian_noise, sample_generator
 
 IMAGES = [np.random.default_rng(i).integers(0, 256, (20, 30), np.uint8) for i in range(3)]
@@ -43,17 +39,3 @@ def test_noise_has_the_level_asked_for_and_is_not_clipped() -> None:
 def test_a_patch_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"image 0 is \(20, 30\).*24x24"):
         NoisyPatches(IMAGES, 24, 25.0)
-
-
-def test_folders(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no folder"):
-        list_images(tmp_path / "missing")
-    with pytest.raises(FileNotFoundError, match="no image"):
-        list_images(tmp_path)
-    for name in ("b.png", "a.png", "note.txt"):
-        if name.endswith("png"):
-            Image.fromarray(IMAGES[0]).save(tmp_path / name)
-        else:
-            (tmp_path / name).write_text("no image")
-    assert [path.name for path in list_images(tmp_path)] == ["a.png", "b.png"]
-    assert np.array_equal(read_gray(tmp_path / "a.png"), IMAGES[0])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from spikingir.data.errors import DataError
 from spikingir.networks.registry import load_network
 from spikingir.spiking.storage import from_pretrained
 from spikingir.training import recipe as recipes
@@ -101,5 +102,5 @@ def test_missing_recipe_and_data(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no recipe 'nothing'.*denoise-gray-25"):
         load_recipe("nothing")
     recipe = load_recipe(write(tmp_path, TINY))
-    with pytest.raises(FileNotFoundError, match="clean"):
+    with pytest.raises(DataError, match="clean"):
         follow(recipe, tmp_path, tmp_path / "run")
