@@ -142,6 +142,18 @@ def test_same_network_same_file(tmp_path: Path) -> None:
     assert len({path.read_bytes() for path in paths}) == 1
 
 
+def test_half_precision_storage_is_of_kernels_alone(tmp_path: Path) -> None:
+    saved = small(batch_norm=True)
+    save_network(saved, tmp_path / "half.safetensors", dtype=torch.float16)
+    loaded = load_network(tmp_path / "half.safetensors").state_dict()
+    for name, tensor in saved.state_dict().items():
+        assert torch.equal(loaded[name], tensor.half().float() if tensor.dim() == 4 else tensor)
+    with torch.no_grad():
+        next(saved.parameters()).fill_(1e5)
+    with pytest.raises(WeightsError, match="infinite"):
+        save_network(saved, tmp_path / "half.safetensors", dtype=torch.float16)
+
+
 def test_interrupted_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "network.safetensors"
     save_network(small(), path)

@@ -119,7 +119,7 @@ def describe(network: RestorationNetwork) -> dict[str, Any]:
     raise ValueError(f"{type(network).__name__} is of no known architecture; known: {_known()}")
 
 
-def save_network(network: RestorationNetwork, path: str | Path) -> None:
+def save_network(network: RestorationNetwork, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
     """Write weights, name and options as safetensors; the file is complete or absent, whatever interrupts.
 
     The header is ``{"kind": "network", "version": 1, "architecture": name, "options": {...}}``.
@@ -127,15 +127,20 @@ def save_network(network: RestorationNetwork, path: str | Path) -> None:
     Args:
         network: A network of a known architecture.
         path: Ends in ``.safetensors``; missing folders are made.
+        dtype: Storage type of the kernels, which are nearly all of the file; the rest stays as it is. Reading gives
+            float32 again.
 
     Raises:
-        WeightsError: Another suffix, or weights that are not finite.
+        WeightsError: Another suffix, or weights that are not finite as stored.
         ValueError: The network is of no known architecture.
         OSError: The file cannot be written.
     """
     header = {"kind": "network", "version": _VERSION, **describe(network)}
+    tensors = network.state_dict()
+    if dtype is not None:
+        tensors |= {name: tensor.to(dtype) for name, tensor in tensors.items() if tensor.dim() == 4}
     try:
-        write_weights(Path(path), network.state_dict(), header)
+        write_weights(Path(path), tensors, header)
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from None
 
