@@ -4,6 +4,7 @@ Everything random about sample ``i`` comes from one generator seeded by ``(seed,
 whatever the batch size, the number of workers or processes, and wherever a run was interrupted.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,24 +42,32 @@ def add_gaussian_noise(image: Tensor, sigma: float, generator: torch.Generator, 
 class NoisyPatches(Dataset[tuple[Tensor, Tensor]]):
     """Endless pairs of (noisy, clean) patches, sample ``i`` a function of ``(seed, i)`` alone.
 
-    Patch position, one of the eight flips and rotations, and noise are drawn per sample.
+    Patch position, one of the eight flips and rotations, noise level and noise are drawn per sample.
 
     Args:
         images: Clean gray images, ``(H, W)`` 8 bit, each at least ``size`` on both sides.
         size: Side of the patches in pixels.
-        sigma: Noise level on the 0..255 scale.
+        sigma: Noise level on the 0..255 scale; of two, a level between them is drawn for each sample.
         seed: Seed of the whole set.
+        clip: Whether noisy patches are clipped to [0, 1].
 
     Shape:
         Each item: two tensors ``(1, size, size)``.
+
+    Raises:
+        ValueError: An image is smaller than a patch, or ``sigma`` is negative or not in order.
     """
 
     images: Sequence[NDArray[np.uint8]]
     size: int
-    sigma: float
+    sigma: float | tuple[float, float]
     seed: int = 0
+    clip: bool = False
 
     def __post_init__(self) -> None:
+        low, high = self.sigma if isinstance(self.sigma, tuple) else (self.sigma, self.sigma)
+        if not 0 <= low <= high < math.inf:
+            raise ValueError(f"sigma is {self.sigma}; expected a level that is not negative, or (lowest, highest)")
         for i, image in enumerate(self.images):
             if min(image.shape) < self.size:
                 raise ValueError(f"image {i} is {image.shape}; a patch of {self.size}x{self.size} does not fit")
@@ -72,4 +81,7 @@ class NoisyPatches(Dataset[tuple[Tensor, Tensor]]):
         if flip:
             patch = patch.flip(1)
         clean = patch.rot90(turns)[None].contiguous()
-        return add_gaussian_noise(clean, self.sigma, generator), clean
+        sigma = self.sigma
+        if isinstance(sigma, tuple):
+            sigma = sigma[0] + (sigma[1] - sigma[0]) * torch.rand((), generator=generator).item()
+        return add_gaussian_noise(clean, sigma, generator, self.clip), clean
