@@ -1,14 +1,18 @@
-"""Images of a folder as arrays, in the order of their names."""
+"""Images of a folder as arrays, in the order of their names, and beside their partners in another."""
 
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from spikingir.data.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+Map = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
 
 
 def list_images(folder: str | Path) -> list[Path]:
@@ -26,6 +30,31 @@ def list_images(folder: str | Path) -> list[Path]:
     return paths
 
 
+def pair_images(folder: str | Path, partners: str | Path) -> list[tuple[Path, Path]]:
+    """Each image of ``folder`` with its partner in another.
+
+    The partner has the same name before the suffix, or all of it up to the first underscore: the haze-free image of
+    ``0001_0.8_0.2.jpg`` is ``0001.png``. Several images may share a partner; a partner without an image is a sign of a
+    set that was not copied to its end.
+
+    Raises:
+        DataError: A folder is missing or holds no image, or an image of either has no partner.
+    """
+    images, others = list_images(folder), {path.stem: path for path in list_images(partners)}
+    names = [image.stem if image.stem in others else image.stem.partition("_")[0] for image in images]
+    alone = [image.name for image, name in zip(images, names, strict=True) if name not in others]
+    if alone:
+        raise DataError(f"{_some(alone)} of {folder} without a partner in {partners}; copy the whole set")
+    alone = [other.name for name, other in others.items() if name not in set(names)]
+    if alone:
+        raise DataError(f"{_some(alone)} of {partners} without a partner in {folder}; copy the whole set")
+    return [(image, others[name]) for image, name in zip(images, names, strict=True)]
+
+
+def _some(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
 def read_gray(path: str | Path) -> NDArray[np.uint8]:
     """Gray 8-bit image; colour becomes luma after ITU-R 601.
 
@@ -33,7 +62,7 @@ def read_gray(path: str | Path) -> NDArray[np.uint8]:
         ``(H, W)``.
 
     Raises:
-        DataError: The file is missing, damaged or no image.
+        DataError: The file is missing, damaged, no image, or one of more than 8 bits.
     """
     return _read(path, "L")
 
@@ -45,14 +74,41 @@ def read_rgb(path: str | Path) -> NDArray[np.uint8]:
         ``(H, W, 3)``.
 
     Raises:
-        DataError: The file is missing, damaged or no image.
+        DataError: The file is missing, damaged, no image, or one of more than 8 bits.
     """
     return _read(path, "RGB")
 
 
-def _read(path: str | Path, mode: str) -> NDArray[np.uint8]:
+def read_map(path: str | Path) -> Map:
+    """Depth or disparity as the file holds it: 8 or 16 bits, or floating point.
+
+    Shape:
+        ``(H, W)``.
+
+    Raises:
+        DataError: The file is missing, damaged, or has more than one channel.
+    """
+    values = _read(path, None)
+    if values.ndim != 2:
+        raise DataError(f"{path} is a colour image; expected a map of one channel, of 8 or 16 bits or floating point")
+    return values
+
+
+def to_tensor(image: NDArray[np.uint8]) -> Tensor:
+    """8-bit image in [0, 1].
+
+    Shape:
+        ``(H, W)`` or ``(H, W, C)``; the result (C, H, W), float32.
+    """
+    tensor = torch.from_numpy(image)
+    return (tensor[None] if tensor.dim() == 2 else tensor.movedim(2, 0)).contiguous().float() / 255
+
+
+def _read(path: str | Path, mode: str | None) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
-            return np.array(image.convert(mode))
+            if mode and image.mode.startswith(("I", "F")):  # Pillow would cut off what does not fit
+                raise DataError(f"{path} has more than 8 bits a pixel; make an 8-bit image of it")
+            return np.array(image.convert(mode) if mode else image)
     except OSError as error:
         raise DataError(f"cannot read {path} ({error}); expected an image: copy it again") from error

@@ -1,7 +1,20 @@
-"""Haze made from depth, by the atmospheric scattering model."""
+"""Haze made from depth, by the atmospheric scattering model, and the patches that dehazers are trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
+
+from spikingir.data.noise import sample_generator
+from spikingir.data.scenes import Scene
+
+BETAS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)
+"""Scattering coefficients that AOD-Net is trained on."""
+
+AIRLIGHT = (0.6, 1.0)
+"""Least and greatest atmospheric light that AOD-Net is trained on."""
 
 AOD_DEPTH = 5.7
 """Depth in metres that plays the part of the largest one in AOD-Net's own images: inferred from two of them."""
@@ -72,3 +85,54 @@ def add_haze(
     t = transmission(depth, beta, farthest).to(clean.dtype).unsqueeze(-3)
     light = torch.as_tensor(airlight, dtype=clean.dtype, device=clean.device)[..., None, None, None]
     return clean * t + light * (1 - t)
+
+
+@dataclass(frozen=True)
+class HazyPatches(Dataset[tuple[Tensor, Tensor]]):
+    """Endless pairs of (hazy, clean) patches, sample ``i`` a function of ``(seed, i)`` alone.
+
+    Scene, position, mirroring, ``beta`` of :data:`BETAS` and ``A``, uniform in :data:`AIRLIGHT`, are drawn per sample.
+    Depth is relative to the farthest of the whole scene, so that a patch is a piece of the hazy image. One ``A`` holds
+    for all three colours.
+
+    Args:
+        scenes: Scenes in memory, each at least ``size`` on both sides.
+        size: Side of the patches in pixels.
+        seed: Seed of the whole set.
+        farthest: As in :func:`transmission`.
+
+    Shape:
+        Each item: two tensors ``(3, size, size)``.
+
+    Raises:
+        ValueError: A scene is smaller than a patch.
+
+    Source:
+        Li et al. 2017 (AOD-Net), Section 4.1.
+    """
+
+    scenes: Sequence[Scene]
+    size: int
+    seed: int = 0
+    farthest: float | None = None
+
+    def __post_init__(self) -> None:
+        for scene in self.scenes:
+            if min(scene.depth_map.shape) < self.size:
+                raise ValueError(
+                    f"scene {scene.name} is {scene.depth_map.shape}; a patch of {self.size}x{self.size} does not fit"
+                )
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        generator = sample_generator(self.seed, index)
+        scene = self.scenes[int(torch.randint(len(self.scenes), (), generator=generator))]
+        top, left = (int(torch.randint(n - self.size + 1, (), generator=generator)) for n in scene.depth_map.shape)
+        mirrored, which = (int(torch.randint(n, (), generator=generator)) for n in (2, len(BETAS)))
+        low, high = AIRLIGHT
+        airlight = low + (high - low) * torch.rand((), generator=generator).item()
+        part = slice(top, top + self.size), slice(left, left + self.size)
+        clean, depth = scene.clean(*part), scene.depth(*part)
+        if mirrored:
+            clean, depth = clean.flip(-1), depth.flip(-1)
+        farthest = scene.farthest if self.farthest is None else self.farthest
+        return add_haze(clean, depth, BETAS[which], airlight, farthest), clean
