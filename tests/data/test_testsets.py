@@ -90,7 +90,11 @@ def test_it_is_a_lazy_sequence(folder: Path) -> None:
     [
         ({"name_or_folder": "bsd86"}, "no test set 'bsd86'.*did you mean 'bsd68'"),
         ({"name_or_folder": "xyz"}, "expected one of .*set12.*or a folder"),
-        ({"channels": 3}, "set12 is for 1 channels, not 3"),
+        ({"channels": 2}, "channels is 2; to denoise, expected 1 or 3"),
+        ({"channels": 3}, r"set12 have 1 channels, not 3"),
+        ({"name_or_folder": "sots-indoor"}, r"sots-indoor is to dehaze; to denoise, expected one of bsd68"),
+        ({"task": "dehaze", "sigma": None, "channels": 1}, "channels is 1; to dehaze, expected 3"),
+        ({"task": "dehaze", "channels": 3}, r"sigma is 25\.0; to dehaze, expected None"),
         ({"root": None}, "set12 needs the folder of the image collection"),
         ({"sigma": None}, "sigma is None"),
         ({"sigma": -1.0}, "sigma is -1"),
@@ -117,8 +121,106 @@ def test_a_half_copied_set_is_refused(tmp_path: Path) -> None:
         open_testset("set12", tmp_path, task="denoise", channels=1, sigma=25)
     folder.mkdir(parents=True)
     Image.new("L", (4, 4)).save(folder / "01.png")
-    with pytest.raises(DataError, match="set12 holds 1 images, expected the 12"):
+    with pytest.raises(DataError, match="set12 holds 1 images, expected 12; copy the whole set"):
         open_testset("set12", tmp_path, task="denoise", channels=1, sigma=25)
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    """A collection with two scenes of each set to dehaze, those of NYU in whole frames."""
+    generator = np.random.default_rng(0)
+
+    def save(path: str, *shape: int, kind: type[np.unsignedinteger[Any]] = np.uint8) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        low = generator.integers(1, 200, (shape[0] // 20, shape[1] // 20, *shape[2:]))
+        Image.fromarray(low.repeat(20, 0).repeat(20, 1).astype(kind)).save(tmp_path / path)
+
+    for i in ("0001", "0002"):
+        save(f"dehaze/nyu/test_a/rgb/{i}.png", 480, 640, 3)
+        save(f"dehaze/nyu/test_a/depth/{i}.png", 480, 640, kind=np.uint16)
+        save(f"dehaze/sots_indoor/gt/{i}.png", 460, 620, 3)
+        save(f"dehaze/sots_indoor/depth/{i}.png", 480, 640, kind=np.uint16)
+        save(f"dehaze/sots_indoor/hazy/{i}_3.png", 460, 620, 3)
+        save(f"dehaze/sots_outdoor/gt/{i}.png", 40, 60, 3)
+        save(f"dehaze/sots_outdoor/hazy/{i}_0.8_0.2.jpg", 40, 60, 3)
+        save(f"dehaze/middlebury/rgb/{i}.png", 40, 60, 3)
+        save(f"dehaze/middlebury/disp/{i}.png", 40, 60)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "first", "last"),
+    [
+        ("sots-indoor", 20, "0001_1", "0002_10"),
+        ("sots-indoor-published", 2, "0001_3", "0002_3"),
+        ("sots-outdoor", 2, "0001_0.8_0.2", "0002_0.8_0.2"),
+        ("testset-a-like", 42, "0001_0.6_0.4", "0002_1_1.6"),
+        ("middlebury", 42, "0001_0.6_0.4", "0002_1_1.6"),
+    ],
+)
+def test_sets_to_dehaze(name: str, count: int, first: str, last: str, collection: Path) -> None:
+    pairs = open_testset(name, collection, task="dehaze", channels=3)
+    assert len(pairs) == count
+    assert (pairs[0].name, pairs[-1].name) == (first, last)
+    for pair, again in zip((pairs[0], pairs[-1]), (pairs[0], pairs[-1]), strict=True):
+        assert torch.equal(pair.degraded, again.degraded)
+        for image in (pair.degraded, pair.clean):
+            assert image.shape[0] == 3
+            assert image.dtype == torch.float32
+            assert torch.equal((image * 255).round() / 255, image)
+            assert 0 <= image.min() < image.max() <= 1
+
+
+def test_made_haze_follows_its_name(collection: Path) -> None:
+    pairs = {pair.name: pair for pair in open_testset("testset-a-like", collection, task="dehaze", channels=3)[:21]}
+    image = np.asarray(Image.open(collection / "dehaze/nyu/test_a/rgb/0001.png"))[10:470, 10:630]
+    depth = np.array(Image.open(collection / "dehaze/nyu/test_a/depth/0001.png"), np.float64)[10:470, 10:630, None]
+    for airlight, beta in ((0.6, 0.4), (0.8, 1.2), (1.0, 1.6)):
+        t = np.exp(-beta * depth / depth.max())
+        hazy = image / 255 * t + airlight * (1 - t)
+        got = pairs[f"0001_{airlight:g}_{beta:g}"].degraded.permute(1, 2, 0).numpy()
+        assert np.abs(got - hazy).max() < 0.51 / 255
+
+
+def test_a_folder_to_dehaze(collection: Path) -> None:
+    pairs = open_testset(collection / "dehaze/sots_outdoor", task="dehaze", channels=3, limit=1, crop=30)
+    assert [pair.name for pair in pairs] == ["0001_0.8_0.2"]
+    assert pairs[0].clean.shape == pairs[0].degraded.shape == (3, 30, 30)
+    with pytest.raises(DataError, match=r"no folder .*hazy"):
+        open_testset(collection / "dehaze", task="dehaze", channels=3)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("sots-indoor", 250),
+        ("sots-indoor-published", 25),
+        ("sots-outdoor", 40),
+        ("testset-a-like", 1260),
+        ("middlebury", 210),
+    ],
+)
+def test_real_sets_to_dehaze(name: str, count: int, data_root: Path) -> None:
+    pairs = open_testset(name, data_root, task="dehaze", channels=3)
+    assert len(pairs) == count
+    pair = pairs[count // 2]
+    assert pair.degraded.shape == pair.clean.shape
+    assert pair.degraded.mean() > pair.clean.mean()
+
+
+@pytest.mark.data
+def test_sots_indoor_is_what_reside_published(data_root: Path) -> None:
+    made = open_testset("sots-indoor", data_root, task="dehaze", channels=3)
+    published = open_testset("sots-indoor-published", data_root, task="dehaze", channels=3)
+    numbers = {f"{1400 + i // 10}_{i % 10 + 1}": i for i in range(250)}
+    for pair in published[::6]:
+        ours = made[numbers[pair.name]]
+        assert ours.name == pair.name
+        assert torch.equal(ours.clean, pair.clean)
+        levels = ((ours.degraded - pair.degraded) * 255).round().abs()
+        assert levels.max() <= 1
+        assert (levels > 0).float().mean() < 0.15
 
 
 @pytest.mark.data

@@ -8,20 +8,25 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Literal, overload
 
-import torch
 from torch import Tensor
 
 from spikingir.data.errors import DataError
-from spikingir.data.folders import list_images, read_gray, read_rgb
+from spikingir.data.folders import list_images, read_gray, read_rgb, to_tensor
+from spikingir.data.haze import BETAS, add_haze
+from spikingir.data.middlebury import list_middlebury
 from spikingir.data.noise import add_gaussian_noise, sample_generator
+from spikingir.data.nyu import list_nyu
+from spikingir.data.scenes import SceneFiles
+from spikingir.data.sots import INDOOR_BETAS, HazyFiles, list_hazy, list_indoor
 
 Task = Literal["denoise", "dehaze"]
 
+_AIRLIGHTS = (0.6, 0.8, 1.0)
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -30,7 +35,7 @@ class TestPair:
     """A problem and its answer.
 
     Attributes:
-        name: Of the image or of the scene and its haze.
+        name: Of the image, or of the scene and its haze.
         degraded: Noisy or hazy image; noise that is not clipped leaves [0, 1].
         clean: What restoring it should give, in [0, 1].
 
@@ -45,30 +50,94 @@ class TestPair:
     clean: Tensor
 
 
+_Reader = Callable[[], TestPair]
+
+
 @dataclass(frozen=True)
-class _Known:
+class _Request:
+    """What pairs are asked for, beside which set.
+
+    Attributes:
+        channels: Of the images.
+        sigma: Of the noise, on the 0..255 scale.
+        clip: Whether noisy images are clipped.
+        seed: Of the noise.
+    """
+
+    channels: int
+    sigma: float
+    clip: bool
+    seed: int
+
+
+_Maker = Callable[[Path, _Request], list[_Reader]]
+
+
+@dataclass(frozen=True)
+class _Set:
     """What a name stands for.
 
     Attributes:
         task: What the set tests.
-        folder: Where it is below the data root.
-        channels: Channel counts of networks that it suits.
-        images: Number of images of the whole set.
+        folder: Where it is, below the data root.
+        maker: Tells how to make each pair.
     """
 
     task: Task
     folder: str
-    channels: tuple[int, ...]
-    images: int
+    maker: _Maker
 
 
-_TESTSETS: Mapping[str, _Known] = MappingProxyType(
+def _noisy_images(
+    folder: Path, request: _Request, channels: tuple[int, ...] = (1, 3), count: int | None = None
+) -> list[_Reader]:
+    """Clean images of a folder, with noise."""
+    if request.channels not in channels:
+        known = " or ".join(map(str, channels))
+        raise DataError(f"the images of {folder} have {known} channels, not {request.channels}; choose another set")
+    images = list_images(folder)
+    if count not in (None, len(images)):
+        raise DataError(f"{folder} holds {len(images)} images, expected {count}; copy the whole set")
+    return [partial(_noisy, path, i, request) for i, path in enumerate(images)]
+
+
+def _published(folder: Path, request: _Request) -> list[_Reader]:
+    """Hazy images as they are."""
+    return [partial(_hazy, files) for files in list_hazy(folder)]
+
+
+def _sots_indoor(folder: Path, request: _Request) -> list[_Reader]:
+    """Each scene with RESIDE's ten strengths of haze."""
+    return [
+        partial(_made, scene, f"{scene.name}_{number}", beta, 1.0)
+        for scene in list_indoor(folder)
+        for number, beta in enumerate(INDOOR_BETAS, 1)
+    ]
+
+
+def _grid(list_scenes: Callable[[Path], Sequence[SceneFiles]], folder: Path, request: _Request) -> list[_Reader]:
+    """Each scene with 21 hazes of the range that AOD-Net is trained on."""
+    return [
+        partial(_made, scene, f"{scene.name}_{airlight:g}_{beta:g}", beta, airlight)
+        for scene in list_scenes(folder)
+        for airlight, beta in product(_AIRLIGHTS, BETAS)
+    ]
+
+
+_TESTSETS: Mapping[str, _Set] = MappingProxyType(
     {
-        "bsd68": _Known("denoise", "denoise/bsd68", (1,), 68),
-        "set12": _Known("denoise", "denoise/set12", (1,), 12),
-        "cbsd68": _Known("denoise", "denoise/cbsd68", (1, 3), 68),
+        "bsd68": _Set("denoise", "denoise/bsd68", partial(_noisy_images, channels=(1,), count=68)),
+        "set12": _Set("denoise", "denoise/set12", partial(_noisy_images, channels=(1,), count=12)),
+        "cbsd68": _Set("denoise", "denoise/cbsd68", partial(_noisy_images, count=68)),
+        "sots-indoor": _Set("dehaze", "dehaze/sots_indoor", _sots_indoor),
+        "sots-indoor-published": _Set("dehaze", "dehaze/sots_indoor", _published),
+        "sots-outdoor": _Set("dehaze", "dehaze/sots_outdoor", _published),
+        "testset-a-like": _Set("dehaze", "dehaze/nyu/test_a", partial(_grid, list_nyu)),
+        "middlebury": _Set("dehaze", "dehaze/middlebury", partial(_grid, list_middlebury)),
     }
 )
+
+_FOLDERS: Mapping[Task, _Maker] = MappingProxyType({"denoise": _noisy_images, "dehaze": _published})
 
 
 def testset_names() -> list[str]:
@@ -90,12 +159,19 @@ def open_testset(
 ) -> Sequence[TestPair]:
     """Open a test set; a pair is read, and noise or haze added to it, each time that it is asked for.
 
+    To denoise: ``bsd68``, ``set12``, ``cbsd68``, or a folder of clean images.
+
+    To dehaze: ``sots-indoor``, made from depth as RESIDE did; ``sots-indoor-published``; ``sots-outdoor``;
+    ``testset-a-like`` (scenes of NYU Depth V2) and ``middlebury``, each scene with ``A`` of 0.6, 0.8, 1 and ``beta`` of
+    :data:`spikingir.data.haze.BETAS`; or a folder with ``hazy`` and ``gt`` or ``clear``. Haze is made by depth relative
+    to the farthest of each scene, and rounded to 8 bits, as in published images.
+
     Args:
-        name_or_folder: One of :func:`testset_names`, or a folder of clean images.
+        name_or_folder: One of :func:`testset_names`, or a folder.
         root: Folder of the image collection; only names need it.
         task: What the set is to test.
-        channels: 1 for gray images, 3 for colour.
-        sigma: Level of the noise on the 0..255 scale, for denoising. The noise of image ``i`` of the whole set comes
+        channels: 1 for gray images, 3 for colour; 3 to dehaze.
+        sigma: Level of the noise on the 0..255 scale, to denoise. The noise of image ``i`` of the whole set comes
             from ``sample_generator(seed, i)``.
         clip: Whether noisy images are clipped to [0, 1].
         seed: Seed of the noise.
@@ -106,55 +182,55 @@ def open_testset(
     Raises:
         DataError: An unknown name that is no folder either, a set that does not fit the task or the channels, or one
             that is missing or half copied.
-        ValueError: ``sigma``, ``limit`` or ``crop`` is out of its range.
+        ValueError: ``channels``, ``sigma``, ``limit`` or ``crop`` is out of its range.
     """
     for key, value in (("limit", limit), ("crop", crop)):
         if value is not None and value < 1:
             raise ValueError(f"{key} is {value}; expected at least 1, or None")
-    if sigma is None or sigma < 0:
-        raise ValueError(f"sigma is {sigma}; expected a noise level on the 0..255 scale, such as 25")
-    folder = _folder(name_or_folder, root, task, channels)
-    images = list_images(folder)
-    readers = [partial(_noisy, path, channels, sigma, clip, seed, i) for i, path in enumerate(images)]
+    if task == "denoise" and (sigma is None or sigma < 0):
+        raise ValueError(f"sigma is {sigma}; to denoise, expected a noise level on the 0..255 scale, such as 25")
+    if task == "dehaze" and sigma is not None:
+        raise ValueError(f"sigma is {sigma}; to dehaze, expected None, for no noise is added to haze")
+    if channels not in ((1, 3) if task == "denoise" else (3,)):
+        raise ValueError(f"channels is {channels}; to {task}, expected {'1 or 3' if task == 'denoise' else '3'}")
+    folder, make = _find(name_or_folder, root, task)
+    readers = make(folder, _Request(channels, sigma or 0.0, clip, seed))
     return _LazyPairs(tuple(readers[i] for i in _spread(len(readers), limit)), crop)
 
 
-def _folder(name: str | Path, root: Path | None, task: Task, channels: int) -> Path:
-    """Folder that a name stands for, or the given one."""
+def _find(name: str | Path, root: Path | None, task: Task) -> tuple[Path, _Maker]:
+    """Folder of a set, and what makes its pairs."""
     known = _TESTSETS.get(str(name))
+    if known is None and Path(name).is_dir():
+        return Path(name), _FOLDERS[task]
+    fitting = ", ".join(key for key, other in _TESTSETS.items() if other.task == task)
     if known is None:
-        if Path(name).is_dir():
-            return Path(name)
         near = difflib.get_close_matches(str(name), _TESTSETS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(_TESTSETS)}, or a folder"
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {fitting}, or a folder"
         raise DataError(f"no test set {str(name)!r} and no such folder; {hint}")
     if known.task != task:
-        fitting = ", ".join(key for key, other in _TESTSETS.items() if other.task == task)
-        raise DataError(f"test set {name} is to {known.task}, not to {task}; expected one of {fitting}, or a folder")
-    if channels not in known.channels:
-        raise DataError(f"test set {name} is for {' or '.join(map(str, known.channels))} channels, not {channels}")
+        raise DataError(f"test set {name} is to {known.task}; to {task}, expected one of {fitting}, or a folder")
     if root is None:
         raise DataError(f"test set {name} needs the folder of the image collection; give it as the data root")
-    folder = Path(root) / known.folder
-    if (found := len(list_images(folder))) != known.images:
-        raise DataError(f"{folder} holds {found} images, expected the {known.images} of {name}; copy it completely")
-    return folder
+    return Path(root) / known.folder, known.maker
 
 
-def _noisy(path: Path, channels: int, sigma: float, clip: bool, seed: int, index: int) -> TestPair:
-    clean = _read(path, channels)
-    return TestPair(path.stem, add_gaussian_noise(clean, sigma, sample_generator(seed, index), clip), clean)
+def _noisy(path: Path, index: int, request: _Request) -> TestPair:
+    clean = to_tensor(read_gray(path) if request.channels == 1 else read_rgb(path))
+    noisy = add_gaussian_noise(clean, request.sigma, sample_generator(request.seed, index), request.clip)
+    return TestPair(path.stem, noisy, clean)
 
 
-def _read(path: Path, channels: int) -> Tensor:
-    """Image in [0, 1].
+def _hazy(files: HazyFiles) -> TestPair:
+    hazy, clean = files.read()
+    return TestPair(files.name, to_tensor(hazy), to_tensor(clean))
 
-    Shape:
-        ``(channels, H, W)``.
-    """
-    if channels == 1:
-        return torch.from_numpy(read_gray(path))[None].float() / 255
-    return torch.from_numpy(read_rgb(path)).movedim(2, 0).contiguous().float() / 255
+
+def _made(files: SceneFiles, name: str, beta: float, airlight: float) -> TestPair:
+    scene = files.read()
+    clean = scene.clean()
+    hazy = add_haze(clean, scene.depth(), beta, airlight)
+    return TestPair(name, (hazy * 255).round() / 255, clean)
 
 
 def _spread(count: int, limit: int | None) -> list[int]:
