@@ -21,8 +21,6 @@ from spikingir.cli import console, main
 from spikingir.networks import DnCNN, save_network
 from spikingir.restoration import demo as demo_module
 from spikingir.restoration.restorer import Restorer
-from spikingir.training import recipe as recipe_module
-from spikingir.training.fit import TrainingStopped
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -32,19 +30,6 @@ def photo(tmp_path: Path) -> Path:
     path = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(path)
     return path
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Exit code, stdout and stderr of a command; whatever it says, it is never a traceback."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture
@@ -380,68 +365,6 @@ def test_missing_modules_that_no_extra_has(run: Run, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(demo_module, "import_module", _missing("nonsense"))
     with pytest.raises(ModuleNotFoundError):
         run("demo", "-o", tmp_path)
-
-
-def test_train_without_its_extra(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("spikingir.training.recipe", "spikingir.training.fit"):
-        monkeypatch.delitem(sys.modules, name)
-    for name in ("lightning_fabric", "lightning", "lightning.fabric"):
-        monkeypatch.setitem(sys.modules, name, None)
-    code, _, err = run("train", "denoise-gray-25", "--data-root", tmp_path, "--runs", tmp_path)
-    assert code == 1
-    assert one_sentence(err)
-    assert "pip install 'spikingir[train]'" in err
-
-
-def test_recipes(run: Run) -> None:
-    code, out, err = run("recipes")
-    assert (code, err) == (0, "")
-    assert "denoise-gray-25" in out.splitlines()
-
-
-def test_train_follows_the_recipe(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[object] = []
-
-    def follow(recipe: recipe_module.Recipe, *arguments: object, **options: object) -> dict[str, Path]:
-        seen.extend([recipe.name, *arguments, options["stages"]])
-        return {"ann": tmp_path / "model.safetensors"}
-
-    monkeypatch.setattr(recipe_module, "follow", follow)
-    arguments = ("train", "denoise-gray-25", "--data-root", "data", "--runs", tmp_path, "--stage", "ann", "qann")
-    code, out, err = run(*arguments)
-    assert (code, err) == (0, "")
-    assert f"ann: {tmp_path / 'model.safetensors'}" in out
-    assert seen == ["denoise-gray-25", Path("data"), tmp_path / "denoise-gray-25", ["ann", "qann"]]
-    monkeypatch.setenv("SPIKINGIR_DATA", "elsewhere")
-    seen.clear()
-    assert run("train", "denoise-gray-25")[0] == 0
-    assert seen == ["denoise-gray-25", Path("elsewhere"), Path("runs/denoise-gray-25"), None]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["no-such-recipe", "--data-root", "."], "denoise-gray-25"),
-        (["denoise-gray-25", "--data-root", "/nowhere"], "/nowhere"),
-        (["denoise-gray-25", "--data-root", ".", "--stage", "last"], "'last'"),
-        (["denoise-gray-25", "--data-root", "."], "no folder"),
-    ],
-)
-def test_training_that_cannot_start(run: Run, tmp_path: Path, arguments: list[str], said: str) -> None:
-    code, _, err = run("train", *arguments, "--runs", tmp_path)
-    assert code == 1
-    assert one_sentence(err)
-    assert said in err
-
-
-@pytest.mark.parametrize("error", [TrainingStopped("stopped at step 3 of 9"), ValueError("another configuration")])
-def test_training_that_stops(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def follow(*arguments: object, **options: object) -> NoReturn:
-        raise error
-
-    monkeypatch.setattr(recipe_module, "follow", follow)
-    code, out, err = run("train", "denoise-gray-25", "--data-root", tmp_path, "--runs", tmp_path)
-    assert (code, out, err) == (1, "", f"spikingir: {error}\n")
 
 
 def test_the_installed_command(photo: Path, tiny_model: Path) -> None:

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 from spikingir.conversion.convert import convert
 from spikingir.networks.dncnn import DnCNN
 from spikingir.training.checkpoints import load_checkpoint
-from spikingir.training.fit import FitConfig, TrainingStopped, fit, rate_at, validate
+from spikingir.training.config import FitConfig, rate_at
+from spikingir.training.fit import TrainingStopped, fit, validate
 
 Pair = tuple[Tensor, Tensor]
 

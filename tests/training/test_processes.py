@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spikingir.networks.dncnn import DnCNN
-from spikingir.training.fit import FitConfig, TrainingStopped, fit
+from spikingir.training.config import FitConfig
+from spikingir.training.fit import TrainingStopped, fit
 
 
 class Pairs(Dataset[tuple[Tensor, Tensor]]):

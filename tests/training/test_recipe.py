@@ -1,5 +1,6 @@
 """Recipes: data that says exactly what it does, and refuses what it does not know."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,19 @@ from PIL import Image
 
 from spikingir.data.errors import DataError
 from spikingir.networks.registry import load_network
+from spikingir.restoration.catalogue import Model, Variant, choose_variant
 from spikingir.spiking.storage import from_pretrained
-from spikingir.training import recipe as recipes
-from spikingir.training.recipe import RecipeError, follow, load_recipe, recipe_names
+from spikingir.training import follow as following
+from spikingir.training.config import FitConfig
+from spikingir.training.finetune import finetuning
+from spikingir.training.follow import follow
+from spikingir.training.recipe import Haze, Noise, Recipe, RecipeError, load_recipe, recipe_names
 
 TINY = """
 name = "tiny"
 architecture = "dncnn"
 options = { channels = 1, layers = 3, width = 4, batch_norm = true }
-data = { folder = "clean", sigma = 25, held_back_every = 3 }
+noise = { folder = "clean", sigma = 25, held_back_every = 3 }
 
 [[stages]]
 name = "ann"
@@ -50,6 +55,14 @@ def write(tmp_path: Path, text: str) -> Path:
     return path
 
 
+def folder_of_images(tmp_path: Path) -> Path:
+    (tmp_path / "clean").mkdir()
+    for i in range(4):
+        pixels = np.random.default_rng(i).integers(0, 256, (16, 20), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "clean" / f"{i}.png")
+    return tmp_path / "clean"
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_shipped_recipes_load(name: str) -> None:
     recipe = load_recipe(name)
@@ -58,11 +71,8 @@ def test_shipped_recipes_load(name: str) -> None:
 
 
 def test_a_recipe_is_followed_stage_by_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipes, "_can_compile", lambda: False)  # compiling three tiny networks would take minutes
-    (tmp_path / "clean").mkdir()
-    for i in range(4):
-        pixels = np.random.default_rng(i).integers(0, 256, (16, 20), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "clean" / f"{i}.png")
+    monkeypatch.setattr(following, "can_compile", lambda: False)  # compiling three tiny networks would take minutes
+    folder_of_images(tmp_path)
     recipe = load_recipe(write(tmp_path, TINY))
     said: list[str] = []
     with pytest.raises(RecipeError, match="starts from qann, which has not been run"):
@@ -84,7 +94,7 @@ def test_a_recipe_is_followed_stage_by_stage(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("sigma = 25", "sgima = 25", r"tiny\.toml\.data: unknown key 'sgima'; did you mean 'sigma'"),
+        ("sigma = 25", "sgima = 25", r"tiny\.toml\.noise: unknown key 'sgima'; did you mean 'sigma'"),
         ('kind = "ann"', 'kind = "cnn"', r"stages\[0\]\.kind: 'cnn' is none of ann, qann, snn"),
         ("patch = 12", 'patch = "12"', r"stages\[0\]\.patch: '12' is no int"),
         ("steps = 3", "steps = 0", r"stages\[0\]\.fit: steps is 0"),
@@ -104,3 +114,61 @@ def test_missing_recipe_and_data(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, TINY))
     with pytest.raises(DataError, match="clean"):
         follow(recipe, tmp_path, tmp_path / "run")
+
+
+def test_a_stage_starts_from_a_file_or_a_model_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "can_compile", lambda: False)
+    folder_of_images(tmp_path)
+    ann = "\n".join(TINY.split("\n")[: TINY.split("\n").index('name = "qann"') - 1])
+    follow(load_recipe(write(tmp_path, ann)), tmp_path, tmp_path / "run", progress=False)
+    file = tmp_path / "run" / "ann" / "model.safetensors"
+    again = ann.replace('kind = "ann"', f'kind = "ann"\nstart = "{file}"').replace("steps = 3", "steps = 1")
+    done = follow(load_recipe(write(tmp_path, again)), tmp_path, tmp_path / "again", progress=False)
+    before, after = load_network(file), load_network(done["ann"])
+    assert all(torch.allclose(a, b, atol=0.1) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+    network = following.load_any(file)
+    assert torch.equal(network(torch.ones(1, 1, 8, 8)), before(torch.ones(1, 1, 8, 8)))
+    nothing = ann.replace('kind = "ann"', 'kind = "ann"\nstart = "denoise-gray-25/nothing"')
+    with pytest.raises(RecipeError, match="starts from 'denoise-gray-25/nothing', which is no stage"):
+        follow(load_recipe(write(tmp_path, nothing)), tmp_path, tmp_path / "none", progress=False)
+
+
+def test_minutes_fit_the_steps_and_a_resumed_run_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "can_compile", lambda: False)
+    seconds: list[float] = []
+
+    def fit_to_time(network: object, pairs: object, config: FitConfig, time: float) -> FitConfig:
+        seconds.append(time)
+        return replace(config, steps=2)
+
+    monkeypatch.setattr(following, "fit_to_time", fit_to_time)
+    folder_of_images(tmp_path)
+    recipe = load_recipe(write(tmp_path, TINY))
+    said: list[str] = []
+    follow(recipe, tmp_path, tmp_path / "run", minutes=1, progress=False, announce=said.append)
+    assert sum(seconds) == pytest.approx(60)
+    assert seconds[2] == pytest.approx(6 * seconds[1])  # a clocked network of five steps and one makes six passes
+    assert said[0] == "tiny/ann: 2 steps"
+    (tmp_path / "run" / "ann" / "model.safetensors").unlink()
+    follow(recipe, tmp_path, tmp_path / "run", stages=["ann"], minutes=9, progress=False)
+    assert len(seconds) == 3
+
+
+def test_fine_tuning_is_a_recipe_of_one_stage(tmp_path: Path) -> None:
+    variant = Variant("snn.safetensors", "clocked", 10)
+    model = Model(tmp_path, "mine", "denoise", 1, (variant,), variant.file, sigma=15)
+    chosen = choose_variant(model, time_steps=6)
+
+    def recipe(model: Model, sigma: float | None = None) -> Recipe:
+        return finetuning(model, chosen, tmp_path, sigma=sigma, steps=9, learning_rate=1e-4, batch_size=2, patch=12)
+
+    made = recipe(model)
+    assert made.name == "mine-finetuned"
+    assert made.noise == Noise(str(tmp_path), 15)
+    assert (made.stages[0].start, made.stages[0].time_steps) == (str(tmp_path / "snn.safetensors"), 6)
+    assert recipe(model, 30).noise == Noise(str(tmp_path), 30)
+    assert recipe(replace(model, task="dehaze", channels=3)).haze == Haze(str(tmp_path))
+    with pytest.raises(RecipeError, match="give --sigma"):
+        recipe(replace(model, sigma=None))
+    with pytest.raises(RecipeError, match="gray ones alone"):
+        recipe(replace(model, channels=3))

@@ -1,44 +1,179 @@
-"""Commands that train."""
+"""Commands that make models: training by recipe, fine-tuning, conversion."""
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from spikingir.cli.console import CommandError, say, sentence
+
+DataRoot = Annotated[Path, Parameter(env_var="SPIKINGIR_DATA")]
+Count = Annotated[int, Parameter(validator=Number(gte=1))]
+Minutes = Annotated[float | None, Parameter(validator=Number(gt=0))]
+Sigma = Annotated[float | None, Parameter(validator=Number(gte=0))]
+Flag = Parameter(negative=())
 
 
 def train(
     recipe: str,
     /,
     *,
-    data_root: Annotated[Path, Parameter(env_var="SPIKINGIR_DATA")],
+    data_root: DataRoot,
     runs: Path = Path("runs"),
     stage: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    minutes: Minutes = None,
+    tensorboard: Annotated[bool, Flag] = False,
 ) -> None:
     """Train a model by a recipe; what is done is skipped, what was interrupted goes on.
+
+    Several devices or machines: torchrun --nproc-per-node N -m spikingir.cli train RECIPE.
 
     Args:
         recipe: Name of a recipe that ships (see: spikingir recipes), or a .toml file.
         data_root: Folder of the image collection.
         runs: Folder for the results; the recipe gets a folder in it.
         stage: Stages to run; all unless given.
+        minutes: Time at hand; the recipe's steps are made more or fewer so that they fill it.
+        tensorboard: Log for TensorBoard too.
     """
-    from spikingir.training.recipe import follow, load_recipe
+    from spikingir.training.follow import follow
+    from spikingir.training.recipe import load_recipe
 
+    loaded = load_recipe(recipe)
     try:
-        loaded = load_recipe(recipe)
-        done = follow(loaded, data_root, runs / loaded.name, stages=stage, progress=sys.stderr.isatty(), announce=say)
-    except ValueError as error:  # unfit images, a checkpoint of another configuration: said in one sentence too
+        done = follow(
+            loaded,
+            data_root,
+            runs / loaded.name,
+            stages=stage,
+            minutes=minutes,
+            progress=sys.stderr.isatty(),
+            tensorboard=tensorboard,
+            announce=say,
+        )
+    except ValueError as error:  # unfit images and configurations: said in one sentence too
         raise CommandError(sentence(error)) from error
     for name, path in done.items():
         say(f"{name}: {path}")
 
 
+def finetune(
+    model: str,
+    /,
+    *,
+    data: Path,
+    sigma: Sigma = None,
+    time_steps: Count | None = None,
+    schedule: Literal["clocked", "phased"] | None = None,
+    steps: Count = 1000,
+    minutes: Minutes = None,
+    learning_rate: Annotated[float, Parameter(validator=Number(gt=0))] = 1e-4,
+    batch_size: Count = 16,
+    patch: Count = 40,
+    runs: Path = Path("runs"),
+) -> None:
+    """Fine-tune a spiking network on images of your own; what was interrupted goes on.
+
+    Args:
+        model: Name of a model that ships, or a .safetensors file, or a folder with one.
+        data: Folder of clean images for a denoiser, of rgb and depth for a dehazer.
+        sigma: Noise level of a denoiser, 0 to 255; that of the model unless given.
+        time_steps: Time steps of the network; as it was made unless given.
+        schedule: Its schedule, likewise.
+        steps: Training steps.
+        minutes: Time at hand, instead of steps.
+        learning_rate: Peak rate.
+        batch_size: Patches per step.
+        patch: Side of the patches in pixels.
+        runs: Folder for the result; the model gets a folder in it.
+    """
+    from spikingir.restoration.catalogue import choose_variant
+    from spikingir.restoration.pretrained import open_model
+    from spikingir.training.finetune import finetuning
+    from spikingir.training.follow import follow
+
+    opened = open_model(model)
+    choice = choose_variant(opened, schedule, time_steps)
+    recipe = finetuning(
+        opened,
+        choice,
+        data,
+        sigma=sigma,
+        steps=steps,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        patch=patch,
+    )
+    try:
+        done = follow(recipe, Path(), runs / recipe.name, minutes=minutes, progress=sys.stderr.isatty(), announce=say)
+    except ValueError as error:
+        raise CommandError(sentence(error)) from error
+    say(f"{done['snn']}: to be given to spikingir {opened.task} with --model")
+
+
+def convert(
+    weights: Path,
+    /,
+    *,
+    data: Path,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    sigma: Sigma = None,
+    method: str = "spikingir",
+    time_steps: Count = 10,
+    schedule: Literal["clocked", "phased"] = "clocked",
+    percentile: Annotated[float | None, Parameter(validator=Number(gt=0, lte=100))] = None,
+    v0: float | None = None,
+    overwrite: Annotated[bool, Flag] = False,
+) -> None:
+    """Convert weights of a known architecture to a spiking network, and say what became of each operation.
+
+    Args:
+        weights: File of weights: .safetensors, .pth, .pt or .ckpt.
+        data: Folder of images to calibrate thresholds on: like those that will be restored, or clean ones with sigma.
+        out: File to write; WEIGHTS_snn.safetensors beside it unless given.
+        sigma: Noise to add to the images, 0 to 255; none unless given.
+        method: spikingir, if, rueckauer, qcfs or lan.
+        time_steps: Time steps.
+        schedule: clocked or phased.
+        percentile: Of the activations, for the thresholds; that of the method unless given.
+        v0: Initial membrane in thresholds; that of the method unless given.
+        overwrite: Replace the file to write if it exists.
+    """
+    from spikingir.conversion.convert import convert as convert_network
+    from spikingir.conversion.report import report
+    from spikingir.data.calibration import calibration_images
+    from spikingir.networks.registry import load_network
+    from spikingir.spiking.storage import save_pretrained
+
+    target = weights.with_name(f"{weights.stem}_snn.safetensors") if out is None else out
+    if target.exists() and not overwrite:
+        raise CommandError(f"{target} exists already; --overwrite replaces it")
+    network = load_network(weights)
+    images = calibration_images(data, network.channels, sigma=sigma)
+    try:
+        spiking = convert_network(
+            network,
+            images,
+            method,
+            time_steps=time_steps,
+            schedule=schedule,
+            percentile=percentile,
+            v0=v0,
+        )
+    except ValueError as error:
+        raise CommandError(sentence(error)) from error
+    save_pretrained(spiking, target, overwrite=overwrite)
+    say(str(report(spiking)))
+    say(f"{target}: {spiking.config.clock}")
+
+
 def recipes() -> None:
     """List the recipes that ship."""
-    from spikingir.training.recipe import recipe_names
+    from spikingir.training.recipe import load_recipe, recipe_names
 
     for name in recipe_names():
-        say(name)
+        recipe = load_recipe(name)
+        stages = ", ".join(f"{stage.name} ({stage.fit.steps} steps)" for stage in recipe.stages)
+        say(f"{name}: {recipe.architecture}; {stages}")

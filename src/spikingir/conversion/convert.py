@@ -65,7 +65,7 @@ def convert(
     percentile: float | None = None,
     per_channel: bool | None = None,
     v0: float | None = None,
-    alpha: float = 0.501,
+    alpha: float | None = None,
     beta: float = 1.0,
     mapper: bool | None = None,
     recycling: bool | None = None,
@@ -89,7 +89,8 @@ def convert(
         percentile: Of the activations, in (0, 100]; 100 is the exact maximum. Default by method.
         per_channel: Thresholds per channel or per layer. Default by method.
         v0: Initial membrane in thresholds. Default by method.
-        alpha: Firing level of the extended step, in (0.5, 1], at least ``v0 + 1/2`` (MPRN).
+        alpha: Firing level of the extended step, in (0.5, 1], at least ``v0 + 1/2`` (MPRN); by default a little above
+            that, its optimum.
         beta: Initial amplitude of the extended step (MPRN).
         mapper: Whether to add a pixel mapper, initialised to the identity. Default by method.
         recycling: Whether to add the residual membrane to the output. Default by method.
@@ -144,8 +145,9 @@ def convert(
         signed = name in traced.signed
         start = 0.0 if signed else v0  # an initial membrane rounds up, and a signed output has two sides
         if preset.neuron == "mprn":
+            level = min(1.0, start + 0.501) if alpha is None else alpha
             neurons[name] = MembranePotentialReuseNeuron(
-                theta, beta, alpha=alpha, v0=start, signed=signed, surrogate=surrogate
+                theta, beta, alpha=level, v0=start, signed=signed, surrogate=surrogate
             )
         elif preset.neuron == "lan":
             neurons[name] = AdaptiveThresholdNeuron(theta, signed=signed)

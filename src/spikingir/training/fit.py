@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from spikingir.training.checkpoints import load_checkpoint, save_checkpoint
+from spikingir.training.config import FitConfig, rate_at
 from spikingir.training.journal import Log, progress_bar, termination
 from spikingir.training.machine import Fabric, choose_precision, launch
 from spikingir.training.muon import Muon, takes_muon
@@ -36,64 +37,12 @@ class TrainingStopped(RuntimeError):
 
 
 @dataclass(frozen=True)
-class FitConfig:
-    """How one training run goes.
-
-    Attributes:
-        steps: Optimiser steps of the whole run.
-        batch_size: Pairs per process and micro-step.
-        learning_rate: Peak rate of Adam for weights and biases.
-        muon_rate: Peak rate of Muon for the kernels between hidden features; Adam has them too where it is 0.
-        threshold_rate: Thresholds and betas learn this many times faster (METHOD section 4).
-        accumulate: Micro-steps whose gradients make one step.
-        warmup: Share of the steps over which the rate rises to its peak; it then falls along a cosine
-            (0.02: plain cosine; 0.3: one-cycle).
-        clip_norm: Bound on the norm of the whole gradient; 0 for none.
-        ema: Decay of the moving average of the weights, which is what is validated and kept.
-        precision: ``auto`` measures on this machine whether bfloat16 convolutions are the faster ones.
-        seed: Seed of the weights' initialisation and of the data.
-        checkpoint_minutes: Time between checkpoints.
-        validate_every: Steps between validations.
-        log_every: Steps between lines of the log.
-    """
-
-    steps: int
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    muon_rate: float = 0.0
-    threshold_rate: float = 5.0
-    accumulate: int = 1
-    warmup: float = 0.02
-    clip_norm: float = 0.5
-    ema: float = 0.999
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    seed: int = 0
-    checkpoint_minutes: float = 5.0
-    validate_every: int = 500
-    log_every: int = 50
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-
-
-@dataclass(frozen=True)
 class FitResult:
     """What a finished run leaves: steps done, seconds spent, last validation PSNR in dB (NaN without one)."""
 
     steps: int
     seconds: float
     psnr: float
-
-
-def rate_at(config: FitConfig, step: int) -> float:
-    """Share of the peak learning rate at ``step``: linear rise over the warm-up, cosine fall to 1 %."""
-    rise = max(1, round(config.warmup * config.steps))
-    if step < rise:
-        return (step + 1) / rise
-    progress = (step - rise) / max(1, config.steps - rise)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def fit(

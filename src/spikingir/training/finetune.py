@@ -1,0 +1,49 @@
+"""Fine-tuning a model on images of one's own, as a recipe of one stage."""
+
+from pathlib import Path
+
+from spikingir.restoration.catalogue import Choice, Model
+from spikingir.training.config import FitConfig
+from spikingir.training.recipe import Haze, Noise, Recipe, RecipeError, Stage
+
+
+def finetuning(
+    model: Model,
+    choice: Choice,
+    data: Path,
+    *,
+    sigma: float | None,
+    steps: int,
+    learning_rate: float,
+    batch_size: int,
+    patch: int,
+) -> Recipe:
+    """Recipe that fine-tunes one network of a model.
+
+    Args:
+        model: The model.
+        choice: The network, and the time steps and schedule to train it at.
+        data: Folder of clean images for a denoiser, of scenes with depth for a dehazer.
+        sigma: Noise level on the 0..255 scale; the model's unless given.
+        steps: Training steps.
+        learning_rate: Peak rate.
+        batch_size: Patches per step.
+        patch: Side of the patches in pixels.
+
+    Raises:
+        RecipeError: A denoiser without a noise level, or one for colour.
+    """
+    folder = str(data.resolve())
+    if model.task == "dehaze":
+        noise, haze = None, Haze(folder)
+    else:
+        if model.channels != 1:
+            raise RecipeError(f"{model.name} is for images of {model.channels} channels; gray ones alone are trained")
+        level = model.sigma if sigma is None else sigma
+        if level is None:
+            raise RecipeError(f"{model.name} does not say for which noise level it is; give --sigma")
+        noise, haze = Noise(folder, level), None
+    fit = FitConfig(steps, batch_size, learning_rate, threshold_rate=20, warmup=0.1, ema=0.98)
+    start = str(model.folder / choice.variant.file)
+    stage = Stage("snn", "snn", patch, fit, start, choice.time_steps, choice.schedule)
+    return Recipe(f"{Path(model.name).stem}-finetuned", model.architecture or "", (stage,), noise, haze)

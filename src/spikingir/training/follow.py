@@ -1,0 +1,241 @@
+"""Following a recipe: stage after stage, each in a folder of its own, each left out where its result is there."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from spikingir.conversion.convert import convert
+from spikingir.conversion.qcfs import QCFS, quantise_activations
+from spikingir.data.folders import list_images, read_gray
+from spikingir.data.haze import HazyPatches
+from spikingir.data.noise import NoisyPatches, add_gaussian_noise, sample_generator
+from spikingir.data.nyu import list_nyu
+from spikingir.data.scenes import hold_back
+from spikingir.networks.base import RestorationNetwork
+from spikingir.networks.registry import build_network, load_network, save_network
+from spikingir.spiking.network import Schedule, SpikingNetwork
+from spikingir.spiking.storage import StorageError, from_pretrained, save_pretrained
+from spikingir.training.budget import fit_to_time
+from spikingir.training.checkpoints import load_checkpoint
+from spikingir.training.fit import FitResult, Pair, fit
+from spikingir.training.machine import launch
+from spikingir.training.recipe import Recipe, RecipeError, Stage
+
+MODEL, CHECKPOINT = "model.safetensors", "checkpoint.pt"
+
+_CALIBRATION = 2**40  # sample numbers that no training run reaches
+
+
+def follow(
+    recipe: Recipe,
+    data_root: Path,
+    directory: Path,
+    *,
+    stages: Sequence[str] | None = None,
+    minutes: float | None = None,
+    progress: bool = True,
+    tensorboard: bool = False,
+    announce: Callable[[str], None] = lambda text: None,
+) -> dict[str, Path]:
+    """Run a recipe's stages, skipping what is done; interrupted stages resume from their checkpoint.
+
+    Args:
+        recipe: The recipe.
+        data_root: Folder that the recipe's data folders are in.
+        directory: Folder of the run; stage ``s`` writes ``s/model.safetensors`` and its log and checkpoint.
+        stages: Names of the stages to run; all unless given.
+        minutes: Time for all of them together, shared out as the recipe's steps are; their number is fitted to it.
+        progress: Whether to show a progress bar.
+        tensorboard: Whether to log for TensorBoard too.
+        announce: Told one line when a stage starts and ends.
+
+    Returns:
+        The model file of each stage that is done.
+
+    Raises:
+        RecipeError: A stage that does not exist, or one whose start is not there or does not fit.
+        DataError: A data set is missing or damaged.
+        TrainingStopped: Training was interrupted or diverged.
+    """
+    known = [stage.name for stage in recipe.stages]
+    for name in stages or ():
+        if name not in known:
+            raise RecipeError(f"recipe {recipe.name} has no stage {name!r}; it has {', '.join(known)}")
+    done = {s.name: path for s in recipe.stages if (path := directory / s.name / MODEL).exists()}
+    ahead = [s for s in recipe.stages if s.name not in done and (stages is None or s.name in stages)]
+    for name in done:
+        announce(f"{recipe.name}/{name}: done before")
+    costs = {stage.name: _cost(stage) for stage in ahead}
+    for stage in ahead:
+        seconds = None if minutes is None else 60 * minutes * costs[stage.name] / sum(costs.values())
+        result = _run(recipe, stage, data_root, directory, seconds, progress, tensorboard, announce)
+        done[stage.name] = directory / stage.name / MODEL
+        announce(
+            f"{recipe.name}/{stage.name}: {result.psnr:.2f} dB on held-back images, "
+            f"{result.steps} steps in {result.seconds:.0f} s"
+        )
+    return {name: done[name] for name in known if name in done}
+
+
+def _cost(stage: Stage) -> float:
+    """Work of a stage, in passes over pixels: a clocked network makes one for each time step."""
+    passes = stage.time_steps + 1 if stage.kind == "snn" and stage.schedule != "phased" else 1
+    return stage.fit.steps * stage.fit.batch_size * stage.fit.accumulate * stage.patch**2 * passes
+
+
+def _run(
+    recipe: Recipe,
+    stage: Stage,
+    data_root: Path,
+    directory: Path,
+    seconds: float | None,
+    progress: bool,
+    tensorboard: bool,
+    announce: Callable[[str], None],
+) -> FitResult:
+    """Train one stage and write its model."""
+    pairs, held_back = _data(recipe, stage, data_root)
+    folder = directory / stage.name
+    network = _network(recipe, stage, directory, pairs)
+    config = stage.fit
+    if seconds is not None:
+        begun = folder / CHECKPOINT  # a run that was fitted to some time goes on as it began
+        fitted = load_checkpoint(begun)["run"]["steps"] if begun.exists() else None
+        config = replace(config, steps=fitted) if fitted else fit_to_time(network, pairs, config, seconds)
+    announce(f"{recipe.name}/{stage.name}: {config.steps} steps")
+    result = fit(network, pairs, config, folder, held_back, progress=progress, tensorboard=tensorboard)
+    fabric = launch()
+    if fabric.is_global_zero:
+        if stage.kind == "qann":
+            network = _spiking(recipe, stage, cast(RestorationNetwork, network), pairs)
+        network.cpu()
+        if isinstance(network, SpikingNetwork):
+            save_pretrained(network, folder / MODEL)
+        else:
+            save_network(network, folder / MODEL)
+    fabric.barrier()
+    return result
+
+
+def _data(recipe: Recipe, stage: Stage, root: Path) -> tuple[Dataset[Pair], list[Pair]]:
+    """Training patches of a stage, and held-back images."""
+    if recipe.noise is not None:
+        noise = recipe.noise
+        clean = [read_gray(path) for path in list_images(root / noise.folder)]
+        train = [image for i, image in enumerate(clean) if i % noise.held_back_every]
+        levels = noise.sigma if isinstance(noise.sigma, tuple) else (noise.sigma, noise.sigma)
+        sigma = noise.sigma if isinstance(noise.sigma, float) else levels
+        patches = NoisyPatches(train, stage.patch, sigma, stage.fit.seed, noise.clip)
+        return patches, list(_noisy(clean[:: noise.held_back_every], sum(levels) / 2, noise.clip))
+    assert recipe.haze is not None
+    kept, apart = hold_back(list_nyu(root / recipe.haze.folder), recipe.haze.held_back)
+    whole = [scene.read() for scene in apart]
+    # large squares of held-back scenes, hazy in the same way at every validation
+    squares = HazyPatches(whole, min(min(scene.depth_map.shape) for scene in whole), seed=1)
+    held_back = [squares[i] for i in range(len(whole))]
+    return HazyPatches([scene.read() for scene in kept], stage.patch, stage.fit.seed), held_back
+
+
+def _noisy(images: Sequence[Any], sigma: float, clip: bool) -> Iterator[Pair]:
+    """Held-back images with the same noise at every validation."""
+    for i, image in enumerate(images):
+        clean: Tensor = torch.from_numpy(image)[None].float() / 255
+        yield add_gaussian_noise(clean, sigma, sample_generator(1, i), clip), clean
+
+
+def _network(
+    recipe: Recipe, stage: Stage, directory: Path, pairs: Dataset[Pair]
+) -> RestorationNetwork | SpikingNetwork:
+    """What a stage trains: random weights, a conversion, or a network that goes on."""
+    start = None if stage.start is None else _start(recipe, stage, stage.start, directory)
+    if stage.kind == "ann":
+        if start is None:
+            start = build_network(recipe.architecture, **recipe.options)
+            start.reset_parameters(torch.Generator().manual_seed(stage.fit.seed))
+        return _conventional(stage, start)
+    if start is None:
+        raise RecipeError(f"stage {stage.name}: a network of kind {stage.kind} starts from another one; name it")
+    compiled = can_compile()
+    if stage.kind == "qann":
+        quantised = quantise_activations(_conventional(stage, start), _calibration(pairs), stage.time_steps)
+        for module in quantised.modules():
+            if isinstance(module, QCFS):
+                module.compiled = compiled
+        return cast(RestorationNetwork, quantised)
+    if isinstance(start, SpikingNetwork):
+        spiking = start.at(time_steps=stage.time_steps, schedule=_schedule(stage))
+    else:
+        spiking = _spiking(recipe, stage, start, pairs)
+    spiking.compile_neurons(compiled)
+    return spiking
+
+
+def _start(recipe: Recipe, stage: Stage, name: str, directory: Path) -> RestorationNetwork | SpikingNetwork:
+    """The network that a stage starts from."""
+    if any(other.name == name for other in recipe.stages):
+        path = directory / name / MODEL
+        if not path.exists():
+            raise RecipeError(f"stage {stage.name} starts from {name}, which has not been run: no {path}")
+    elif not (path := Path(name)).is_file():
+        path = Path(str(files("spikingir"))) / "models" / f"{name}.safetensors"
+        if not path.is_file():
+            raise RecipeError(
+                f"stage {stage.name} starts from {name!r}, which is no stage of {recipe.name}, no file, and no network "
+                "of a model that ships (such as denoise-gray-25/ann)"
+            )
+    return load_any(path)
+
+
+def load_any(path: Path) -> RestorationNetwork | SpikingNetwork:
+    """A spiking network, or else a conventional one.
+
+    Raises:
+        WeightsError: The file holds neither.
+    """
+    if path.suffix == ".safetensors":
+        with suppress(StorageError):
+            return from_pretrained(path)
+    return load_network(path)
+
+
+def _conventional(stage: Stage, network: RestorationNetwork | SpikingNetwork) -> RestorationNetwork:
+    if isinstance(network, SpikingNetwork):
+        raise RecipeError(f"stage {stage.name}: {stage.kind} starts from a conventional network; {stage.start} spikes")
+    return network
+
+
+def _calibration(pairs: Dataset[Pair]) -> Tensor:
+    return torch.stack([pairs[_CALIBRATION + i][0] for i in range(64)])
+
+
+def _schedule(stage: Stage) -> Schedule:
+    return cast(Schedule, stage.schedule)  # SpikingConfig checks it
+
+
+def _spiking(recipe: Recipe, stage: Stage, network: RestorationNetwork, pairs: Dataset[Pair]) -> SpikingNetwork:
+    """A conversion as the recipe says."""
+    how = recipe.conversion
+    return convert(
+        network,
+        _calibration(pairs),
+        how.method,
+        time_steps=stage.time_steps,
+        schedule=_schedule(stage),
+        percentile=how.percentile,
+        v0=how.v0,
+    )
+
+
+def can_compile() -> bool:
+    """Whether torch.compile works here: it needs a C++ compiler, or Triton on a GPU."""
+    try:
+        return bool(torch.compile(lambda x: x + 1)(torch.zeros(1)) == 1)
+    except Exception:  # whatever it is, the eager neurons give the same numbers
+        return False
