@@ -28,6 +28,8 @@ def test_files(tmp_path: Path) -> None:
     coarse, fine = (files.read() for files in list_nyu(tmp_path))
     assert (coarse.name, fine.name) == ("0001", "0002")
     assert np.array_equal(fine.image, FRAME[10:470, 10:630])
+    assert fine.image.flags.owndata  # a view would keep the border in memory
+    assert fine.depth_map.flags.owndata
     torch.testing.assert_close(fine.depth(), torch.from_numpy(MILLIMETRES[10:470, 10:630] / 1000).float())
     # the middle of a step is half a step from its ends
     assert (coarse.depth() - fine.depth()).abs().max() <= 0.0197

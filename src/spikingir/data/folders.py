@@ -13,6 +13,7 @@ from spikingir.data.errors import DataError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 Map = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
+"""Depth or disparity, as files hold it."""
 
 
 def list_images(folder: str | Path) -> list[Path]:
@@ -45,7 +46,8 @@ def pair_images(folder: str | Path, partners: str | Path) -> list[tuple[Path, Pa
     alone = [image.name for image, name in zip(images, names, strict=True) if name not in others]
     if alone:
         raise DataError(f"{_some(alone)} of {folder} without a partner in {partners}; copy the whole set")
-    alone = [other.name for name, other in others.items() if name not in set(names)]
+    met = set(names)
+    alone = [other.name for name, other in others.items() if name not in met]
     if alone:
         raise DataError(f"{_some(alone)} of {partners} without a partner in {folder}; copy the whole set")
     return [(image, others[name]) for image, name in zip(images, names, strict=True)]

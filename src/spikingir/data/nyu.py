@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spikingir.data.errors import DataError
 from spikingir.data.folders import Map, pair_images, read_map, read_rgb
@@ -22,12 +23,10 @@ from spikingir.data.scenes import Scene, SceneFiles
 FRAME = (480, 640)
 """Height and width of a frame with its border."""
 
-INSIDE = (slice(10, 470), slice(10, 630))
-"""Rows and columns inside the border."""
-
 MILLIMETRE = 0.001
 """Unit of 16-bit depth in metres."""
 
+_INSIDE = (slice(10, 470), slice(10, 630))
 _STEP = 0.039198  # metres, of 8-bit depth; values are the middles of its steps
 
 
@@ -58,7 +57,7 @@ class NyuFiles:
         for path, frame in ((self.image, image), (self.depth, depth)):
             if frame.shape[:2] != FRAME:
                 raise DataError(f"{path} is {frame.shape[1]}x{frame.shape[0]}; expected a frame of NYU, 640x480")
-        return Scene(self.name, image[INSIDE], depth[INSIDE], *scale_of(depth, self.depth))
+        return Scene(self.name, inside(image), inside(depth), *scale_of(depth, self.depth))
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,8 @@ class NyuArchived:
         """
         with _open(self.archive) as file:
             image, depth = file["images"][self.index], file["depths"][self.index]
-        millimetres = np.round(depth.T[INSIDE] / MILLIMETRE).astype(np.uint16)
-        return Scene(self.name, np.ascontiguousarray(image.transpose(2, 1, 0)[INSIDE]), millimetres, MILLIMETRE)
+        millimetres = np.round(inside(depth.T) / MILLIMETRE).astype(np.uint16)
+        return Scene(self.name, inside(image.transpose(2, 1, 0)), millimetres, MILLIMETRE)
 
 
 def list_nyu(source: str | Path) -> list[SceneFiles]:
@@ -104,6 +103,15 @@ def list_nyu(source: str | Path) -> list[SceneFiles]:
         return [NyuFiles(image, depth) for image, depth in pair_images(source / "rgb", source / "depth")]
     with _open(source) as file:
         return [NyuArchived(source, index) for index in range(len(file["depths"]))]
+
+
+def inside(frame: NDArray[Any]) -> NDArray[Any]:
+    """The part of a frame inside its border, in memory of its own.
+
+    Shape:
+        ``(480, 640, ...)``; the result ``(460, 620, ...)``.
+    """
+    return np.ascontiguousarray(frame[_INSIDE])
 
 
 def scale_of(depth: Map, path: Path) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spikingir.data.errors import DataError
 from spikingir.data.folders import pair_images, read_map, read_rgb
-from spikingir.data.nyu import FRAME, INSIDE, scale_of
+from spikingir.data.nyu import FRAME, inside, scale_of
 from spikingir.data.scenes import Scene
 
 INDOOR_BETAS = tuple(0.5 + 0.1 * number for number in range(1, 11))
@@ -45,7 +45,7 @@ class IndoorFiles:
             DataError: A file cannot be read, or the sizes do not fit.
         """
         image, depth = read_rgb(self.image), read_map(self.depth)
-        return Scene(self.name, _inside(image), _inside(depth), *scale_of(depth, self.depth))
+        return Scene(self.name, _without_border(image), _without_border(depth), *scale_of(depth, self.depth))
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class HazyFiles:
             ``(H, W, 3)`` each.
         """
         hazy, clean = read_rgb(self.hazy), read_rgb(self.clean)
-        if hazy.shape == _inside(clean).shape:
-            clean = _inside(clean)
+        if hazy.shape != clean.shape and hazy.shape == (bare := _without_border(clean)).shape:
+            clean = bare
         if hazy.shape != clean.shape:
             raise DataError(
                 f"{self.hazy} is {hazy.shape[1]}x{hazy.shape[0]} and {self.clean} {clean.shape[1]}x{clean.shape[0]}; "
@@ -109,6 +109,6 @@ def list_hazy(folder: str | Path) -> list[HazyFiles]:
     return [HazyFiles(*paths) for paths in pair_images(folder / "hazy", clean)]
 
 
-def _inside(image: NDArray[Any]) -> NDArray[Any]:
-    """The part of NYU's frame inside the border; what is no such frame stays as it is."""
-    return image[INSIDE] if image.shape[:2] == FRAME else image
+def _without_border(image: NDArray[Any]) -> NDArray[Any]:
+    """A frame of NYU without its border; what is no such frame stays as it is."""
+    return inside(image) if image.shape[:2] == FRAME else image
