@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from spikingir.conversion.qcfs import QCFS
     from spikingir.conversion.report import report
     from spikingir.evaluation.energy import paper_energy
+    from spikingir.evaluation.evaluate import evaluate
     from spikingir.networks.aodnet import AODNet
     from spikingir.networks.dncnn import DnCNN
     from spikingir.networks.registry import WeightsError, load_network, save_network
@@ -47,6 +48,7 @@ _HOMES = {
     "WeightsError": "spikingir.networks.registry",
     "convert": "spikingir.conversion.convert",
     "correct_biases": "spikingir.conversion.convert",
+    "evaluate": "spikingir.evaluation.evaluate",
     "fold": "spikingir.spiking.fold",
     "from_pretrained": "spikingir.spiking.storage",
     "load_network": "spikingir.networks.registry",
@@ -77,6 +79,7 @@ __all__ = [
     "__version__",
     "convert",
     "correct_biases",
+    "evaluate",
     "fold",
     "from_pretrained",
     "load_network",

@@ -13,6 +13,8 @@ from cyclopts import App, CycloptsError
 
 from spikingir import __version__
 from spikingir.cli.console import BROKEN_PIPE, DONE, FAILED, STOPPED, WRONG_USAGE, complain, is_expected, sentence
+from spikingir.cli.evaluate import ablation, evaluate
+from spikingir.cli.models import models
 from spikingir.cli.restore import demo, denoise
 from spikingir.cli.train import recipes, train
 
@@ -22,7 +24,7 @@ app = App(
     version=__version__,
     help_format="plaintext",
 )
-for command in (denoise, demo, train, recipes):
+for command in (denoise, demo, train, recipes, models, evaluate, ablation):
     app.command(command)
 
 

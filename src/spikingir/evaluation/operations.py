@@ -13,7 +13,7 @@ Functions of the user's own on the raw image are not counted.
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal, NamedTuple
 
@@ -135,6 +135,31 @@ def count_operations(network: SpikingNetwork | FoldedNetwork, trace: Trace) -> t
             )
             wires[node.name] = _Wire(silent, no, image, changing)
     return tuple(counts)
+
+
+def mean_fan_outs(network: SpikingNetwork, size: tuple[int, int]) -> dict[str, float]:
+    """Synaptic operations that one spike of each layer causes, on average over the layer, border rule "full".
+
+    Args:
+        network: The network.
+        size: Height and width of the image.
+    """
+    weight = next(network.parameters())
+    _, trace = network.trace(weight.new_zeros(1, network.config.channels, *size))
+
+    def alone(name: str) -> Trace:
+        """One spike of each neuron of a layer, none of the others."""
+        layers = []
+        for layer in trace.layers:
+            spikes = torch.zeros_like(layer.spikes)
+            spikes[0] = layer.neurons // layer.spikes.shape[2] * (layer.name == name)
+            layers.append(replace(layer, spikes=spikes))
+        return replace(trace, layers=tuple(layers))
+
+    return {
+        layer.name: sum(c.synaptic_operations for c in count_operations(network, alone(layer.name))) / layer.neurons
+        for layer in trace.layers
+    }
 
 
 def _count(name: str, read: _Wire, macs: Tensor, steps: int) -> OperationCount:

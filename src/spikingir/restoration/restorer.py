@@ -32,6 +32,7 @@ class Restoration:
         seconds: Time spent in the network.
         spikes: Spikes of all neurons; those of a colour photograph restored channel by channel together.
         spikes_per_neuron: Mean number of spikes of a neuron, over all layers.
+        synaptic_operations: Accumulates of spikes at hidden synapses.
         ann_mj: Energy of the conventional network in mJ, as the paper counts it (METHOD section 8, column A).
         snn_mj: Energy of the spiking network in mJ, likewise.
         trace: Spikes of every layer, one entry in the batch per picture that the network saw.
@@ -40,6 +41,7 @@ class Restoration:
     seconds: float
     spikes: int
     spikes_per_neuron: float
+    synaptic_operations: float
     ann_mj: float
     snn_mj: float
     trace: Trace = field(repr=False)
@@ -165,6 +167,7 @@ class Restorer:
             seconds=seconds,
             spikes=sum(int(layer.spikes.sum()) for layer in trace.layers),
             spikes_per_neuron=trace.spikes_per_neuron,
+            synaptic_operations=energy.synaptic_operations * len(planes),
             ann_mj=energy.ann_mj * len(planes),
             snn_mj=energy.snn_mj * len(planes),
             trace=trace,

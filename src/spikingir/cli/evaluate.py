@@ -1,0 +1,228 @@
+"""Commands that measure."""
+
+import json as json_
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from spikingir.cli.console import CommandError, complain, progress_bar, say, sentence
+from spikingir.cli.tables import number, table
+
+if TYPE_CHECKING:
+    from spikingir.data.testsets import TestPair
+    from spikingir.evaluation.evaluate import Measures
+    from spikingir.restoration.catalogue import Model
+
+_SMALLEST = 11  # the window of SSIM
+
+DataRoot = Annotated[Path | None, Parameter(env_var="SPIKINGIR_DATA")]
+Sigma = Annotated[float | None, Parameter(validator=Number(gte=0))]
+Positive = Annotated[int | None, Parameter(validator=Number(gte=1))]
+Crop = Annotated[int | None, Parameter(validator=Number(gte=_SMALLEST))]
+Json = Annotated[bool, Parameter(negative=())]
+
+
+def evaluate(
+    model: str,
+    /,
+    *,
+    data: str,
+    data_root: DataRoot = None,
+    sigma: Sigma = None,
+    schedule: Literal["clocked", "phased"] | int | None = None,
+    time_steps: Positive = None,
+    limit: Positive = None,
+    crop: Crop = None,
+    seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    json: Json = False,
+) -> None:
+    """Measure a model on a test set: PSNR, SSIM, conversion rate, spikes, energy.
+
+    The spiking network runs in its deployment form; its reference is the model's conventional network. PSNR and SSIM
+    are those of images clipped to 0..1, per image and then averaged; energy is in mJ, counted as the paper does.
+
+    Args:
+        model: Name of a model that ships, or a .safetensors file, or a folder with snn.safetensors.
+        data: Name of a test set (bsd68, set12, cbsd68, sots-indoor, sots-indoor-published, sots-outdoor,
+            testset-a-like, middlebury), or a folder: clean images to denoise; to dehaze, folders hazy and gt in it.
+        data_root: Folder of the image collection; only names need it.
+        sigma: Level of the noise, of 255; that of the model unless given.
+        schedule: clocked, phased, or the number of inputs that a layer waits for; as the model was made unless given.
+        time_steps: Time steps of the spiking network; as it was trained unless given.
+        limit: Take at most so many images, spread evenly over the set.
+        crop: Cut so many pixels square out of the middle of each.
+        seed: Seed of the noise.
+        json: Print JSON.
+    """
+    from spikingir.evaluation.evaluate import evaluate as measure
+    from spikingir.restoration.pretrained import load_ann, open_model
+    from spikingir.restoration.restorer import Restorer
+
+    opened = open_model(model)
+    sigma = _sigma(opened, sigma)
+    restorer = Restorer.from_pretrained(model, time_steps=time_steps, schedule=schedule)
+    config = restorer.network.config
+    for note in restorer.notes:
+        complain(f"note: {note}")
+    try:
+        pairs = _pairs(opened, data, data_root, sigma, seed, limit, crop)
+        with progress_bar("evaluating") as progress:
+            found = measure(restorer, pairs, load_ann(opened), task=opened.task, progress=progress)
+    except ValueError as error:  # images that do not fit: said in one sentence
+        raise CommandError(sentence(error)) from error
+    if json:
+        head = {"model": model, "data": data, "schedule": config.schedule, "time_steps": config.time_steps}
+        setting = {"sigma": sigma, "seed": seed, "limit": limit, "crop": crop, "notes": list(restorer.notes)}
+        say(json_.dumps({**head, **setting, **found.as_dict()}, indent=2))
+        return
+    say(f"{model} ({config.clock}) on {data}: {_setting(len(pairs), crop, sigma, seed)}")
+    rows = [_HEADER, *(_row(name, measures) for name, measures in found.images), _row("mean", found.mean)]
+    say(table(rows))
+    if (interval := found.psnr_ci95) is not None:
+        say(f"SNN's mean PSNR over other such images, 95 %: {interval[0]:.2f} to {interval[1]:.2f} dB")
+    uncapped = found.mean.conversion_rate_uncapped
+    if uncapped is not None and uncapped > 100:
+        say(f"conversion rate before capping: {uncapped:.2f} %")
+
+
+def ablation(
+    model: str,
+    /,
+    *,
+    data: str,
+    data_root: DataRoot = None,
+    sigma: Sigma = None,
+    time_steps: Positive = None,
+    limit: Positive = None,
+    crop: Crop = None,
+    seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    json: Json = False,
+) -> None:
+    """Measure what each part of the method brings to a denoiser, from the conversion alone to the fine-tuned network.
+
+    The model's conventional network is converted anew for each row, with clip levels from training images of the
+    collection, or else from sample photographs. The pixel mapper starts as the identity: its worth shows in the
+    fine-tuning.
+
+    Args:
+        model: Name of a model that ships, or a folder with ann.safetensors and snn.safetensors.
+        data: Name of a test set (bsd68, set12, cbsd68), or a folder of clean images.
+        data_root: Folder of the image collection; only names need it.
+        sigma: Level of the noise, of 255; that of the model unless given.
+        time_steps: Time steps of all spiking networks; as the model's was trained unless given.
+        limit: Take at most so many images, spread evenly over the set.
+        crop: Cut so many pixels square out of the middle of each.
+        seed: Seed of the noise.
+        json: Print JSON.
+    """
+    from spikingir.evaluation.ablation import ablate, noisy_calibration_images
+    from spikingir.restoration.pretrained import load_ann, load_spiking
+
+    loaded = load_spiking(model, time_steps=time_steps)
+    opened, config = loaded.model, loaded.network.config
+    ann, sigma = load_ann(opened), _sigma(opened, sigma)
+    if sigma is None:
+        raise CommandError(f"{model} is no denoiser; the ablation needs one, such as denoise-gray-25")
+    if ann is None:
+        raise CommandError(f"{model} has no conventional network to convert; expected ann.safetensors in its folder")
+    for note in loaded.notes:
+        complain(f"note: {note}")
+    try:
+        pairs = _pairs(opened, data, data_root, sigma, seed, limit, crop)
+        images, source = noisy_calibration_images(data_root, opened.channels, sigma)
+        with progress_bar("evaluating") as progress:
+            found = ablate(ann, loaded.network, images, pairs, progress=progress)
+    except ValueError as error:
+        raise CommandError(sentence(error)) from error
+    if json:
+        head = {"model": model, "data": data, "schedule": config.schedule, "time_steps": config.time_steps}
+        setting = {"sigma": sigma, "seed": seed, "limit": limit, "crop": crop, "calibration": source}
+        rows = [{"name": row.name, **row.evaluation.as_dict()} for row in found]
+        say(json_.dumps({**head, **setting, "rows": rows}, indent=2))
+        return
+    say(f"{model} ({config.clock}) on {data}: {_setting(len(pairs), crop, sigma, seed)}; calibrated on {source}")
+    lines = [["network", "PSNR dB", "SSIM", "loss dB", "spikes/neuron", "mJ"]]
+    for row in found:
+        mean = row.evaluation.mean
+        quality = [f"{mean.psnr:.2f}", f"{mean.ssim:.4f}", number(mean.psnr_loss, 2)]
+        lines.append([row.name, *quality, f"{mean.spikes_per_neuron:.2f}", f"{mean.snn_mj:.2f}"])
+    reference = found[-1].evaluation.mean
+    quality = [number(reference.ann_psnr, 2), number(reference.ann_ssim, 4), "", ""]
+    lines.append(["conventional network", *quality, f"{reference.ann_mj:.2f}"])
+    say(table(lines))
+
+
+_HEADER = [
+    "image",
+    "input dB",
+    "SNN dB",
+    "SSIM",
+    "ANN dB",
+    "SSIM",
+    "loss dB",
+    "rate %",
+    "spikes/neuron",
+    "mJ",
+    "ANN mJ",
+]
+
+
+def _row(name: str, measures: "Measures") -> list[str]:
+    return [
+        name,
+        f"{measures.degraded_psnr:.2f}",
+        f"{measures.psnr:.2f}",
+        f"{measures.ssim:.4f}",
+        number(measures.ann_psnr, 2),
+        number(measures.ann_ssim, 4),
+        number(measures.psnr_loss, 2),
+        number(measures.conversion_rate, 2),
+        f"{measures.spikes_per_neuron:.2f}",
+        f"{measures.snn_mj:.2f}",
+        f"{measures.ann_mj:.2f}",
+    ]
+
+
+def _sigma(model: "Model", wanted: float | None) -> float | None:
+    """Level of the noise; None to dehaze."""
+    if model.task == "dehaze":
+        if wanted is not None:
+            raise CommandError(f"{model.name} removes haze, to which no noise is added; leave --sigma out")
+        return None
+    sigma = model.sigma if wanted is None else wanted
+    if sigma is None:
+        raise CommandError(f"{model.name} does not say what noise it is for; give its level with --sigma")
+    return sigma
+
+
+def _pairs(
+    model: "Model",
+    data: str,
+    data_root: Path | None,
+    sigma: float | None,
+    seed: int,
+    limit: int | None,
+    crop: int | None,
+) -> "Sequence[TestPair]":
+    from spikingir.data.testsets import open_testset
+
+    return open_testset(
+        data,
+        data_root,
+        task=model.task,
+        channels=model.channels,
+        sigma=sigma,
+        seed=seed,
+        limit=limit,
+        crop=crop,
+    )
+
+
+def _setting(count: int, crop: int | None, sigma: float | None, seed: int) -> str:
+    images = f"{count} image{'s' * (count != 1)}"
+    size = "" if crop is None else f", the middle {crop} x {crop}"
+    noise = "" if sigma is None else f", noise of sigma {sigma:g}, seed {seed}"
+    return images + size + noise

@@ -1,0 +1,206 @@
+"""How well a spiking network restores a test set, and at what cost, beside the conventional network."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikingir.data.testsets import Task, TestPair
+from spikingir.evaluation.metrics import psnr, ssim
+from spikingir.networks.base import RestorationNetwork
+from spikingir.restoration.restorer import Restorer
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured on one image, or the mean over images. What needs a conventional network is None without one.
+
+    Attributes:
+        degraded_psnr: PSNR of the degraded image in dB, clipped to [0, 1] as all others are.
+        degraded_ssim: Its SSIM.
+        psnr: PSNR of what the spiking network restores, in its deployment form.
+        ssim: Its SSIM.
+        ann_psnr: PSNR of what the conventional network restores.
+        ann_ssim: Its SSIM.
+        psnr_loss: ``ann_psnr - psnr``.
+        conversion_rate: ``conversion_rate_uncapped``, at most 100.
+        conversion_rate_uncapped: See :func:`conversion_rate`.
+        synaptic_operations: Accumulates of spikes at hidden synapses.
+        spikes_per_neuron: Mean number of spikes of a neuron, over all layers.
+        snn_mj: Energy of the spiking network, as the paper counts it (column A).
+        ann_mj: Energy of the conventional network, likewise.
+
+    Source:
+        METHOD section 8.
+    """
+
+    degraded_psnr: float
+    degraded_ssim: float
+    psnr: float
+    ssim: float
+    ann_psnr: float | None
+    ann_ssim: float | None
+    psnr_loss: float | None
+    conversion_rate: float | None
+    conversion_rate_uncapped: float | None
+    synaptic_operations: float
+    spikes_per_neuron: float
+    snn_mj: float
+    ann_mj: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The measures of each image of a test set, in order, by the image's name."""
+
+    images: tuple[tuple[str, Measures], ...]
+
+    @property
+    def mean(self) -> Measures:
+        """Mean over images of each measure.
+
+        The rate is capped once, after averaging: capped one by one, images on which the spiking network is the
+        better one would not make up for the others.
+        """
+        columns = {field.name: [getattr(m, field.name) for _, m in self.images] for field in fields(Measures)}
+        means = {name: None if None in column else fmean(column) for name, column in columns.items()}
+        uncapped = means["conversion_rate_uncapped"]
+        means["conversion_rate"] = None if uncapped is None else min(uncapped, 100.0)
+        return Measures(**means)  # type: ignore[arg-type]
+
+    @property
+    def psnr_ci95(self) -> tuple[float, float] | None:
+        """95 % confidence interval of the mean PSNR; None for one image, which says nothing about others."""
+        return confidence_interval([measures.psnr for _, measures in self.images])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold; what is not finite is None."""
+        interval = self.psnr_ci95
+        return {
+            "mean": _plain(self.mean),
+            "psnr_ci95": None if interval is None else list(interval),
+            "images": [{"name": name, **_plain(measures)} for name, measures in self.images],
+        }
+
+
+def evaluate(
+    restorer: Restorer,
+    testset: Sequence[TestPair],
+    ann: RestorationNetwork | None = None,
+    *,
+    task: Task = "denoise",
+    progress: Progress = lambda done, total: None,
+) -> Evaluation:
+    """Restore a test set by a spiking network in its deployment form, and measure.
+
+    Args:
+        restorer: The spiking network.
+        testset: Pairs of a degraded and a clean image, of the network's channels.
+        ann: The conventional network to compare with.
+        task: What the networks do, on which the conversion rate depends.
+        progress: Told how many images are done, and of how many.
+
+    Raises:
+        ValueError: There is no image, or one is smaller than SSIM's window of 11 x 11 pixels.
+        ModelError: The network is for images of other channels.
+
+    Source:
+        METHOD section 8.
+
+    Example:
+        >>> restorer = Restorer.from_pretrained("denoise-gray-25")  # doctest: +SKIP
+        >>> pairs = open_testset("photos", task="denoise", channels=1, sigma=25)  # doctest: +SKIP
+        >>> evaluate(restorer, pairs).mean.psnr  # doctest: +SKIP
+        28.0
+    """
+    if not testset:
+        raise ValueError("there is no image to evaluate on; expected at least one")
+    images = []
+    for i, pair in enumerate(testset):
+        images.append((pair.name, _measure(restorer, pair, ann, task)))
+        progress(i + 1, len(testset))
+    return Evaluation(tuple(images))
+
+
+@torch.inference_mode()
+def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None, task: Task) -> Measures:
+    restored, took = restorer.trace(pair.degraded)
+    degraded_psnr, degraded_ssim = _quality(pair.degraded, pair)
+    snn_psnr, snn_ssim = _quality(restored, pair)
+    ann_psnr = ann_ssim = loss = rate = None
+    if ann is not None:
+        ann_psnr, ann_ssim = _quality(ann(pair.degraded[None])[0], pair)
+        loss = ann_psnr - snn_psnr
+        rate = conversion_rate(snn_psnr / ann_psnr, snn_ssim / ann_ssim, task)
+    return Measures(
+        degraded_psnr=degraded_psnr,
+        degraded_ssim=degraded_ssim,
+        psnr=snn_psnr,
+        ssim=snn_ssim,
+        ann_psnr=ann_psnr,
+        ann_ssim=ann_ssim,
+        psnr_loss=loss,
+        conversion_rate=None if rate is None else min(rate, 100.0),
+        conversion_rate_uncapped=rate,
+        synaptic_operations=took.synaptic_operations,
+        spikes_per_neuron=took.spikes_per_neuron,
+        snn_mj=took.snn_mj,
+        ann_mj=took.ann_mj,
+    )
+
+
+def _quality(image: Tensor, pair: TestPair) -> tuple[float, float]:
+    """PSNR and SSIM."""
+    return psnr(image[None], pair.clean[None]).item(), ssim(image[None], pair.clean[None]).item()
+
+
+def conversion_rate(psnr_ratio: float, ssim_ratio: float, task: Task) -> float:
+    """What of the conventional network's quality the spiking network keeps, in per cent, not capped.
+
+    To denoise, the ratio of the PSNRs; to dehaze, the mean of that and the ratio of the SSIMs.
+
+    Args:
+        psnr_ratio: PSNR of the spiking network over that of the conventional one.
+        ssim_ratio: Likewise for SSIM.
+        task: What the networks do.
+
+    Source:
+        SpikingIR, tables of results; METHOD section 8.
+    """
+    return 100 * (psnr_ratio if task == "denoise" else (psnr_ratio + ssim_ratio) / 2)
+
+
+def confidence_interval(values: Iterable[float]) -> tuple[float, float] | None:
+    """Student's 95 % confidence interval of a mean, as of independent draws; None for fewer than two, or infinite ones.
+
+    Images differ far more than networks do: the interval says how the mean would vary with other images, not by how
+    much two networks differ on the same ones.
+    """
+    values = list(values)
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return None
+    half = _t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - half, fmean(values) + half
+
+
+def _t_quantile(degrees: int) -> float:
+    """Level that Student's t exceeds in magnitude with probability 5 %.
+
+    With ``t = sqrt(degrees) tan(angle)`` the density becomes that of the angle, ``cos(angle)^(degrees - 1)``.
+    """
+    angles = np.linspace(0, np.pi / 2, 100_001)
+    mass = np.cumsum(np.cos((angles[1:] + angles[:-1]) / 2) ** (degrees - 1))
+    return math.sqrt(degrees) * math.tan(float(np.interp(0.95 * mass[-1], mass, angles[1:])))
+
+
+def _plain(measures: Measures) -> dict[str, float | None]:
+    return {
+        name: value if value is not None and math.isfinite(value) else None for name, value in asdict(measures).items()
+    }

@@ -1,0 +1,230 @@
+"""The commands that list and measure models."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spikingir.cli import main
+from spikingir.cli.tables import number, table
+from spikingir.conversion.convert import convert
+from spikingir.data.testsets import open_testset
+from spikingir.evaluation.evaluate import evaluate
+from spikingir.networks import AODNet, DnCNN, save_network
+from spikingir.restoration.catalogue import model_names, read_shipped
+from spikingir.restoration.pretrained import load_ann, open_model
+from spikingir.restoration.restorer import Restorer
+from spikingir.spiking.storage import save_pretrained
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.delenv("SPIKINGIR_DATA", raising=False)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A denoiser with its conventional network and its configuration."""
+    folder = tmp_path_factory.mktemp("models") / "mine"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        ann = DnCNN(layers=3, width=4).eval()
+    save_network(ann, folder / "ann.safetensors")
+    images = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    save_pretrained(convert(ann, images, time_steps=3), folder / "snn.safetensors")
+    variants = {"snn.safetensors": {"schedule": "clocked", "time_steps": 3}}
+    config = {"name": "mine", "task": "denoise", "channels": 1, "sigma": 15, "variants": variants}
+    (folder / "config.json").write_text(json.dumps({**config, "default": "snn.safetensors"}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 24), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"photo{i}.png")
+    return folder
+
+
+def one_sentence(err: str) -> bool:
+    return err.startswith("spikingir: ") and err.count("\n") == 1 and err.endswith("\n")
+
+
+def test_models_are_listed(run: Run) -> None:
+    code, out, err = run("models")
+    assert (code, err) == (0, "")
+    for name in model_names():
+        (line,) = [line for line in out.splitlines() if line.startswith(f"{name} ")]
+        shipped = read_shipped(name)
+        assert shipped.purpose in line
+        for variant in shipped.variants:
+            assert f"{variant.schedule} T = {variant.time_steps}" in line
+
+
+def test_models_as_json(run: Run) -> None:
+    found = {entry["name"]: entry for entry in json.loads(run("models", "--json")[1])}
+    assert sorted(found) == model_names()
+    entry = found["denoise-gray-25"]
+    assert (entry["task"], entry["sigma"], entry["channels"]) == ("denoise", 25, 1)
+    assert {"file", "schedule", "time_steps", "default"} == set(entry["variants"][0])
+    assert sum(variant["default"] for variant in entry["variants"]) == 1
+    assert entry["bytes"] == sum(p.stat().st_size for p in read_shipped("denoise-gray-25").folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["models"], ["models", "--json"], ["evaluate", "--help"], ["ablation", "--help"]]
+)
+def test_no_torch_is_loaded(arguments: list[str]) -> None:
+    code = f"import sys; from spikingir.cli import main; main({arguments}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_evaluate_as_json(run: Run, model: Path, photos: Path) -> None:
+    code, out, err = run("evaluate", model, "--data", photos, "--json", "--seed", 3)
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    pairs = open_testset(photos, task="denoise", channels=1, sigma=15, seed=3)
+    wanted = evaluate(Restorer.from_pretrained(model), pairs, load_ann(open_model(model)))
+    assert {key: found[key] for key in ("mean", "psnr_ci95", "images")} == wanted.as_dict()
+    head = {"model": str(model), "data": str(photos), "schedule": "clocked", "time_steps": 3, "sigma": 15, "seed": 3}
+    assert {key: found[key] for key in head} == head
+    assert [image["name"] for image in found["images"]] == ["photo0", "photo1", "photo2"]
+
+
+def test_evaluate_for_people(run: Run, model: Path, photos: Path) -> None:
+    code, out, err = run("evaluate", model, "--data", photos, "--limit", 2, "--crop", 16)
+    assert (code, err) == (0, "")
+    title, header, *lines = out.splitlines()
+    assert "T = 3, clocked" in title
+    assert "2 images, the middle 16 x 16, noise of sigma 15, seed 0" in title
+    assert header.split()[0] == "image"
+    assert [line.split()[0] for line in lines[:3]] == ["photo0", lines[1].split()[0], "mean"]
+    assert len({len(line) for line in lines[:3]}) == 1
+    assert "95 %" in lines[3]
+
+
+def test_options_of_evaluate(run: Run, model: Path, photos: Path) -> None:
+    def mean(*arguments: object) -> dict[str, float]:
+        code, out, _ = run("evaluate", model, "--data", photos, "--limit", 1, "--json", *arguments)
+        assert code == 0
+        return json.loads(out)["mean"]
+
+    usual = mean()
+    assert mean() == usual
+    assert mean("--sigma", 50)["degraded_psnr"] < usual["degraded_psnr"] - 8
+    assert mean("--time-steps", 1)["snn_mj"] < usual["snn_mj"]
+    assert mean("--seed", 1)["psnr"] != usual["psnr"]
+    assert mean("--crop", 12)["ann_mj"] == pytest.approx(usual["ann_mj"] * 144 / 480)
+    assert mean("--schedule", 1)["psnr"] != usual["psnr"]
+
+
+def test_what_was_not_trained_for_is_said(run: Run, model: Path, photos: Path) -> None:
+    code, out, err = run("evaluate", model, "--data", photos, "--limit", 1, "--schedule", "phased", "--json")
+    assert code == 0
+    assert one_sentence(err)
+    assert err.startswith("spikingir: note: mine has no network trained phased")
+    assert json.loads(out)["schedule"] == "phased"
+    assert err == f"spikingir: note: {json.loads(out)['notes'][0]}\n"
+
+
+def test_evaluate_without_a_conventional_network(run: Run, tiny_model: Path, photos: Path) -> None:
+    arguments = ("evaluate", tiny_model, "--data", photos, "--limit", 1, "--sigma", 25)
+    assert json.loads(run(*arguments, "--json")[1])["mean"]["ann_psnr"] is None
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert " - " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["no-such-model", "--data", "{photos}"], "no model 'no-such-model'"),
+        (["{model}", "--data", "bsd6"], "did you mean 'bsd68'"),
+        (["{model}", "--data", "bsd68"], "data root"),
+        (["{model}", "--data", "sots-indoor", "--data-root", "{photos}"], "to denoise"),
+        (["{tiny}", "--data", "{photos}"], "--sigma"),
+        (["{haze}", "--data", "{photos}", "--sigma", "25"], "leave --sigma out"),
+        (["{model}", "--data", "{small}"], "11x11"),
+        (["{model}", "--data", "{photos}", "--schedule", "7"], "a delay of 7 does not fit"),
+    ],
+)
+def test_what_cannot_be_evaluated(
+    run: Run, model: Path, tiny_model: Path, photos: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    for name in ("haze", "small"):
+        (tmp_path / name).mkdir()
+    save_pretrained(convert(AODNet(), torch.rand(1, 3, 16, 16)), tmp_path / "haze" / "snn.safetensors")
+    Image.fromarray(np.zeros((8, 30), np.uint8)).save(tmp_path / "small" / "small.png")
+    places = {"model": model, "tiny": tiny_model, "photos": photos, **{n: tmp_path / n for n in ("haze", "small")}}
+    code, out, err = run("evaluate", *(argument.format(**places) for argument in arguments))
+    assert (code, out) == (1, "")
+    assert one_sentence(err)
+    assert said in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evaluate"], "MODEL"),
+        (["evaluate", "mine"], "--data"),
+        (["evaluate", "mine", "--data", "set12", "--limit", "0"], "--limit"),
+        (["evaluate", "mine", "--data", "set12", "--crop", "10"], "11"),
+        (["evaluate", "mine", "--data", "set12", "--schedule", "fast"], "fast"),
+        (["ablation", "mine", "--data", "set12", "--time-steps", "0"], "--time-steps"),
+        (["models", "all"], "all"),
+    ],
+)
+def test_wrong_usage(run: Run, arguments: list[str], said: str) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert one_sentence(err)
+    assert said in err
+
+
+def test_ablation(run: Run, model: Path, photos: Path) -> None:
+    arguments = ("ablation", model, "--data", photos, "--limit", 1, "--time-steps", 2)
+    code, out, err = run(*arguments)
+    assert (code, err) == (0, "")
+    assert "T = 2, clocked" in out
+    assert "photographs of scikit-image" in out
+    found = json.loads(run(*arguments, "--json")[1])
+    assert found["time_steps"] == 2
+    for row in found["rows"]:
+        (line,) = [line for line in out.splitlines() if line.startswith(f"{row['name']}  ")]
+        assert f"{row['mean']['psnr']:.2f}" in line
+    shipped = json.loads(run("evaluate", *arguments[1:], "--json")[1])
+    assert found["rows"][-1]["mean"] == shipped["mean"]
+
+
+def test_what_cannot_be_ablated(run: Run, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    code, _, err = run("ablation", tiny_model, "--data", photos, "--sigma", 25)
+    assert code == 1
+    assert "ann.safetensors" in err
+    save_pretrained(convert(AODNet(), torch.rand(1, 3, 16, 16)), tmp_path / "snn.safetensors")
+    code, _, err = run("ablation", tmp_path, "--data", photos)
+    assert code == 1
+    assert "no denoiser" in err
+
+
+def test_tables_align() -> None:
+    assert table([["image", "dB"], ["a", number(30.125, 1)], ["bc", number(None, 1)]]) == (
+        "image    dB\na      30.1\nbc        -"
+    )
+    assert table([["a", "x"], ["b", "long"]], words=2) == "a  x\nb  long"
