@@ -229,6 +229,15 @@ class SpikingNetwork(nn.Module):
         """Restored image, not clipped."""
         return self._restore(image, None, trains=False)
 
+    def restore_and_count(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Restored image, and spikes a neuron of every layer, through which gradients flow as through the image.
+
+        Shape:
+            ``image`` and the restored image: (B, C, H, W); the counts: scalars, means over batch and neurons.
+        """
+        counts: dict[str, Tensor] = {}
+        return self._restore(image, None, trains=False, counts=counts), counts
+
     @torch.no_grad()
     def trace(self, image: Tensor, *, trains: bool = False) -> tuple[Tensor, Trace]:
         """Restored image and what every layer did.
@@ -246,7 +255,13 @@ class SpikingNetwork(nn.Module):
             self.config.time_steps, self.config.schedule, (image.shape[-2], image.shape[-1]), tuple(layers)
         )
 
-    def _restore(self, image: Tensor, layers: list[LayerTrace] | None, trains: bool) -> Tensor:
+    def _restore(
+        self,
+        image: Tensor,
+        layers: list[LayerTrace] | None,
+        trains: bool,
+        counts: dict[str, Tensor] | None = None,
+    ) -> Tensor:
         if image.dim() != 4 or image.shape[1] != self.config.channels:
             raise ValueError(f"expected images of shape (B, {self.config.channels}, H, W), got {tuple(image.shape)}")
         fire = self._fire_phased if self.config.phased else self._fire_clocked
@@ -255,6 +270,8 @@ class SpikingNetwork(nn.Module):
 
         def neuron(node: Node, current: Wave, owned: bool) -> Wave:
             wave, decoded, leftover = fire(node, current, owned, layers, trains, last=node.name == output)
+            if counts is not None:
+                counts[node.name] = self._spikes_per_neuron(self.neuron(node.name), wave)
             if decoded is not None:
                 with torch.autocast(image.device.type, enabled=False):  # pixels are worth float32
                     recycled = leftover if self.config.recycling else None
@@ -263,6 +280,17 @@ class SpikingNetwork(nn.Module):
 
         run_graph(self.nodes, self.weights, image, neuron, self.raw, self._linear)
         return form_image(self.config.formation, image, read[0])
+
+    def _spikes_per_neuron(self, neuron: IFNeuron, wave: Wave) -> Tensor:
+        """Mean number of spikes, from their weighted sum."""
+        steps, theta = self.config.time_steps, neuron.v_threshold.view(-1, 1, 1)
+        if wave.spikes is None:
+            assert wave.constant is not None
+            return (wave.constant.abs() * steps / theta).mean()
+        count = wave.spikes[:steps].abs().sum(0, dtype=theta.dtype) / theta
+        if len(wave.spikes) > steps:
+            count = count + wave.spikes[steps].abs() / (theta * neuron.beta.view(-1, 1, 1))
+        return count.mean()
 
     def _linear(self, node: Node, inputs: Sequence[Wave], weights: Weights) -> Wave:
         """Operations on the image itself stay in its precision: bfloat16 would cut it to 8 bits at once."""

@@ -18,6 +18,7 @@ class FitConfig:
         accumulate: Micro-steps whose gradients make one step.
         warmup: Share of the steps over which the rate rises to its peak; it then falls along a cosine
             (0.02: plain cosine; 0.3: one-cycle).
+        energy: Weight in the loss of synaptic operations for each multiply-accumulate of the ANN; an SNN's alone.
         clip_norm: Bound on the norm of the whole gradient; 0 for none.
         ema: Decay of the moving average of the weights, which is what is validated and kept.
         precision: ``auto`` measures on this machine whether bfloat16 convolutions are the faster ones.
@@ -34,6 +35,7 @@ class FitConfig:
     threshold_rate: float = 5.0
     accumulate: int = 1
     warmup: float = 0.02
+    energy: float = 0.0
     clip_norm: float = 0.5
     ema: float = 0.999
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -19,8 +19,10 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from spikingir.spiking.network import SpikingNetwork
 from spikingir.training.checkpoints import load_checkpoint, save_checkpoint
 from spikingir.training.config import FitConfig, rate_at
+from spikingir.training.energy import WithSpikeCost
 from spikingir.training.journal import Log, progress_bar, termination
 from spikingir.training.machine import Fabric, choose_precision, launch
 from spikingir.training.muon import Muon, takes_muon
@@ -57,8 +59,9 @@ def fit(
 ) -> FitResult:
     """Train ``network`` in place to map degraded images to clean ones; at the end it holds the averaged weights.
 
-    The loss is the mean squared error of the restored image. ``directory`` receives ``checkpoint.pt`` and
-    ``log.jsonl``; where it holds a checkpoint of the same configuration, training goes on from it.
+    The loss is the mean squared error of the restored image, and with ``energy`` what its spikes cost. ``directory``
+    receives ``checkpoint.pt`` and ``log.jsonl``; where it holds a checkpoint of the same configuration, training goes
+    on from it.
 
     Started by torchrun or SLURM, each process takes ``batch_size`` pairs of its own a micro-step: W processes train as
     one with W times the batch does (but for batch norm, whose statistics are each process's own).
@@ -85,7 +88,12 @@ def fit(
     leads, processes = fabric.is_global_zero, fabric.world_size
     precision = choose_precision(config.precision, fabric.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model, *optimizers = fabric.setup(network, *_optimizers(network, config))
+    trained = network
+    if config.energy:
+        if not isinstance(network, SpikingNetwork):
+            raise TrainingError(f"energy is {config.energy}, but a {type(network).__name__} has no spikes to save")
+        trained = WithSpikeCost(network)
+    model, *optimizers = fabric.setup(trained, *_optimizers(network, config))
     average = AveragedModel(network, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
     run = {**asdict(config), "processes": processes}
     first, spent, psnr = 0, 0.0, math.nan
@@ -132,10 +140,11 @@ def fit(
                 with fabric.no_backward_sync(model, enabled=micro + 1 < config.accumulate):
                     # not Fabric's own bf16-mixed, which would round the image to 8 bits before the network sees it
                     with torch.autocast(fabric.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                        restored = model(degraded.contiguous(memory_format=torch.channels_last))
-                    part = (restored.float() - clean).square().mean() / config.accumulate
-                    fabric.backward(part)
-                loss += part.detach()
+                        answer = model(degraded.contiguous(memory_format=torch.channels_last))
+                    restored, cost = answer if config.energy else (answer, 0.0)
+                    part = (restored.float() - clean).square().mean()
+                    fabric.backward((part + config.energy * cost) / config.accumulate)
+                loss += part.detach() / config.accumulate
             # together, so that no process waits for one that left
             broken, stopped = _any(fabric, not torch.isfinite(loss), stop.is_set())
             if broken:

@@ -1,0 +1,38 @@
+"""The energy term of the loss: synaptic operations, through which gradients flow."""
+
+import torch
+from torch import Tensor, nn
+
+from spikingir.evaluation.operations import count_macs, mean_fan_outs
+from spikingir.spiking.network import SpikingNetwork
+
+_SIDE = 32  # the border rule "full" makes operations a pixel the same at any size
+
+
+class WithSpikeCost(nn.Module):
+    """A spiking network that gives its cost beside the image.
+
+    ``cost = sum over layers (spikes a neuron x neurons x fan-out) / MACs``: accumulates of the network for each
+    multiply-accumulate of its ANN, which is also the spikes that a synapse sees. It is the L1 norm of all spikes,
+    weighted by what they cause.
+
+    Args:
+        network: The network.
+
+    Shape:
+        ``(B, C, H, W)`` to the restored image of that shape and a scalar.
+    """
+
+    def __init__(self, network: SpikingNetwork) -> None:
+        super().__init__()
+        self.network = network
+        size = (_SIDE, _SIDE)
+        with torch.no_grad():
+            _, trace = network.trace(next(network.parameters()).new_zeros(1, network.config.channels, *size))
+        macs, fan_outs = count_macs(network, size), mean_fan_outs(network, size)
+        self._share = {layer.name: layer.neurons * fan_outs[layer.name] / macs for layer in trace.layers}
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Restored image and cost."""
+        restored, counts = self.network.restore_and_count(image)
+        return restored, torch.stack([self._share[name] * count for name, count in counts.items()]).sum()
