@@ -91,7 +91,7 @@ def test_it_is_a_lazy_sequence(folder: Path) -> None:
         ({"name_or_folder": "bsd86"}, "no test set 'bsd86'.*did you mean 'bsd68'"),
         ({"name_or_folder": "xyz"}, "expected one of .*set12.*or a folder"),
         ({"channels": 2}, "channels is 2; to denoise, expected 1 or 3"),
-        ({"channels": 3}, r"set12 have 1 channels, not 3"),
+        ({"channels": 3}, r"set12 are gray; expected colour, such as cbsd68, for 3"),
         ({"name_or_folder": "sots-indoor"}, r"sots-indoor is to dehaze; to denoise, expected one of bsd68"),
         ({"task": "dehaze", "sigma": None, "channels": 1}, "channels is 1; to dehaze, expected 3"),
         ({"task": "dehaze", "channels": 3}, r"sigma is 25\.0; to dehaze, expected None"),

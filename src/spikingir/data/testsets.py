@@ -88,13 +88,12 @@ class _Set:
     maker: _Maker
 
 
-def _noisy_images(
-    folder: Path, request: _Request, channels: tuple[int, ...] = (1, 3), count: int | None = None
-) -> list[_Reader]:
+def _noisy_images(folder: Path, request: _Request, gray: bool = False, count: int | None = None) -> list[_Reader]:
     """Clean images of a folder, with noise."""
-    if request.channels not in channels:
-        known = " or ".join(map(str, channels))
-        raise DataError(f"the images of {folder} have {known} channels, not {request.channels}; choose another set")
+    if gray and request.channels != 1:
+        raise DataError(
+            f"the images of {folder} are gray; expected colour, such as cbsd68, for {request.channels} channels"
+        )
     images = list_images(folder)
     if count not in (None, len(images)):
         raise DataError(f"{folder} holds {len(images)} images, expected {count}; copy the whole set")
@@ -126,8 +125,8 @@ def _grid(list_scenes: Callable[[Path], Sequence[SceneFiles]], folder: Path, req
 
 _TESTSETS: Mapping[str, _Set] = MappingProxyType(
     {
-        "bsd68": _Set("denoise", "denoise/bsd68", partial(_noisy_images, channels=(1,), count=68)),
-        "set12": _Set("denoise", "denoise/set12", partial(_noisy_images, channels=(1,), count=12)),
+        "bsd68": _Set("denoise", "denoise/bsd68", partial(_noisy_images, gray=True, count=68)),
+        "set12": _Set("denoise", "denoise/set12", partial(_noisy_images, gray=True, count=12)),
         "cbsd68": _Set("denoise", "denoise/cbsd68", partial(_noisy_images, count=68)),
         "sots-indoor": _Set("dehaze", "dehaze/sots_indoor", _sots_indoor),
         "sots-indoor-published": _Set("dehaze", "dehaze/sots_indoor", _published),
