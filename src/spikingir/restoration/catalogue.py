@@ -124,13 +124,15 @@ def choose_variant(model: Model, schedule: "Schedule | None" = None, time_steps:
     variant = min(candidates, key=lambda variant: (abs(variant.time_steps - wanted), -variant.time_steps))
     steps = variant.time_steps if time_steps is None else time_steps
     made = f"{_schedule(variant.schedule)} at T = {variant.time_steps}"
+    notes: tuple[str, ...] = ()
     if not trained:
-        note = f"{model.name} has no network trained {_schedule(schedule)}; the one trained {made} runs instead"
-        return Choice(variant, schedule, steps, (f"{note}, several dB below what training for it would give",))
-    if schedule != "clocked" and steps != variant.time_steps:
-        note = f"this network of {model.name} was trained {made} and runs at T = {steps}; it is best at its own"
-        return Choice(variant, schedule, steps, (note,))
-    return Choice(variant, schedule, steps, ())
+        notes = (
+            f"{model.name} has no network trained {_schedule(schedule)}: the one trained {made} runs in its place, "
+            "which may cost quality",
+        )
+    elif schedule != "clocked" and steps != variant.time_steps:
+        notes = (f"{model.name} was trained {made}: at T = {steps} it restores less well than one trained for that",)
+    return Choice(variant, schedule, steps, notes)
 
 
 def _schedule(schedule: "Schedule") -> str:
