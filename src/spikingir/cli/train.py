@@ -26,7 +26,7 @@ def train(
     minutes: Minutes = None,
     tensorboard: Annotated[bool, Flag] = False,
 ) -> None:
-    """Train a model by a recipe; what is done is skipped, what was interrupted goes on.
+    """Train a model by a recipe; what is done is skipped, what was interrupted goes on. At the end there is a model.
 
     Several devices or machines: torchrun --nproc-per-node N -m spikingir.cli train RECIPE.
 
@@ -39,6 +39,7 @@ def train(
         tensorboard: Log for TensorBoard too.
     """
     from spikingir.training.follow import follow
+    from spikingir.training.publish import publish
     from spikingir.training.recipe import load_recipe
 
     loaded = load_recipe(recipe)
@@ -57,6 +58,9 @@ def train(
         raise CommandError(sentence(error)) from error
     for name, path in done.items():
         say(f"{name}: {path}")
+    if any(stage.publish and stage.kind != "ann" and stage.name in done for stage in loaded.stages):
+        model = publish(loaded, done, runs / loaded.name / "model")
+        say(f"model: {model.folder}, to be given to spikingir {model.task} with --model")
 
 
 def finetune(

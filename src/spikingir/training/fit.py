@@ -24,7 +24,7 @@ from spikingir.training.checkpoints import load_checkpoint, save_checkpoint
 from spikingir.training.config import FitConfig, rate_at
 from spikingir.training.energy import WithSpikeCost
 from spikingir.training.journal import Log, progress_bar, termination
-from spikingir.training.machine import Fabric, choose_precision, launch
+from spikingir.training.machine import Fabric, choose_precision, describe, launch
 from spikingir.training.muon import Muon, takes_muon
 
 Pair = tuple[Tensor, Tensor]
@@ -111,7 +111,7 @@ def fit(
         first, spent, psnr = state["step"], state["seconds"], state["psnr"]
     batches = iter(_loader(pairs, config, first, fabric))
     log = Log(directory, tensorboard=tensorboard, enabled=leads)
-    log.write(event="start", step=first, **{**run, "precision": precision})
+    log.write(event="start", step=first, **{**run, "precision": precision}, **(describe(fabric) if leads else {}))
     started, saved = time.monotonic() - spent, time.monotonic()
 
     def save(step: int) -> None:

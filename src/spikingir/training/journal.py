@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+LOG_FILE = "log.jsonl"
+
 
 class Log:
     """``log.jsonl``, one object a line, flushed at once; TensorBoard's files beside it on demand.
@@ -27,7 +29,7 @@ class Log:
     """
 
     def __init__(self, directory: Path, *, tensorboard: bool = False, enabled: bool = True) -> None:
-        self._path = directory / "log.jsonl" if enabled else None
+        self._path = directory / LOG_FILE if enabled else None
         self._board = (
             import_module("torch.utils.tensorboard").SummaryWriter(directory) if tensorboard and enabled else None
         )

@@ -2,10 +2,15 @@
 
 import math
 import os
+import platform
+import subprocess
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
+
+from spikingir import __version__
 
 try:
     from lightning_fabric import Fabric
@@ -14,7 +19,7 @@ except ImportError:  # the same code, as the `lightning` bundle ships it
     from lightning.fabric import Fabric  # type: ignore[import-not-found,no-redef]
     from lightning.fabric.strategies.ddp import DDPStrategy  # type: ignore[import-not-found,no-redef]
 
-__all__ = ["Fabric", "choose_precision", "launch"]
+__all__ = ["Fabric", "choose_precision", "describe", "launch"]
 
 
 def launch() -> Fabric:
@@ -35,6 +40,30 @@ def launch() -> Fabric:
     fabric = Fabric(accelerator="auto", devices=here, num_nodes=all_processes // here, strategy=strategy)
     fabric.launch()
     return fabric
+
+
+def describe(fabric: Fabric) -> dict[str, str]:
+    """What a result depends on besides its recipe: processor or GPU, versions, the commit where there is one."""
+    if fabric.device.type == "cuda":
+        processor = torch.cuda.get_device_name(fabric.device)
+    else:
+        processor = f"{_processor()}, {torch.get_num_threads()} threads"
+    here = Path(__file__).parent
+    commit = subprocess.run(["git", "-C", here, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    versions = {"version": __version__, "torch": str(torch.__version__)}
+    return {"processor": processor, **versions, "commit": commit.stdout.strip() or "unknown"}
+
+
+def _processor() -> str:
+    """Name of the CPU, and the instructions that decide how fast it trains."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = values.get("flags", "").split()
+    fastest = next((flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in flags), "")
+    return " ".join(filter(None, (values.get("model name", platform.machine()), fastest)))
 
 
 def choose_precision(precision: str, device: torch.device) -> str:

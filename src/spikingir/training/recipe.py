@@ -74,6 +74,8 @@ class Stage:
             file; none for random weights.
         time_steps: ``T`` of an SNN.
         schedule: Its schedule.
+        publish: File of the model folder that the result becomes, without its suffix: ``ann``, ``snn``,
+            ``snn-phased-t8``; none for a step on the way.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Stage:
     start: str | None = None
     time_steps: int = 10
     schedule: str | int = "clocked"
+    publish: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class Recipe:
         stages: Training runs in order.
         options: Options of the architecture.
         conversion: How the ANN becomes an SNN.
+        licence: SPDX name of the licence of the weights.
     """
 
     name: str
@@ -106,6 +110,7 @@ class Recipe:
     haze: Haze | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     conversion: Conversion = field(default_factory=Conversion)
+    licence: str = "Apache-2.0"
 
     def __post_init__(self) -> None:
         if (self.noise is None) == (self.haze is None):

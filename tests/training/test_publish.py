@@ -1,0 +1,100 @@
+"""A recipe's runs become a model's folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spikingir.restoration.pretrained import load_ann, load_spiking
+from spikingir.restoration.restorer import Restorer
+from spikingir.training import follow as following
+from spikingir.training.publish import publish
+from spikingir.training.recipe import Recipe, RecipeError, load_recipe
+
+RECIPE = """
+name = "tiny"
+architecture = "dncnn"
+options = { channels = 1, layers = 3, width = 4, batch_norm = true }
+noise = { folder = "clean", sigma = 30, held_back_every = 3 }
+licence = "MIT"
+
+[[stages]]
+name = "conventional"
+kind = "ann"
+publish = "ann"
+patch = 12
+fit = { steps = 3, batch_size = 2, precision = "float32" }
+
+[[stages]]
+name = "on-the-way"
+kind = "snn"
+start = "conventional"
+time_steps = 3
+patch = 12
+fit = { steps = 1, batch_size = 2, precision = "float32" }
+
+[[stages]]
+name = "clocked"
+kind = "snn"
+start = "on-the-way"
+publish = "snn"
+time_steps = 5
+patch = 12
+fit = { steps = 1, batch_size = 2, precision = "float32" }
+
+[[stages]]
+name = "phased"
+kind = "snn"
+start = "conventional"
+publish = "snn-phased-t4"
+time_steps = 4
+schedule = "phased"
+patch = 12
+fit = { steps = 1, batch_size = 2, precision = "float32" }
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    monkeypatch.setattr(following, "can_compile", lambda: False)
+    (tmp_path / "clean").mkdir()
+    for i in range(4):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (16, 20), np.uint8)).save(
+            tmp_path / "clean" / f"{i}.png"
+        )
+    path = tmp_path / "tiny.toml"
+    path.write_text(RECIPE)
+    return load_recipe(path)
+
+
+def test_a_model_is_published(recipe: Recipe, tmp_path: Path) -> None:
+    done = following.follow(recipe, tmp_path, tmp_path / "run", progress=False)
+    model = publish(recipe, done, tmp_path / "model")
+    assert (model.name, model.task, model.channels, model.sigma, model.licence) == ("tiny", "denoise", 1, 30, "MIT")
+    assert [(v.file, v.schedule, v.time_steps) for v in model.variants] == [
+        ("snn.safetensors", "clocked", 5),
+        ("snn-phased-t4.safetensors", "phased", 4),
+    ]
+    assert model.default == "snn.safetensors"
+    assert {path.stem for path in model.folder.iterdir()} == {"ann", "snn", "snn-phased-t4", "config", "README"}
+    chosen = load_spiking(model.folder, schedule="phased")
+    trained = following.load_any(done["phased"])
+    for name, tensor in chosen.network.state_dict().items():
+        assert torch.allclose(tensor, trained.state_dict()[name], rtol=1e-3, atol=1e-6)
+    assert load_ann(model) is not None
+    assert Restorer.from_pretrained(model.folder)(np.zeros((16, 16))).shape == (16, 16)
+    card = (model.folder / "README.md").read_text()
+    for said in ("Gaussian noise in gray images, sigma 30 of 255", "2 of 12x12", "T = 5, clocked", "One image in 3", "MIT"):
+        assert said in card
+    assert "not run yet" not in card
+    publish(recipe, {name: path for name, path in done.items() if name != "phased"}, tmp_path / "model")
+    assert "| phased | | | not run yet" in (model.folder / "README.md").read_text()
+
+
+def test_without_a_spiking_network_there_is_no_model(recipe: Recipe, tmp_path: Path) -> None:
+    done = following.follow(recipe, tmp_path, tmp_path / "run", stages=["conventional"], progress=False)
+    with pytest.raises(RecipeError, match="no spiking network to publish"):
+        publish(recipe, done, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
