@@ -2,11 +2,13 @@ import errno
 import io
 import os
 import struct
+import sys
 import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from PIL import Image, ImageCms
 from spikingir import files
 from spikingir.restoration import images
 from spikingir.restoration.images import (
+    FORMATS,
     ImageError,
     Photo,
     check_output,
@@ -145,27 +148,47 @@ def test_transparent_colour_becomes_alpha(mode: str, transparency: object) -> No
     assert not photo.notes
 
 
-@pytest.mark.parametrize(("color_type", "channels"), [(2, 3), (4, 2), (6, 4)])
-def test_sixteen_bits_but_gray_are_cut_with_a_note(color_type: int, channels: int) -> None:
+@pytest.mark.parametrize(("color_type", "channels", "mode"), [(2, 3, "RGB"), (4, 2, "LA"), (6, 4, "RGBA")])
+def test_sixteen_bits_stay(color_type: int, channels: int, mode: str) -> None:
     photo = read_image(png16(color_type, channels))
-    assert photo.bits == 8
-    assert photo.notes == ("16 bits per sample are cut to 8",)
+    assert (photo.bits, photo.mode, photo.notes) == (16, mode, ())
+    expected = samples(channels, np.uint16)
     colors = 1 if channels < 3 else 3
-    np.testing.assert_allclose(photo.pixels, samples(channels, np.uint16)[..., :colors] / 65535, atol=1 / 255)
+    np.testing.assert_array_equal(integers(photo.pixels, 16), expected[..., :colors])
+    if channels in (2, 4):
+        np.testing.assert_array_equal(integers(photo.alpha, 16), expected[..., -1])
 
 
 @pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (2, 3)])
-def test_transparent_colour_of_sixteen_bits_is_dropped_with_a_note(color_type: int, channels: int) -> None:
-    photo = read_image(png16(color_type, channels, png_chunk(b"tRNS", b"\x12\x34" * channels)))
-    assert photo.alpha is None
-    assert "the transparent colour of the 16-bit image is dropped" in photo.notes
+def test_transparent_colour_of_sixteen_bits_becomes_alpha(color_type: int, channels: int) -> None:
+    first = samples(channels, np.uint16)[0, 0]
+    photo = read_image(png16(color_type, channels, png_chunk(b"tRNS", first.astype(">u2").tobytes())))
+    assert photo.bits == 16
+    assert photo.alpha is not None
+    assert (photo.alpha[0, 0], photo.alpha[1:].min()) == (0, 1)
+
+
+@pytest.mark.parametrize("content", [png16(2, 3), png16(4, 2), png16(0, 1, png_chunk(b"tRNS", b"\x12\x34"))])
+def test_sixteen_bits_are_never_cut_for_want_of_a_package(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    with pytest.raises(ImageError, match=r"install it with: pip install 'spikingir\[io16\]'"):
+        read_image(content)
+    assert read_image(png16(0, 1)).bits == 16
+
+
+def test_sixteen_bits_are_not_written_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    with pytest.raises(ImageError, match=r"out\.png was not written: .*pip install 'spikingir\[io16\]'"):
+        write_image(a_photo(bits=16), tmp_path / "out.png")
+    assert write_image(a_photo(bits=16), tmp_path / "out.jpg") == ("written with 8 bits instead of 16",)
+    assert write_image(a_photo(bits=16), tmp_path / "out.tif") == ()
 
 
 def test_animation_is_read_to_its_first_picture() -> None:
     content = encoded(picture("RGB"), save_all=True, append_images=[Image.new("RGB", (WIDTH, HEIGHT))])
     photo = read_image(content)
     np.testing.assert_array_equal(integers(photo.pixels), samples(3))
-    assert photo.notes == ("only the first picture of the animation is read",)
+    assert photo.notes == ("only the first of its 2 pictures is read",)
 
 
 def test_sources_are_equal(tmp_path: Path) -> None:
@@ -201,7 +224,7 @@ def test_round_trip(channels: int, bits: int, alpha: bool, suffix: str, tmp_path
     back = read_image(path)
 
     jpeg = suffix.lower() != ".png"
-    kept = bits if not jpeg and channels == 1 and not alpha else 8
+    kept = 8 if jpeg else bits
     assert back.bits == kept
     assert ("written with 8 bits instead of 16" in notes) == (bits > kept)
     assert ("JPEG has no transparency: the image is laid over white" in notes) == (jpeg and alpha)
@@ -210,7 +233,7 @@ def test_round_trip(channels: int, bits: int, alpha: bool, suffix: str, tmp_path
         np.testing.assert_array_equal(integers(back.pixels, kept), integers(photo.pixels, kept))
         assert (back.alpha is not None) == alpha
         if alpha:
-            np.testing.assert_array_equal(integers(back.alpha), integers(opacity))
+            np.testing.assert_array_equal(integers(back.alpha, kept), integers(opacity, kept))
 
 
 def test_jpeg_keeps_full_colour_resolution_and_quality(tmp_path: Path) -> None:
@@ -361,8 +384,11 @@ def is_one_sentence(error: pytest.ExceptionInfo[ImageError], name: str) -> bool:
         (b"", "is empty"),
         (b"hello, I am a text file", "is no image of a known format"),
         (b"\x89P", "is no image of a known format"),
-        (b"RIFF\0\0\0\0WEBPVP8 ", "is a WebP image"),
-        (b"II*\0" + bytes(20), "is a TIFF image"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "is a damaged WebP file"),
+        (b"II*\0" + bytes(20), "is a damaged TIFF file"),
+        (b"II+\0" + bytes(20), "is a BigTIFF image"),
+        (b"BM" + bytes(20), "is a damaged BMP file"),
+        (b"GIF89a" + bytes(20), "is a GIF image"),
         (b"\0\0\0\x18ftypheic" + bytes(20), "is a HEIC image"),
         (b"\x89PNG\r\n\x1a\n", "is a damaged PNG file"),
         (b"\xff\xd8\xff", "is a damaged JPEG file"),
@@ -370,7 +396,7 @@ def is_one_sentence(error: pytest.ExceptionInfo[ImageError], name: str) -> bool:
         (encoded(picture("RGB"), "JPEG")[:-30], "is a damaged JPEG file"),
         (encoded(picture("RGB"), "JPEG")[:100], "is a damaged JPEG file"),
         (png_of_size(0, 5), "is a damaged PNG file"),
-        (png_of_size(20_001, 20_000), "is 20001 x 20000, 400 megapixels; expected at most 400"),
+        (png_of_size(20_001, 20_000), "20001 x 20000 are 400 megapixels; expected at most 400"),
         (png_of_size(2**31 - 1, 2**31 - 1), "megapixels; expected at most 400"),
     ],
 )
@@ -393,9 +419,11 @@ def test_pillows_limit_is_not_ours() -> None:
 
 
 def test_paths_that_are_no_image(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"absent\.png does not exist; expected a PNG or JPEG image: check the path"):
+    with pytest.raises(
+        ImageError, match=r"absent\.png does not exist; expected a PNG, JPEG, TIFF, WebP or BMP image: check the path"
+    ):
         read_image(tmp_path / "absent.png")
-    with pytest.raises(ImageError, match="is a folder; expected a PNG or JPEG image"):
+    with pytest.raises(ImageError, match="is a folder; expected a PNG, JPEG"):
         read_image(tmp_path)
     with pytest.raises(ImageError, match="cannot be read"):
         read_image(tmp_path / ("x" * 300))
@@ -462,7 +490,7 @@ def test_output_is_checked_before_the_work(tmp_path: Path) -> None:
     for path, what in [
         (taken, "taken.png exists and is kept; .*--overwrite"),
         (tmp_path / "folder.png", "is a folder"),
-        (tmp_path / "out.webp", r"ends in one of \.png, \.jpg, \.jpeg"),
+        (tmp_path / "out.gif", r"ends in one of \.png, \.jpg, \.jpeg, \.tif"),
         (tmp_path / "out", r"ends in one of \.png, \.jpg, \.jpeg"),
         (tmp_path / "absent" / "out.png", "there is no folder .*absent; make it first"),
     ]:
@@ -485,7 +513,7 @@ def test_name_too_long(tmp_path: Path) -> None:
 
 def test_jpeg_has_a_longest_side(tmp_path: Path) -> None:
     photo = Photo(np.zeros((1, 65_501, 1), np.float32))
-    with pytest.raises(ImageError, match=r"65501 x 1; JPEG ends at 65500: write a \.png"):
+    with pytest.raises(ImageError, match=r"65501 x 1, and JPEG ends at 65500: write a \.png"):
         write_image(photo, tmp_path / "out.jpg")
     write_image(photo, tmp_path / "out.png")
     assert read_image(tmp_path / "out.png").pixels.shape == (1, 65_501, 1)
@@ -513,13 +541,13 @@ def test_disk_that_fails(
 
 def test_file_that_appears_during_the_work_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "out.png"
-    encode = images._encode
+    encode = images.encode
 
-    def slow(*args: object) -> object:
+    def slow(*args: Any, **options: Any) -> object:
         path.write_bytes(b"precious")
-        return encode(*args)
+        return encode(*args, **options)
 
-    monkeypatch.setattr(images, "_encode", slow)
+    monkeypatch.setattr(images, "encode", slow)
     with pytest.raises(ImageError, match="exists and is kept"):
         write_image(a_photo(), path)
     assert path.read_bytes() == b"precious"
@@ -527,7 +555,21 @@ def test_file_that_appears_during_the_work_is_kept(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
-    [("a/photo.png", "a/photo_denoised.png"), ("b.JPG", "b_denoised.JPG"), ("x.y.jpeg", "x.y_denoised.jpeg")],
+    [
+        ("a/photo.png", "a/photo_denoised.png"),
+        ("b.JPG", "b_denoised.JPG"),
+        ("x.y.jpeg", "x.y_denoised.jpeg"),
+        ("scan", "scan_denoised.png"),
+        ("a.gif", "a_denoised.png"),
+    ],
 )
 def test_default_output(path: str, expected: str) -> None:
     assert default_output(path, "denoised") == Path(expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "expected"),
+    [("a.png", "jpeg", "a_dehazed.jpg"), ("a.JPEG", "jpeg", "a_dehazed.JPEG"), ("a.jpg", "tiff", "a_dehazed.tif")],
+)
+def test_default_output_in_another_format(path: str, name: str, expected: str) -> None:
+    assert default_output(path, "dehazed", FORMATS[name]) == Path(expected)

@@ -1,8 +1,8 @@
 """The forms in which a photograph can come: files, bytes, Pillow images, arrays, tensors; and back."""
 
-import io
 import math
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from spikingir.restoration.codecs import encode
+from spikingir.restoration.formats import FORMATS
 from spikingir.restoration.images import read_image
 from spikingir.restoration.photo import Photo, from_pillow, to_pillow
 from spikingir.spiking.folded import MAX_IMAGE
@@ -22,7 +24,7 @@ def open_image(image: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """Values of an image of any form, and what turns restored values into an image of the same form.
 
     Args:
-        image: A path, the bytes of a PNG or JPEG file, a Pillow image, a NumPy array, a tensor, or a photo.
+        image: A path, the bytes of an image file, a Pillow image, a NumPy array, a tensor, or a photo.
 
     Shape:
         Values: (B, C, H, W), in [0, 1], float32, or float64 where the image is; an alpha channel is the last one.
@@ -57,8 +59,12 @@ def _open_photo(photo: Photo, finish: Callable[[Photo], Any]) -> tuple[Tensor, C
 
 
 def _as_pillow(photo: Photo) -> Image.Image:
-    # Pillow holds 16 bits for gray alone
-    bits = photo.bits if photo.pixels.shape[2] == 1 and photo.alpha is None else 8
+    bits = photo.bits
+    if bits == 16 and (photo.pixels.shape[2] > 1 or photo.alpha is not None):
+        bits = 8
+        warnings.warn(
+            "Pillow holds 16 bits per sample for gray alone: they are cut to 8; read_image keeps them", stacklevel=2
+        )
     image = to_pillow(photo.pixels, photo.alpha, bits)
     for key, value in (("exif", photo.exif), ("icc_profile", photo.icc)):
         if value is not None:
@@ -67,9 +73,7 @@ def _as_pillow(photo: Photo) -> Image.Image:
 
 
 def _as_png(photo: Photo) -> bytes:
-    file = io.BytesIO()
-    _as_pillow(photo).save(file, "PNG", exif=photo.exif or b"", icc_profile=photo.icc)
-    return file.getvalue()
+    return encode(photo, FORMATS["png"])[0]
 
 
 def _open_array(array: NDArray[Any]) -> tuple[Tensor, Callable[[Tensor], Any]]:

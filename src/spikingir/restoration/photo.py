@@ -3,23 +3,33 @@
 From Pillow's images and back; files are the matter of :mod:`spikingir.restoration.images`.
 """
 
-import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+from spikingir.restoration.formats import ImageError
+from spikingir.restoration.metadata import EXIF_HEAD, reset_orientation
+
+Samples = NDArray[np.integer[Any]]
+
 _GRAY16 = ("I;16", "I;16B", "I")  # by Pillow's age
+_GRAY = ("1", "L", "LA", "La")
+_COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
+
+# Exif 2.32: how the stored rows and columns are turned to be seen upright.
+_TURNS: dict[int, Callable[[Samples], Samples]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a.swapaxes(0, 1)[::-1],
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +39,7 @@ class Photo:
     Attributes:
         pixels: Gray or RGB values in [0, 1], encoded as in the file (sRGB mostly).
         alpha: Opacity in [0, 1], which bypasses the network, or None.
-        bits: Bits per sample that the pixels carry, and a PNG is written with: 8 or 16.
+        bits: Bits per sample that the pixels carry, and a PNG or TIFF is written with: 8 or 16.
         exif: EXIF bytes, orientation reset, or None.
         icc: ICC colour profile that the pixels are encoded in, or None.
         mode: Pillow's name of the kind of pixels in the file.
@@ -60,45 +70,86 @@ class Photo:
             raise ValueError(f"bits is {self.bits}; expected 8 or 16")
 
 
+def from_samples(
+    samples: Samples,
+    *,
+    exif: bytes | None,
+    icc: bytes | None,
+    mode: str,
+    orientation: int | None = None,
+    notes: Sequence[str] = (),
+) -> Photo:
+    """Photo of the samples in a file.
+
+    Args:
+        samples: Gray or RGB, and perhaps alpha, of 8 or 16 bits.
+        exif: EXIF bytes, or None.
+        icc: ICC profile, or None.
+        mode: See :class:`Photo`.
+        orientation: As in EXIF, where the file says it elsewhere.
+        notes: What was lost so far.
+
+    Shape:
+        ``samples``: ``(H, W, C)``, ``C`` 1 to 4.
+    """
+    notes = list(notes)
+    if exif:
+        exif = exif if exif.startswith(EXIF_HEAD) else EXIF_HEAD + exif
+        asked, exif = reset_orientation(exif)
+        orientation = asked if orientation is None else orientation
+    if orientation in _TURNS:
+        samples = _TURNS[orientation](samples)
+
+    colours = 1 if samples.shape[2] < 3 else 3
+    alpha = _unit(samples[..., -1]) if samples.shape[2] > colours else None
+    # A profile for other pixels (CMYK now RGB, gray with an RGB profile) would show wrong colours.
+    if icc and {b"GRAY": 1, b"RGB ": 3}.get(icc[16:20]) != colours:
+        icc = None
+        notes.append("the colour profile does not fit the pixels and is dropped")
+    bits = 8 * samples.dtype.itemsize
+    return Photo(_unit(samples[..., :colours]), alpha, bits, exif or None, icc or None, mode, tuple(notes))
+
+
 def from_pillow(image: Image.Image, bits_in_file: int = 8) -> Photo:
     """Photo of a loaded Pillow image.
 
     Args:
         image: Gray, RGB, palette or CMYK image, with or without alpha, as Pillow's plugins give it.
         bits_in_file: Bits per sample in the file. Pillow cuts all 16-bit images but gray ones to 8 and does not tell.
+
+    Raises:
+        ImageError: Pixels of another kind, such as floating-point or CIELAB ones.
     """
-    mode, info, notes = image.mode, image.info, []
-    exif, icc = info.get("exif"), info.get("icc_profile")
-    if getattr(image, "n_frames", 1) > 1:
-        notes.append("only the first picture of the animation is read")
+    mode, notes = image.mode, []
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        notes.append(f"only the first of its {frames} pictures is read")
     if bits_in_file == 16 and mode not in _GRAY16:
         notes.append("16 bits per sample are cut to 8")
-    if bits_in_file == 16 and info.pop("transparency", None) is not None:
-        notes.append("the transparent colour of the 16-bit image is dropped")
     if mode == "CMYK":
         notes.append("CMYK is converted to RGB without colour management")
 
-    if exif:
-        orientation, exif = _reset_orientation(exif)
-        if orientation in _TRANSPOSITIONS:
-            image = image.transpose(_TRANSPOSITIONS[orientation])
-
-    bits, alpha = 8, None
     if mode in _GRAY16:
-        bits, samples = 16, np.asarray(image)[..., None]
+        # "I" has room for 32 bits; from PNG files it comes with 16
+        samples: Samples = np.asarray(image)
+        if samples.dtype != np.uint16 and (samples.min() < 0 or samples.max() > 65_535):
+            raise ImageError("the image has 32 bits per sample; expected 8 or 16: convert it first")
+        samples = samples.astype(np.uint16, copy=False)
+        if "transparency" in image.info:
+            notes.append("the transparent colour of the 16-bit image is dropped")
+    elif mode in _GRAY + _COLOUR:
+        kind = "L" if mode in _GRAY else "RGB"
+        kind += "A" if image.has_transparency_data else ""
+        samples = np.asarray(image if mode == kind else image.convert(kind))
     else:
-        kind = "L" if mode in ("1", "L", "LA") else "RGB"
-        transparent = image.has_transparency_data
-        samples = np.asarray(image.convert(kind + "A" if transparent else kind))
-        samples = samples.reshape(*samples.shape[:2], -1)
-        if transparent:
-            samples, alpha = samples[..., :-1], _unit(samples[..., -1], bits)
-
-    # A profile for other pixels (CMYK now RGB, gray with an RGB profile) would show wrong colours.
-    if icc and {b"GRAY": 1, b"RGB ": 3}.get(icc[16:20]) != samples.shape[2]:
-        icc = None
-        notes.append("the colour profile does not fit the pixels and is dropped")
-    return Photo(_unit(samples, bits), alpha, bits, exif or None, icc or None, mode, tuple(notes))
+        raise ImageError(f"the image has pixels of the kind {mode}; expected gray, RGB, palette or CMYK: convert it")
+    return from_samples(
+        samples.reshape(image.height, image.width, -1),
+        exif=image.info.get("exif"),
+        icc=image.info.get("icc_profile"),
+        mode=mode,
+        notes=notes,
+    )
 
 
 def to_pillow(pixels: NDArray[np.float32], alpha: NDArray[np.float32] | None = None, bits: int = 8) -> Image.Image:
@@ -112,41 +163,34 @@ def to_pillow(pixels: NDArray[np.float32], alpha: NDArray[np.float32] | None = N
     Shape:
         ``pixels``: ``(H, W, C)``, ``C`` 1 or 3. ``alpha``: ``(H, W)``.
     """
-    samples = _integers(pixels, bits)
-    if alpha is not None:
-        samples = np.concatenate([samples, _integers(alpha, bits)[..., None]], axis=2)
+    samples = to_samples(pixels, alpha, bits)
     return Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
 
 
-def _unit(samples: NDArray[np.integer], bits: int) -> NDArray[np.float32]:
-    return samples.astype(np.float32) / np.float32(2**bits - 1)
+def to_samples(pixels: NDArray[np.float32], alpha: NDArray[np.float32] | None, bits: int) -> Samples:
+    """Whole numbers of 8 or 16 bits, alpha last; values outside [0, 1] are clipped.
 
-
-def _integers(values: NDArray[np.float32], bits: int) -> NDArray[np.integer]:
-    return np.rint(values.clip(0, 1) * np.float32(2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
-
-
-def _reset_orientation(exif: bytes) -> tuple[int, bytes]:
-    """Orientation that EXIF bytes ask for (1: none), and the same bytes asking for none.
-
-    One number is changed where it stands: writing the tree anew would break the offsets inside maker notes.
-    Bytes that cannot be understood are left as they are, and so is the image.
-
-    Source:
-        Exif 2.32, section 4.6: TIFF header, 0th IFD of 12-byte entries, tag 0x0112 of type SHORT (3).
+    Shape:
+        ``(H, W, C)``, ``C`` 1 to 4.
     """
-    start = 6 if exif.startswith(b"Exif\0\0") else 0
-    order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])
-    if order is None:
-        return 1, exif
-    try:
-        directory = start + struct.unpack_from(order + "I", exif, start + 4)[0]
-        (entries,) = struct.unpack_from(order + "H", exif, directory)
-        for at in range(directory + 2, directory + 2 + 12 * entries, 12):
-            tag, kind, _, orientation = struct.unpack_from(order + "HHIH", exif, at)
-            if (tag, kind) == (0x0112, 3):
-                upright = struct.pack(order + "H", 1)
-                return orientation, exif[: at + 8] + upright + exif[at + 10 :]
-    except struct.error:  # cut short
-        pass
-    return 1, exif
+    samples = _integers(pixels, bits)
+    return samples if alpha is None else np.concatenate([samples, _integers(alpha, bits)[..., None]], axis=2)
+
+
+def over_white(pixels: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Transparent pixels as they look on white."""
+    return (pixels - 1) * alpha[..., None] + 1
+
+
+def _unit(samples: Samples) -> NDArray[np.float32]:
+    # in place, as below: a large photograph in float32 takes more memory than all else
+    values = np.ascontiguousarray(samples, dtype=np.float32)
+    values /= np.float32(np.iinfo(samples.dtype).max)
+    return values
+
+
+def _integers(values: NDArray[np.float32], bits: int) -> Samples:
+    scaled = values.clip(0, 1)
+    scaled *= np.float32(2**bits - 1)
+    np.rint(scaled, out=scaled)
+    return scaled.astype(np.uint8 if bits == 8 else np.uint16)

@@ -1,0 +1,86 @@
+"""The image formats: how each is recognised, and what it can hold."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+
+class ImageError(ValueError):
+    """An image cannot be read or written; the message is one sentence for the person who gave it."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a file format can hold.
+
+    Attributes:
+        name: Name of the format, as Pillow has it.
+        suffixes: Its file name suffixes in lower case, the usual one first.
+        alpha: Whether it holds transparency.
+        deep: Whether it holds 16 bits per sample.
+        metadata: Whether it holds EXIF data and colour profiles.
+        max_side: Longest side in pixels, if it ends before memory does.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    alpha: bool = True
+    deep: bool = True
+    metadata: bool = True
+    max_side: int | None = None
+
+
+FORMATS = MappingProxyType(
+    {
+        "png": Format("PNG", (".png",)),
+        "jpeg": Format("JPEG", (".jpg", ".jpeg"), alpha=False, deep=False, max_side=65_500),
+        "tiff": Format("TIFF", (".tif", ".tiff")),
+        "webp": Format("WebP", (".webp",), deep=False, max_side=16_383),
+        "bmp": Format("BMP", (".bmp",), alpha=False, deep=False, metadata=False),
+    }
+)
+"""Formats that are read and written, by the names that ``--format`` takes."""
+
+SUFFIXES = MappingProxyType({suffix: format for format in FORMATS.values() for suffix in format.suffixes})
+"""Formats by suffix."""
+
+EXPECTED = "expected a PNG, JPEG, TIFF, WebP or BMP image"
+
+HEAD = 16
+"""Bytes at the beginning of a file that tell its format."""
+
+_SIGNATURES = (
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (8, b"WEBP", "WebP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "BigTIFF"),
+    (0, b"MM\0+", "BigTIFF"),
+    (0, b"GIF8", "GIF"),
+    (0, b"BM", "BMP"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftypmif", "HEIC"),
+    (4, b"ftypavif", "AVIF"),
+)
+
+
+def format_of(head: bytes, name: str) -> Format:
+    """Format of a file that begins with ``head``; its name is for the message.
+
+    Raises:
+        ImageError: It is no image, or of a format that is not read.
+    """
+    if not head:
+        raise ImageError(f"{name} is empty; {EXPECTED}: give another copy")
+    kind = next((kind for at, magic, kind in _SIGNATURES if head.startswith(magic, at)), None)
+    if kind is None:
+        raise ImageError(f"{name} is no image of a known format; {EXPECTED}: give another file")
+    if kind.lower() not in FORMATS:
+        raise ImageError(f"{name} is a {kind} image; {EXPECTED}: convert it first")
+    return FORMATS[kind.lower()]
+
+
+def format_of_name(path: Path) -> Format | None:
+    """Format that a file name stands for, if it is one of ours."""
+    return SUFFIXES.get(path.suffix.lower())
