@@ -86,7 +86,13 @@ def test_a_model_is_published(recipe: Recipe, tmp_path: Path) -> None:
     assert load_ann(model) is not None
     assert Restorer.from_pretrained(model.folder)(np.zeros((16, 16))).shape == (16, 16)
     card = (model.folder / "README.md").read_text()
-    for said in ("Gaussian noise in gray images, sigma 30 of 255", "2 of 12x12", "T = 5, clocked", "One image in 3", "MIT"):
+    for said in (
+        "Gaussian noise in gray images, sigma 30 of 255",
+        "2 of 12x12",
+        "T = 5, clocked",
+        "One image in 3",
+        "MIT",
+    ):
         assert said in card
     assert "not run yet" not in card
     publish(recipe, {name: path for name, path in done.items() if name != "phased"}, tmp_path / "model")
