@@ -74,7 +74,6 @@ def test_help_names_the_commands(run: Run) -> None:
     [
         (["derain", "photo.png"], "derain"),
         (["denoise"], "PHOTO"),
-        (["denoise", "one.png", "two.png"], "two.png"),
         (["denoise", "photo.png", "--qualty", "90"], "--quality"),
         (["denoise", "photo.png", "--quality", "101"], "100"),
         (["denoise", "photo.png", "--time-steps", "0"], "--time-steps"),
@@ -154,7 +153,7 @@ def test_photograph_is_never_replaced(denoise: Run, photo: Path, tmp_path: Path,
     code, _, err = denoise(photo, "--overwrite", *([] if way == "default" else ["-o", out]))
     assert code == 1
     assert one_sentence(err)
-    assert "photograph itself" in err
+    assert "none is ever replaced" in err
     assert photo.read_bytes() == before
 
 
@@ -179,7 +178,7 @@ def bad_photo(kind: str, photo: Path) -> Path:
         ("truncated", "damaged"),
         ("empty", "empty"),
         ("text", "no image"),
-        ("folder", "is a folder"),
+        ("folder", "holds no photographs"),
         ("missing", "does not exist"),
         ("GIF", "GIF"),
     ],
@@ -211,7 +210,7 @@ def test_folder_that_is_not_writable(
     denoise: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # as root every folder is writable, so the system's answer is replaced
-    monkeypatch.setattr("spikingir.cli.restore.os.access", lambda path, mode: False)
+    monkeypatch.setattr("spikingir.restoration.images.os.access", lambda path, mode: False)
     code, _, err = denoise(photo)
     assert code == 1
     assert one_sentence(err)
@@ -227,7 +226,7 @@ def test_writing_fails_at_the_end(denoise: Run, photo: Path) -> None:
     assert "/proc/self/out.png" in err
 
 
-@pytest.mark.parametrize(("out", "said"), [("no/folder/out.png", "no folder"), ("out.tiff", ".png"), (".", "folder")])
+@pytest.mark.parametrize(("out", "said"), [("no/folder/out.png", "no folder"), ("out.gif", ".png")])
 def test_bad_outputs(denoise: Run, photo: Path, tmp_path: Path, out: str, said: str) -> None:
     code, _, err = denoise(photo, "-o", tmp_path / out)
     assert code == 1

@@ -12,11 +12,22 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from spikingir import __version__
-from spikingir.cli.console import BROKEN_PIPE, DONE, FAILED, STOPPED, WRONG_USAGE, complain, is_expected, sentence
+from spikingir.cli.console import (
+    BROKEN_PIPE,
+    DONE,
+    FAILED,
+    STOPPED,
+    STREAM,
+    WRONG_USAGE,
+    UsageError,
+    complain,
+    is_expected,
+    sentence,
+)
 from spikingir.cli.evaluate import ablation, evaluate
 from spikingir.cli.models import models
-from spikingir.cli.restore import demo, denoise
-from spikingir.cli.train import recipes, train
+from spikingir.cli.restore import dehaze, demo, denoise
+from spikingir.cli.train import convert, finetune, recipes, train
 
 app = App(
     name="spikingir",
@@ -24,8 +35,9 @@ app = App(
     version=__version__,
     help_format="plaintext",
 )
-for command in (denoise, demo, train, recipes, models, evaluate, ablation):
+for command in (denoise, dehaze, demo, train, finetune, convert, recipes, models, evaluate, ablation):
     app.command(command)
+app.register_install_completion_command(help="Install completion for this shell.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,13 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be text
     try:
-        function, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        if given[:1] in (["denoise"], ["dehaze"]):
+            given = [STREAM if argument == "-" else argument for argument in given]
+        function, bound, _ = app.parse_args(given, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         complain(f"{sentence(error)} (spikingir --help lists what there is)")
         return WRONG_USAGE
     try:
         function(*bound.args, **bound.kwargs)
         sys.stdout.flush()
+    except UsageError as error:
+        complain(sentence(error))
+        return WRONG_USAGE
     except KeyboardInterrupt:
         complain("stopped")
         return STOPPED

@@ -10,8 +10,16 @@ DONE, FAILED, WRONG_USAGE, STOPPED, BROKEN_PIPE = 0, 1, 2, 130, 141
 _EXTRAS = {"lightning": "train", "lightning_fabric": "train", "skimage": "demo"}
 
 
+STREAM = "\0"
+"""A lone hyphen among the arguments, which the parser would take for an option; no file is named like that."""
+
+
 class CommandError(Exception):
     """A command that cannot be carried out; the message is one sentence."""
+
+
+class UsageError(CommandError):
+    """Arguments that do not go together."""
 
 
 @contextmanager
@@ -24,6 +32,26 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def progress_bars(what: str, count: int) -> Iterator[tuple[Callable[[int, int], None], Callable[[], None]]]:
+    """Bars on the terminal, where there is one: for the tiles of an image, and for the images where they are many.
+
+    Yields:
+        What counts tiles, and what counts an image.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    # what is said on stdout stays there unless both are the same terminal
+    with Progress(
+        console=console, transient=True, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty()
+    ) as bars:
+        images = bars.add_task(what, total=count, visible=count > 1)
+        tiles = bars.add_task("tiles" if count > 1 else what, total=None)
+        yield (lambda done, total: bars.update(tiles, completed=done, total=total)), (lambda: bars.advance(images))
 
 
 def is_expected(error: Exception) -> bool:

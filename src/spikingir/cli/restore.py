@@ -1,59 +1,103 @@
 """Commands that restore photographs."""
 
-import os
-import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spikingir.cli.console import CommandError, complain, progress_bar, say
+from spikingir.cli.console import STREAM, CommandError, UsageError, complain, progress_bar, progress_bars, say
+
+if TYPE_CHECKING:
+    from spikingir.restoration.batch import Outcome
+
+_Flag = Parameter(negative=())
+
+
+def _at_least(least: int) -> Callable[[object, str | float | None], None]:
+    # Number, cyclopts' own, stumbles over words such as auto
+    def check(kind: object, value: str | float | None) -> None:
+        if isinstance(value, int | float) and not value >= least:
+            raise ValueError(f"Must be >= {least}.")
+
+    return check
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions:
+    """What all commands that restore photographs take.
+
+    Attributes:
+        out: Folder for the results if it is one, ends in a slash or there are several; else the file to write, or - for
+            stdout. Unless given, PHOTO_denoised or PHOTO_dehazed is written beside PHOTO.
+        time_steps: Time steps of the spiking network; as the model was made unless given.
+        schedule: clocked, phased, or a number of steps that each layer waits; as the model was made unless given.
+        device: Where the network runs; auto takes a CUDA device where there is one.
+        tile: Side of the tiles in pixels; auto goes by the memory, off takes the photograph as a whole.
+        format: Format of the results; that of the photograph, or of the name after -o, unless given.
+        quality: Quality of JPEG and WebP, 1 to 100; WebP loses nothing at 100.
+        overwrite: Replace results that exist; photographs are never replaced.
+        strip_metadata: Leave out EXIF data (camera, place, time); the colour profile stays.
+        compare: Also write a picture of before and after, PHOTO_denoised_compare.png.
+        report: Also write a .json file: time, spikes, energy, notes or error of every photograph.
+        quiet: Say nothing but errors.
+        verbose: Also say what it took: model, spikes, energy.
+    """
+
+    out: Annotated[str | None, Parameter(name=["--out", "-o"])] = None
+    time_steps: Annotated[int | None, Parameter(validator=Number(gte=1))] = None
+    schedule: Annotated[Literal["clocked", "phased"] | int | None, Parameter(validator=_at_least(0))] = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    tile: Annotated[Literal["auto", "off"] | int, Parameter(validator=_at_least(1))] = "auto"
+    format: Literal["png", "jpeg", "tiff", "webp", "bmp"] | None = None
+    quality: Annotated[int, Parameter(validator=Number(gte=1, lte=100))] = 95
+    overwrite: Annotated[bool, _Flag] = False
+    strip_metadata: Annotated[bool, _Flag] = False
+    compare: Annotated[bool, _Flag] = False
+    report: Path | None = None
+    quiet: Annotated[bool, _Flag] = False
+    verbose: Annotated[bool, _Flag] = False
+
+
+_DEFAULTS = RestoreOptions()
 
 
 def denoise(
-    photo: Path,
+    photos: list[str],
     /,
     *,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
-    model: str = "denoise-gray-25",
-    time_steps: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
-    overwrite: Annotated[bool, Parameter(negative=())] = False,
-    quality: Annotated[int, Parameter(validator=Number(gte=1, lte=100))] = 95,
+    sigma: Annotated[Literal["auto"] | float | None, Parameter(validator=_at_least(0))] = None,
+    model: str | None = None,
+    options: RestoreOptions = _DEFAULTS,
 ) -> None:
-    """Remove noise from a photograph (PNG or JPEG), which itself is never changed.
+    """Remove noise from photographs (PNG, JPEG, TIFF, WebP, BMP), which themselves are never changed.
 
     Args:
-        photo: The photograph.
-        out: File to write, .png or .jpg; PHOTO_denoised beside it unless given.
-        model: Name of a model that ships, or a .safetensors file, or a folder with snn.safetensors.
-        time_steps: Time steps of the spiking network; as the model was made unless given.
-        overwrite: Replace the file to write if it exists.
-        quality: Quality of a JPEG, 1 to 100.
+        photos: Photographs, folders of them, patterns such as "*.jpg", or - for stdin.
+        sigma: Noise level of 255, auto to estimate it; the denoiser that ships for the nearest level is taken.
+        model: Name of a model (spikingir models lists them), or a .safetensors file, or a folder of a model;
+            denoise-gray-25 unless given.
+        options: The rest.
     """
-    from spikingir.restoration.images import check_output, default_output, read_image, write_image
+    if sigma is not None and model is not None:
+        raise UsageError("--sigma chooses the model and --model names it; leave one out")
+    _restore(photos, "denoised", model or "denoise-gray-25", sigma, options)
 
-    # All that can be wrong is found out before the long work, and before torch is loaded.
-    picture = read_image(photo)
-    target = default_output(photo, "denoised") if out is None else out
-    if _same_file(photo, target):
-        raise CommandError(f"{target} is the photograph itself, which is never replaced; give another name with -o")
-    check_output(target, overwrite=overwrite)
-    if not os.access(target.parent, os.W_OK):
-        raise CommandError(f"{target} cannot be written: the folder is not writable for this user; choose another")
 
-    from spikingir.restoration.restorer import Restorer
+def dehaze(photos: list[str], /, *, model: str = "dehaze", options: RestoreOptions = _DEFAULTS) -> None:
+    """Remove haze from photographs (PNG, JPEG, TIFF, WebP, BMP), which themselves are never changed.
 
-    restorer = Restorer.from_pretrained(model, time_steps=time_steps)
-    start = time.monotonic()
-    with progress_bar("denoising") as progress:
-        restored = restorer(picture, progress=progress)
-    seconds = time.monotonic() - start
-    notes = write_image(restored, target, quality=quality, overwrite=overwrite)
-    for note in (*picture.notes, *notes):
-        complain(f"note: {note}")
-    height, width = picture.pixels.shape[:2]
-    say(f"{target}: {width} x {height}, {restorer.network.config.clock}, {seconds:.1f} s")
+    Args:
+        photos: Photographs, folders of them, patterns such as "*.jpg", or - for stdin.
+        model: Name of a model (spikingir models lists them), or a .safetensors file, or a folder of a model.
+        options: The rest.
+    """
+    _restore(photos, "dehazed", model, None, options)
 
 
 def demo(*, out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("demo")) -> None:
@@ -78,8 +122,81 @@ def demo(*, out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("demo")
     )
 
 
-def _same_file(one: Path, other: Path) -> bool:
+def _restore(
+    photos: list[str], task: str, model: str, sigma: "float | Literal['auto'] | None", options: RestoreOptions
+) -> None:
+    from spikingir.restoration import batch, jobs
+    from spikingir.restoration.choice import WHOLE, Chooser, Wishes
+    from spikingir.restoration.formats import FORMATS
+
+    if options.quiet and options.verbose:
+        raise UsageError("--quiet and --verbose contradict each other; leave one out")
+    names = ["-" if photo == STREAM else photo for photo in photos]
+    out = "-" if options.out == STREAM else options.out
+    format = None if options.format is None else FORMATS[options.format]
     try:
-        return os.path.samefile(one, other)
-    except OSError:  # one of them is not there
-        return False
+        planned = jobs.plan(names, out, task, format=format, compare=options.compare)
+        if options.report is not None:
+            batch.check_report(options.report, overwrite=options.overwrite)
+    except jobs.UsageError as error:
+        raise UsageError(str(error)) from error
+    tile = options.tile if isinstance(options.tile, int) else {"auto": None, "off": WHOLE}[options.tile]
+    choose = Chooser(Wishes(model, sigma, options.time_steps, options.schedule, tile, options.device))
+    writing = batch.Options(
+        quality=options.quality,
+        overwrite=options.overwrite,
+        strip_metadata=options.strip_metadata,
+        traced=options.verbose or options.report is not None,
+    )
+    outcomes: list[Outcome] = []
+    said: set[str] = set()
+    with progress_bars(task, len(planned)) as (progress, advance), _warnings_as_notes(options.quiet):
+        try:
+            for outcome in batch.restore_all(planned, choose, writing, progress=progress):
+                outcomes.append(outcome)
+                if not options.quiet:
+                    _tell(outcome, options.verbose, len(planned) > 1, said)
+                if outcome.error is not None and len(planned) > 1:
+                    complain(outcome.error)
+                advance()
+        finally:  # of what Ctrl-C stops, too
+            if options.report is not None:
+                batch.write_report(options.report, outcomes, overwrite=options.overwrite)
+    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    if errors:
+        raise CommandError(errors[0] if len(planned) == 1 else f"{len(errors)} of {len(planned)} failed")
+
+
+def _tell(outcome: "Outcome", verbose: bool, several: bool, said: set[str]) -> None:
+    """What became of a photograph; notes on the model only once."""
+    notes = [note for note in outcome.model_notes if note not in said]
+    said.update(notes)
+    notes += [f"{outcome.input}: {note}" if several else note for note in outcome.notes]
+    for note in notes:
+        complain(f"note: {note}")
+    if outcome.output is None or outcome.size is None:
+        return
+    line = f"{outcome.output}: {outcome.size[0]} x {outcome.size[1]}, {outcome.clock}, {outcome.seconds:.1f} s"
+    if verbose:
+        cost = outcome.cost
+        line += f", {outcome.model}, {cost['spikes_per_neuron']:.2f} spikes per neuron, {cost['snn_mj']:.1f} mJ "
+        line += f"against {cost['ann_mj']:.1f} mJ of the conventional network"
+    say(line)
+
+
+@contextmanager
+def _warnings_as_notes(quiet: bool) -> Iterator[None]:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not quiet:
+            complain(f"note: {' '.join(str(message).split())}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

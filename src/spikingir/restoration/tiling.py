@@ -8,9 +8,10 @@ could differ.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain, product
 
 import torch
 from torch import Tensor
@@ -83,12 +84,13 @@ class _Span:
         return slice(int(first), None if self.ends else int((self.last - self.start) / reach.stride))
 
 
-def _spans(size: int, tile: int, halo: int) -> list[_Span]:
+def _spans(size: int, tile: int, halo: int, first: int = 0, last: int | None = None) -> list[_Span]:
+    """Tiles of an axis of ``size`` pixels, or of its part ``first .. last - 1``."""
+    last = size if last is None else last
+    starts = range(first, last, tile)
     return [
-        _Span(
-            max(0, first - halo), first, min(size, first + tile), min(size, first + tile + halo), first + tile >= size
-        )
-        for first in range(0, size, tile)
+        _Span(max(0, start - halo), start, stop, min(size, stop + halo), stop == size)
+        for start, stop in zip(starts, [*starts[1:], last], strict=True)
     ]
 
 
@@ -114,12 +116,16 @@ def restore_tiled(
         halo: Margin in pixels, rounded up likewise; the network's receptive field unless given.
         progress: Told how many tiles are done, and of how many.
 
+    Where memory runs out, the tile is halved, with a warning, and the work goes on. The network may be on another
+    device than the image.
+
     Shape:
         ``image``: (B, C, H, W). Images of a batch go one after the other.
 
     Raises:
         TilingError: The network cannot be tiled, see :func:`layout`.
         ValueError: ``tile`` below 1 or ``halo`` below 0.
+        MemoryError: There is no memory even for the smallest tile.
     """
     return _run(network, image, tile, halo, progress, None)
 
@@ -137,10 +143,10 @@ def trace_tiled(
     Each spike is counted once, in the tile whose own pixel its neuron stands on, so that the counts are those of the
     whole image; what halos compute a second time is not in them. Residual membranes and spike trains are not kept.
     """
-    counted: list[list[LayerTrace]] = []
+    counted: list[list[LayerTrace]] = [[] for _ in image]
     restored = _run(network, image, tile, halo, progress, counted)
     size = (image.shape[-2], image.shape[-1])
-    layers = tuple(_concatenated(list(per_image)) for per_image in zip(*counted, strict=True))
+    layers = tuple(_concatenated(per_image) for per_image in zip(*counted, strict=True))
     return restored, Trace(network.config.time_steps, network.config.schedule, size, layers)
 
 
@@ -167,29 +173,67 @@ def _run(
         height % plan.stride or width % plan.stride
     ):
         raise TilingError(f"the image is {width} x {height}; expected multiples of {plan.stride}: pad it")
-    boxes = list(product(_spans(height, tile, halo), _spans(width, tile, halo)))
-    total, done = len(image) * len(boxes), 0
-    restored = image.new_empty(0)
-    for i, picture in enumerate(torch.split(image, 1)):
-        layers: list[LayerTrace] = []
-        for rows, columns in reversed(boxes):
-            piece = picture[..., rows.start : rows.stop, columns.start : columns.stop]
-            if counted is None:
-                output = network(piece)
-            else:
-                output, trace = network.trace(piece, trains=True)
-                layers = list(_counted(trace, plan, rows, columns, layers))
-                del trace  # the spikes of one tile fill the memory meant for it
-            own = output[..., rows.own(plan.output.rows), columns.own(plan.output.columns)]
-            top, left = int(rows.first / plan.output.rows.stride), int(columns.first / plan.output.columns.stride)
-            if not restored.numel():
-                restored = output.new_empty(len(image), *own.shape[1:2], top + own.shape[-2], left + own.shape[-1])
-            restored[i, :, top : top + own.shape[-2], left : left + own.shape[-1]] = own[0]
-            done += 1
-            progress(done, total)
-        if counted is not None:
-            counted.append(layers)
+    tile = min(tile, math.ceil(max(height, width) / plan.stride) * plan.stride)
+    whole = list(product(_spans(height, tile, halo), _spans(width, tile, halo)))
+    todo = [(i, rows, columns) for i in reversed(range(len(image))) for rows, columns in whole]
+    device = next(chain(network.parameters(), network.buffers())).device
+    restored, done = image.new_empty(0), 0
+    while todo:
+        i, rows, columns = todo[-1]
+        piece = image[i : i + 1, :, rows.start : rows.stop, columns.start : columns.stop].to(device)
+        try:
+            output, trace = _pass(network, piece, counted is not None)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            tile = _halved(tile, plan.stride)
+            todo = [
+                (i, *box)
+                for i, rows, columns in todo
+                for box in product(
+                    _spans(height, tile, halo, rows.first, rows.last),
+                    _spans(width, tile, halo, columns.first, columns.last),
+                )
+            ]
+            continue
+        todo.pop()
+        if counted is not None and trace is not None:
+            counted[i] = list(_counted(trace, plan, rows, columns, counted[i]))
+            del trace  # the spikes of one tile fill the memory meant for it
+        own = output[..., rows.own(plan.output.rows), columns.own(plan.output.columns)]
+        top, left = int(rows.first / plan.output.rows.stride), int(columns.first / plan.output.columns.stride)
+        if not restored.numel():
+            restored = image.new_empty(
+                (len(image), *own.shape[1:2], top + own.shape[-2], left + own.shape[-1]), dtype=own.dtype
+            )
+        restored[i, :, top : top + own.shape[-2], left : left + own.shape[-1]] = own[0]
+        done += 1
+        progress(done, done + len(todo))
     return restored
+
+
+def _pass(network: Network, piece: Tensor, traced: bool) -> tuple[Tensor, Trace | None]:
+    # cuDNN may choose TensorFloat-32 or Winograd's transforms, whose sums are not exact; only GPUs are concerned
+    with torch.backends.cudnn.flags(enabled=False):
+        return network.trace(piece, trains=True) if traced else (network(piece), None)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch has an error of its own for accelerators alone
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _halved(tile: int, stride: int) -> int:
+    """Half the side, told to the user.
+
+    Raises:
+        MemoryError: It is the smallest already.
+    """
+    half = math.ceil(max(tile // 2, _SMALLEST_TILE) / stride) * stride
+    if half >= tile:
+        raise MemoryError(f"there is no memory even for tiles of {tile} pixels; close other programs")
+    warnings.warn(f"memory ran out; the work goes on with tiles of {half} pixels", RuntimeWarning, stacklevel=2)
+    return half
 
 
 def _counted(
@@ -200,10 +244,10 @@ def _counted(
         assert layer.trains is not None
         wire = plan.wires[layer.name]
         own = layer.trains[..., rows.own(wire.rows), columns.own(wire.columns)]
-        spikes, neurons = own.abs().sum((-2, -1)), own[0, 0].numel()
+        spikes, neurons = own.abs().sum((-2, -1)).cpu(), own[0, 0].numel()
         if before:
             spikes, neurons = spikes + before[i].spikes, neurons + before[i].neurons
-        yield LayerTrace(layer.name, spikes, neurons, layer.residual_membrane.new_empty(1, 0), None)
+        yield LayerTrace(layer.name, spikes, neurons, layer.residual_membrane.new_empty(1, 0).cpu(), None)
 
 
 def _concatenated(layers: Sequence[LayerTrace]) -> LayerTrace:

@@ -1,0 +1,227 @@
+"""Restoring many photographs, of which one that fails stops no other."""
+
+import errno
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spikingir.files import write_atomically
+from spikingir.restoration.catalogue import ModelError
+from spikingir.restoration.choice import Choice
+from spikingir.restoration.codecs import encode
+from spikingir.restoration.formats import FORMATS, HEAD, Format, ImageError, format_of, format_of_name
+from spikingir.restoration.images import check_output, read_image, write_image
+from spikingir.restoration.jobs import Job, UsageError
+from spikingir.restoration.photo import Photo, over_white
+
+if TYPE_CHECKING:
+    from spikingir.restoration.restorer import Restorer
+
+Progress = Callable[[int, int], None]
+
+_GAP = 0.02  # between before and after, of the width
+_FAILURES = (ImageError, ModelError, OSError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How results are written.
+
+    Attributes:
+        quality: Quality of JPEG and WebP, 1 to 100.
+        overwrite: Whether existing files are replaced; photographs never are.
+        strip_metadata: Whether EXIF data (camera, time, place) is left out. The colour profile stays, since the
+            colours depend on it.
+        traced: Whether spikes are counted, which takes a little longer.
+    """
+
+    quality: int = 95
+    overwrite: bool = False
+    strip_metadata: bool = False
+    traced: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one photograph; what is not known is None.
+
+    Attributes:
+        input: The photograph.
+        output: File of the result; None on stdout.
+        comparison: File of before and after.
+        size: Width and height of the upright photograph.
+        model: The model.
+        clock: Its schedule and time steps.
+        sigma: Noise level on the 0..255 scale, estimated or as given.
+        seconds: Time in the network.
+        cost: Where spikes are counted: ``spikes``, ``spikes_per_neuron``, and the energy ``snn_mj`` and ``ann_mj``,
+            see :class:`~spikingir.restoration.restorer.Restoration`.
+        model_notes: What the user should know of the model.
+        notes: What was lost in reading and writing, and found out.
+        error: Why there is no result, in a sentence.
+    """
+
+    input: str
+    output: str | None = None
+    comparison: str | None = None
+    size: tuple[int, int] | None = None
+    model: str | None = None
+    clock: str | None = None
+    sigma: float | None = None
+    seconds: float | None = None
+    cost: dict[str, float] = field(default_factory=dict)
+    model_notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+
+def restore_all(
+    jobs: Sequence[Job],
+    choose: Callable[[Photo], Choice],
+    options: Options,
+    *,
+    progress: Progress = lambda done, total: None,
+) -> Iterator[Outcome]:
+    """Restore photographs one after the other; each outcome comes when it is known.
+
+    Args:
+        jobs: The photographs.
+        choose: The restorer for a photograph.
+        options: How results are written.
+        progress: Told how many tiles of a photograph are done, and of how many.
+
+    Raises:
+        ValueError: Whatever is wrong with the model: it would be for every photograph.
+    """
+    for job in jobs:
+        yield _restore(job, choose, options, progress)
+
+
+def _restore(job: Job, choose: Callable[[Photo], Choice], options: Options, progress: Progress) -> Outcome:
+    outcome = Outcome(job.name)
+    if job.error is not None:
+        return replace(outcome, error=f"{job.name}: {job.error}")
+    try:
+        photo, format = _read(job)
+        # All that can be wrong is found out before the long work, and before torch is loaded.
+        _check_outputs(job, options)
+    except _FAILURES as error:
+        return replace(outcome, error=_sentence(error, job))
+    choice = choose(photo)
+    height, width = photo.pixels.shape[:2]
+    clock = choice.restorer.network.config.clock
+    outcome = replace(
+        outcome, size=(width, height), model=choice.model, clock=clock, sigma=choice.sigma, model_notes=choice.notes
+    )
+    try:
+        start = time.perf_counter()
+        restored, cost = _run(choice.restorer, photo, options.traced, progress)
+        outcome = replace(outcome, seconds=time.perf_counter() - start, cost=cost)
+        if options.strip_metadata:
+            restored = replace(restored, exif=None)
+        lost = _write(restored, job, format, options)
+        if job.comparison is not None:
+            write_image(side_by_side(photo, restored), job.comparison, overwrite=options.overwrite)
+    except BrokenPipeError:  # nobody reads stdout any more: no matter of this photograph
+        raise
+    except _FAILURES as error:
+        return replace(outcome, error=_sentence(error, job))
+    output, comparison = (None if path is None else str(path) for path in (job.target, job.comparison))
+    return replace(outcome, output=output, comparison=comparison, notes=(*photo.notes, *choice.photo_notes, *lost))
+
+
+def side_by_side(before: Photo, after: Photo) -> Photo:
+    """Both in one picture, on white."""
+    shown = [
+        photo.pixels if photo.alpha is None else over_white(photo.pixels, photo.alpha) for photo in (before, after)
+    ]
+    height, width, channels = before.pixels.shape
+    gap = np.ones((height, math.ceil(_GAP * width), channels), np.float32)
+    return Photo(np.concatenate([shown[0], gap, shown[1]], axis=1), icc=after.icc)
+
+
+def check_report(path: Path, *, overwrite: bool = False) -> None:
+    """Check that :func:`write_report` could write to ``path``, before the work that it tells of.
+
+    Raises:
+        UsageError: The name does not end in .json.
+        OSError: The file exists and ``overwrite`` is false, or its folder is missing.
+    """
+    if path.suffix != ".json":
+        raise UsageError(f"the report {path} is JSON; expected a name that ends in .json")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder for the report; make it first", str(path.parent))
+    if path.exists() and not overwrite:
+        raise FileExistsError(errno.EEXIST, "exists and is kept; give --overwrite to replace it", str(path))
+
+
+def write_report(path: Path, outcomes: Sequence[Outcome], *, overwrite: bool = False) -> None:
+    """Write what became of all photographs as JSON.
+
+    Raises:
+        OSError: The file exists and ``overwrite`` is false, or the system refuses to write.
+    """
+    failed = sum(outcome.error is not None for outcome in outcomes)
+    report = {"done": len(outcomes) - failed, "failed": failed, "images": [_entry(outcome) for outcome in outcomes]}
+    content = json.dumps(report, indent=2).encode()
+    write_atomically(path, lambda file: file.write(content), overwrite=overwrite)
+
+
+def _entry(outcome: Outcome) -> dict[str, object]:
+    entry = {**asdict(outcome), "notes": [*outcome.model_notes, *outcome.notes], **outcome.cost}
+    for key in ("cost", "model_notes"):
+        del entry[key]
+    return entry
+
+
+def _read(job: Job) -> tuple[Photo, Format]:
+    """The photograph, and the format of its result."""
+    if job.source is None:
+        content = sys.stdin.buffer.read()
+        return read_image(content), job.format or format_of(content[:HEAD], job.name)
+    named = format_of_name(job.target or job.source)
+    return read_image(job.source), job.format or named or FORMATS["png"]
+
+
+def _check_outputs(job: Job, options: Options) -> None:
+    if job.target is None:
+        return
+    if job.makes_folder:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+    check_output(job.target, format=job.format, overwrite=options.overwrite)
+    if job.comparison is not None:
+        check_output(job.comparison, overwrite=options.overwrite)
+
+
+def _run(restorer: "Restorer", photo: Photo, traced: bool, progress: Progress) -> tuple[Photo, dict[str, float]]:
+    if not traced:
+        return restorer(photo, progress=progress), {}
+    restored, took = restorer.trace(photo, progress=progress)
+    return restored, {name: getattr(took, name) for name in ("spikes", "spikes_per_neuron", "snn_mj", "ann_mj")}
+
+
+def _write(photo: Photo, job: Job, format: Format, options: Options) -> tuple[str, ...]:
+    """What is lost."""
+    if job.target is not None:
+        return write_image(photo, job.target, format=job.format, quality=options.quality, overwrite=options.overwrite)
+    content, lost = encode(photo, format, quality=options.quality)
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+    return lost
+
+
+def _sentence(error: Exception, job: Job) -> str:
+    if isinstance(error, ImageError):  # names its file
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or job.name}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return f"{job.name}: there is not enough memory for this; give a smaller image"
+    return f"{job.name}: {error}"

@@ -1,0 +1,68 @@
+"""How noisy a photograph is, and which denoiser is for that."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spikingir.restoration.catalogue import ModelError, model_names, read_shipped
+
+_NORMAL = 0.6745  # median of the magnitude of a standard normal variable
+_MASK_NORM = 6.0  # root of the sum of squares of Immerkaer's mask
+_MIDTONES = (0.2, 0.8)
+_ENOUGH = 0.01  # share of the windows that must be midtones
+
+
+def estimate_sigma(pixels: NDArray[np.float32]) -> float:
+    """Standard deviation of the white Gaussian noise in a photograph, on the 0..255 scale.
+
+    Immerkaer's mask, the difference of two Laplacians, answers to noise and hardly to what is smooth; the median of
+    its magnitude, over .6745, is hardly moved by edges either:
+
+        sigma = median |I * [1 -2 1; -2 4 -2; 1 -2 1]| / (6 x .6745)
+
+    Only windows whose mean is a midtone count, where there are any, since files clip noise at black and white. Of
+    colours the mean of the variances is taken. Measured on 16 photographs and textures of scikit-image, in 8 bits:
+    mean error 1.4, 0.9, 0.6, 1.1 and 6.9 at sigma 5, 15, 25, 50 and 75 (too low at 75, where most pixels clip); with
+    the median of Haar's diagonal wavelet coefficients 1.6, 1.3, 1.3, 4.4 and 11.6, with Immerkaer's own mean of
+    magnitudes 1.6, 1.0, 1.0, 4.2 and 11.6.
+
+    Shape:
+        (H, W, C), in [0, 1].
+
+    Of photographs below 3 x 3 pixels nothing can be told; the answer is 0.
+
+    Source:
+        Immerkaer, "Fast noise variance estimation", 1996, Eq. 1; the median after Donoho and Johnstone, "Ideal spatial
+        adaptation by wavelet shrinkage", 1994.
+    """
+    if min(pixels.shape[:2]) < 3:
+        return 0.0
+    return float(np.sqrt(np.mean([_sigma(plane) ** 2 for plane in np.moveaxis(pixels, 2, 0)])))
+
+
+def _sigma(plane: NDArray[np.float32]) -> float:
+    rows = plane[:, :-2] + plane[:, 2:]
+    means = rows + plane[:, 1:-1]
+    means = means[:-2] + means[1:-1] + means[2:]
+    edges = rows - 2 * plane[:, 1:-1]
+    edges = np.abs(edges[:-2] - 2 * edges[1:-1] + edges[2:])
+    low, high = _MIDTONES
+    midtones = (means > 9 * low) & (means < 9 * high)
+    if midtones.mean() >= _ENOUGH:
+        edges = edges[midtones]
+    return 255 * float(np.median(edges)) / (_MASK_NORM * _NORMAL)
+
+
+def nearest_denoiser(sigma: float) -> str:
+    """Name of the shipped denoiser for gray planes whose noise level is nearest.
+
+    Raises:
+        ModelError: None ships.
+    """
+    levels = {
+        model.name: model.sigma
+        for model in map(read_shipped, model_names())
+        if model.task == "denoise" and model.channels == 1 and model.sigma is not None
+    }
+    if not levels:
+        raise ModelError("no denoiser ships here; name one of your own with --model")
+    return min(levels, key=lambda name: abs(levels[name] - sigma))
