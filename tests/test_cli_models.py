@@ -20,7 +20,7 @@ from spikingir.networks import AODNet, DnCNN, save_network
 from spikingir.restoration.catalogue import model_names, read_shipped
 from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.restorer import Restorer
-from spikingir.spiking.storage import save_pretrained
+from spikingir.spiking.storage import from_pretrained, save_pretrained
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -211,6 +211,20 @@ def test_ablation(run: Run, model: Path, photos: Path) -> None:
         assert f"{row['mean']['psnr']:.2f}" in line
     shipped = json.loads(run("evaluate", *arguments[1:], "--json")[1])
     assert found["rows"][-1]["mean"] == shipped["mean"]
+    assert found["notes"] == []
+
+
+def test_what_the_phased_schedule_leaves_out_of_an_ablation_is_said(
+    run: Run, model: Path, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "ann.safetensors").write_bytes((model / "ann.safetensors").read_bytes())
+    phased = from_pretrained(model / "snn.safetensors").at(schedule="phased")
+    save_pretrained(phased, tmp_path / "snn.safetensors")
+    code, out, err = run("ablation", tmp_path, "--data", photos, "--limit", 1, "--sigma", 15, "--json")
+    assert code == 0
+    assert one_sentence(err)
+    assert "phased schedule" in err
+    assert [f"spikingir: note: {note}\n" for note in json.loads(out)["notes"]] == [err]
 
 
 def test_what_cannot_be_ablated(run: Run, tiny_model: Path, photos: Path, tmp_path: Path) -> None:

@@ -128,7 +128,12 @@ def ablation(
         raise CommandError(f"{model} is no denoiser; the ablation needs one, such as denoise-gray-25")
     if ann is None:
         raise CommandError(f"{model} has no conventional network to convert; expected ann.safetensors in its folder")
-    for note in loaded.notes:
+    notes = list(loaded.notes)
+    if config.phased:
+        notes.append(
+            "on the phased schedule there is no initial membrane and no extended step: the first rows are equal"
+        )
+    for note in notes:
         complain(f"note: {note}")
     try:
         pairs = _pairs(opened, data, data_root, sigma, seed, limit, crop)
@@ -139,17 +144,20 @@ def ablation(
         raise CommandError(sentence(error)) from error
     if json:
         head = {"model": model, "data": data, "schedule": config.schedule, "time_steps": config.time_steps}
-        setting = {"sigma": sigma, "seed": seed, "limit": limit, "crop": crop, "calibration": source}
+        setting = {"sigma": sigma, "seed": seed, "limit": limit, "crop": crop, "calibration": source, "notes": notes}
         rows = [{"name": row.name, **row.evaluation.as_dict()} for row in found]
         say(json_.dumps({**head, **setting, "rows": rows}, indent=2))
         return
     say(f"{model} ({config.clock}) on {data}: {_setting(len(pairs), crop, sigma, seed)}; calibrated on {source}")
-    lines = [["network", "PSNR dB", "SSIM", "loss dB", "spikes/neuron", "mJ"]]
+    reference = found[-1].evaluation.mean
+    lines = [
+        ["network", "PSNR dB", "SSIM", "loss dB", "spikes/neuron", "mJ"],
+        ["noisy image", f"{reference.degraded_psnr:.2f}", f"{reference.degraded_ssim:.4f}", "", "", ""],
+    ]
     for row in found:
         mean = row.evaluation.mean
         quality = [f"{mean.psnr:.2f}", f"{mean.ssim:.4f}", number(mean.psnr_loss, 2)]
         lines.append([row.name, *quality, f"{mean.spikes_per_neuron:.2f}", f"{mean.snn_mj:.2f}"])
-    reference = found[-1].evaluation.mean
     quality = [number(reference.ann_psnr, 2), number(reference.ann_ssim, 4), "", ""]
     lines.append(["conventional network", *quality, f"{reference.ann_mj:.2f}"])
     say(table(lines))
