@@ -223,6 +223,30 @@ def test_progress_and_batches() -> None:
     assert torch.equal(trace.layers[0].spikes, network.trace(images)[1].layers[0].spikes)
 
 
+def test_the_conventional_network_runs_in_tiles_too() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        ann = DnCNN(layers=4, width=3).double().eval()
+    image = torch.rand(1, 1, 18, 23, dtype=torch.float64, generator=torch.manual_seed(0))
+    network = fold(convert(ann, image, time_steps=2))
+    with torch.no_grad():
+        assert torch.allclose(restore_tiled(network, image, 5, restore=ann), ann(image), rtol=0, atol=1e-12)
+
+
+def test_a_whole_image_is_counted_without_its_spikes(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, image = folded([], seed=5), torch.rand(1, 1, 10, 20, generator=torch.manual_seed(0))
+    asked = []
+
+    def trace(piece: Tensor, *, trains: bool = False) -> object:
+        asked.append(trains)
+        return FoldedNetwork.trace(network, piece, trains=trains)
+
+    monkeypatch.setattr(network, "trace", trace)
+    trace_tiled(network, image)
+    trace_tiled(network, image, 10)
+    assert asked == [False, True, True]
+
+
 @pytest.mark.parametrize(
     ("block", "match"),
     [

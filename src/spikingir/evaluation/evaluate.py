@@ -14,6 +14,7 @@ from spikingir.data.testsets import Task, TestPair
 from spikingir.evaluation.metrics import psnr, ssim
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.restorer import Restorer
+from spikingir.restoration.tiling import restore_tiled
 
 Progress = Callable[[int, int], None]
 
@@ -103,7 +104,7 @@ def evaluate(
     Args:
         restorer: The spiking network.
         testset: Pairs of a degraded and a clean image, of the network's channels.
-        ann: The conventional network to compare with.
+        ann: The conventional network that it was made of, to compare with.
         task: What the networks do, on which the conversion rate depends.
         progress: Told how many images are done, and of how many.
 
@@ -136,7 +137,8 @@ def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None,
     snn_psnr, snn_ssim = _quality(restored, pair)
     ann_psnr = ann_ssim = loss = rate = None
     if ann is not None:
-        ann_psnr, ann_ssim = _quality(ann(pair.degraded[None])[0], pair)
+        reference = restore_tiled(restorer.network, pair.degraded[None], restorer.tile, restore=ann)
+        ann_psnr, ann_ssim = _quality(reference[0], pair)
         loss = ann_psnr - snn_psnr
         rate = conversion_rate(snn_psnr / ann_psnr, snn_ssim / ann_ssim, task)
     return Measures(

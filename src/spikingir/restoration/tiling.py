@@ -78,6 +78,11 @@ class _Span:
     stop: int
     ends: bool
 
+    @property
+    def whole(self) -> bool:
+        """Whether the tile is all of the axis."""
+        return self.first == 0 and self.ends
+
     def own(self, reach: Reach) -> slice:
         """The tile's own pixels within a wire that was computed from ``start`` on."""
         first = (self.first - self.start) / reach.stride
@@ -100,6 +105,7 @@ def restore_tiled(
     tile: int | None = None,
     halo: int | None = None,
     *,
+    restore: Callable[[Tensor], Tensor] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Tensor:
     """Restored image, computed tile by tile; not clipped.
@@ -114,6 +120,8 @@ def restore_tiled(
         tile: Side of the tiles in pixels, rounded up to a multiple of the network's stride;
             :func:`default_tile` unless given.
         halo: Margin in pixels, rounded up likewise; the network's receptive field unless given.
+        restore: What restores a tile in the network's stead: the conventional network that it was made of, whose
+            receptive field is the same.
         progress: Told how many tiles are done, and of how many.
 
     Where memory runs out, the tile is halved, with a warning, and the work goes on. The network may be on another
@@ -127,7 +135,7 @@ def restore_tiled(
         ValueError: ``tile`` below 1 or ``halo`` below 0.
         MemoryError: There is no memory even for the smallest tile.
     """
-    return _run(network, image, tile, halo, progress, None)
+    return _run(network, image, tile, halo, progress, None, restore)
 
 
 def trace_tiled(
@@ -158,6 +166,7 @@ def _run(
     halo: int | None,
     progress: Progress,
     counted: list[list[LayerTrace]] | None,
+    restore: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Tiles from last to first: the last one tells the size of the output."""
     if image.dim() != 4 or 0 in image.shape:
@@ -182,7 +191,12 @@ def _run(
         i, rows, columns = todo[-1]
         piece = image[i : i + 1, :, rows.start : rows.stop, columns.start : columns.stop].to(device)
         try:
-            output, trace = _pass(network, piece, counted is not None)
+            # cuDNN, on GPUs, may choose TensorFloat-32 or Winograd's transforms, whose sums are not exact
+            with torch.backends.cudnn.flags(enabled=False):
+                if counted is None:
+                    output, trace = (restore or network)(piece), None
+                else:
+                    output, trace = network.trace(piece, trains=not (rows.whole and columns.whole))
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -212,12 +226,6 @@ def _run(
     return restored
 
 
-def _pass(network: Network, piece: Tensor, traced: bool) -> tuple[Tensor, Trace | None]:
-    # cuDNN may choose TensorFloat-32 or Winograd's transforms, whose sums are not exact; only GPUs are concerned
-    with torch.backends.cudnn.flags(enabled=False):
-        return network.trace(piece, trains=True) if traced else (network(piece), None)
-
-
 def _out_of_memory(error: Exception) -> bool:
     # torch has an error of its own for accelerators alone
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
@@ -241,10 +249,11 @@ def _counted(
 ) -> Iterator[LayerTrace]:
     """Spikes of each layer within a tile's own pixels, added to those of the tiles before."""
     for i, layer in enumerate(trace.layers):
-        assert layer.trains is not None
-        wire = plan.wires[layer.name]
-        own = layer.trains[..., rows.own(wire.rows), columns.own(wire.columns)]
-        spikes, neurons = own.abs().sum((-2, -1)).cpu(), own[0, 0].numel()
+        spikes, neurons = layer.spikes.cpu(), layer.neurons
+        if layer.trains is not None:  # the tile is not the whole image
+            wire = plan.wires[layer.name]
+            own = layer.trains[..., rows.own(wire.rows), columns.own(wire.columns)]
+            spikes, neurons = own.abs().sum((-2, -1)).cpu(), own[0, 0].numel()
         if before:
             spikes, neurons = spikes + before[i].spikes, neurons + before[i].neurons
         yield LayerTrace(layer.name, spikes, neurons, layer.residual_membrane.new_empty(1, 0).cpu(), None)
