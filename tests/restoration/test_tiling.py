@@ -293,3 +293,66 @@ def test_odd_image_for_resizing_by_size_is_refused() -> None:
 def test_impossible_tiles_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="expected at least 1 and 0 pixels"):
         restore_tiled(folded([], seed=7), torch.rand(1, 1, 8, 8), **options)
+
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, pixels: int, error: Exception) -> None:
+    """Let networks fail on pieces of more than so many pixels."""
+
+    def hungry(name: str) -> None:
+        run = getattr(FoldedNetwork, name)
+
+        def call(self: FoldedNetwork, piece: Tensor, **options: object) -> object:
+            if piece.shape[-1] * piece.shape[-2] > pixels:
+                raise error
+            return run(self, piece, **options)
+
+        monkeypatch.setattr(FoldedNetwork, name, call)
+
+    for name in ("forward", "trace"):
+        hungry(name)
+
+
+@pytest.mark.filterwarnings("ignore:memory ran out")
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), None])
+@pytest.mark.parametrize("tile", [None, 50])
+def test_tiles_are_halved_where_memory_runs_out(
+    error: Exception | None, tile: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if error is None:
+        with pytest.raises(RuntimeError) as real:  # torch's own on the CPU
+            torch.empty(2**60)
+        error = real.value
+    network = folded(["pool"], seed=8)
+    images = torch.rand(2, 1, 90, 110, generator=torch.manual_seed(0))
+    whole, trace = network.trace(images)
+    short_of_memory(monkeypatch, 62 * 62, error)
+    progress: list[tuple[int, int]] = []
+    assert torch.equal(restore_tiled(network, images, tile, progress=lambda *counts: progress.append(counts)), whole)
+    assert progress[-1][0] == progress[-1][1] == len(progress)
+    tiled, counted = trace_tiled(network, images, tile)
+    assert torch.equal(tiled, whole)
+    for one, other in zip(counted.layers, trace.layers, strict=True):
+        assert one.neurons == other.neurons
+        assert torch.equal(one.spikes, other.spikes)
+
+
+def test_the_smaller_tile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = folded([], seed=9)
+    short_of_memory(monkeypatch, 50 * 50, MemoryError())
+    with pytest.warns(RuntimeWarning, match="goes on with tiles of 40 pixels"):
+        restore_tiled(network, torch.rand(1, 1, 80, 80))
+
+
+@pytest.mark.filterwarnings("ignore:memory ran out")
+def test_no_memory_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = folded([], seed=9)
+    short_of_memory(monkeypatch, 0, MemoryError())
+    with pytest.raises(MemoryError, match="no memory even for tiles of 32 pixels"):
+        restore_tiled(network, torch.rand(1, 1, 80, 80))
+
+
+def test_other_errors_are_not_taken_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = folded([], seed=9)
+    short_of_memory(monkeypatch, 0, RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        restore_tiled(network, torch.rand(1, 1, 80, 80))

@@ -150,7 +150,7 @@ def _restore(
     )
     outcomes: list[Outcome] = []
     said: set[str] = set()
-    with progress_bars(task, len(planned)) as (progress, advance), _warnings_as_notes(options.quiet):
+    with progress_bars(task, len(planned)) as (progress, advance), _warnings_as_notes(options.quiet, said):
         try:
             for outcome in batch.restore_all(planned, choose, writing, progress=progress):
                 outcomes.append(outcome)
@@ -185,7 +185,7 @@ def _tell(outcome: "Outcome", verbose: bool, several: bool, said: set[str]) -> N
 
 
 @contextmanager
-def _warnings_as_notes(quiet: bool) -> Iterator[None]:
+def _warnings_as_notes(quiet: bool, said: set[str]) -> Iterator[None]:
     def show(
         message: Warning | str,
         category: type[Warning],
@@ -194,8 +194,10 @@ def _warnings_as_notes(quiet: bool) -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        if not quiet:
-            complain(f"note: {' '.join(str(message).split())}")
+        note = " ".join(str(message).split())
+        if not quiet and note not in said:
+            complain(f"note: {note}")
+        said.add(note)
 
     with warnings.catch_warnings():
         warnings.showwarning = show

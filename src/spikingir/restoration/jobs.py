@@ -80,7 +80,7 @@ def plan(
     several = len(found) > 1 or any(os.path.isdir(name) or _is_pattern(name) for name in inputs)
     folder = None
     if out not in (None, STREAM) and (several or out.endswith(("/", os.sep)) or os.path.isdir(out)):
-        if os.path.lexists(out) and not os.path.isdir(out):
+        if os.path.lexists(Path(out)) and not os.path.isdir(out):
             raise UsageError(f"{out} is a file, but several results need a folder; give another with -o")
         folder = Path(out)
     elif out == STREAM and several:
@@ -93,11 +93,14 @@ def plan(
     taken: dict[Path, str] = {}
     jobs = []
     for one in found:
+        if one.error is not None:
+            jobs.append(Job(one.source, None, error=one.error))
+            continue
         target = _target(one, out, folder, task, format)
         comparison = target and target.with_name(f"{target.stem}_{COMPARISON}.png") if compare else None
         if compare and comparison is None:
             raise UsageError("--compare writes beside the result, which goes to stdout; give a file with -o")
-        job = Job(one.source, target, format, comparison, folder is not None, one.error)
+        job = Job(one.source, target, format, comparison, folder is not None)
         for path in (target, comparison):
             if path is not None and job.error is None:
                 job = replace(job, error=_objection(path, photographs, taken.get(path.absolute())))
@@ -137,6 +140,8 @@ def _find(inputs: Sequence[str], out: str | None, task: str) -> Iterator[_Found]
         path = Path(name)
         if name == STREAM:
             yield _Found(None, Path("stdin"))
+        elif not name:
+            yield _Found(path, path, "an empty name was given; name a photograph")
         elif os.path.isdir(name):
             yield from _in_folder(path, out, task)
         elif _is_pattern(name):

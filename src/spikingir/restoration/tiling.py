@@ -114,6 +114,9 @@ def restore_tiled(
     or bicubic interpolation: by factors that are powers of two). Zeros are padded at the borders of the image alone:
     at a cut, what padding does ends in the halo.
 
+    Where memory runs out, the tile is halved, with a warning, and the work goes on. The network may be on another
+    device than the image.
+
     Args:
         network: The network, folded or not.
         image: Degraded image.
@@ -123,9 +126,6 @@ def restore_tiled(
         restore: What restores a tile in the network's stead: the conventional network that it was made of, whose
             receptive field is the same.
         progress: Told how many tiles are done, and of how many.
-
-    Where memory runs out, the tile is halved, with a warning, and the work goes on. The network may be on another
-    device than the image.
 
     Shape:
         ``image``: (B, C, H, W). Images of a batch go one after the other.

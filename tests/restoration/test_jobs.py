@@ -1,0 +1,191 @@
+"""What a command line means: which photographs, and where results go."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from spikingir.restoration.formats import FORMATS
+from spikingir.restoration.jobs import Job, UsageError, plan
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with photographs in a tree, and things that are none."""
+    for name in ("a.png", "B.JPG", "sub/c.tif", "sub/deep/d.webp", "notes.txt", ".hidden.png", ".cache/e.png", "f"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def targets(*inputs: str, out: str | None = None, **options: object) -> dict[str, str | None]:
+    jobs = plan(list(inputs), out, "denoised", **options)
+    assert [job.error for job in jobs] == [None] * len(jobs)
+    return {job.name: None if job.target is None else job.target.as_posix() for job in jobs}
+
+
+def errors(*inputs: str, out: str | None = None, **options: object) -> list[str | None]:
+    return [job.error for job in plan(list(inputs), out, "denoised", **options)]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("out", "target"),
+    [
+        (None, "photos/a_denoised.png"),
+        ("clean.jpg", "clean.jpg"),
+        ("out/", "out/a_denoised.png"),
+        ("photos", "photos/a_denoised.png"),
+        ("-", None),
+    ],
+)
+def test_one_photograph(out: str | None, target: str | None) -> None:
+    assert targets("photos/a.png", out=out) == {"photos/a.png": target}
+
+
+@pytest.mark.usefixtures("here")
+def test_several_go_to_a_folder() -> None:
+    assert targets("photos/a.png", "photos/B.JPG", out="new") == {
+        "photos/a.png": "new/a_denoised.png",
+        "photos/B.JPG": "new/B_denoised.JPG",
+    }
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("inputs", ["photos", "photos/", "./photos"])
+def test_folder_keeps_its_tree(inputs: str) -> None:
+    found = targets(inputs, out="out")
+    assert list(found.values()) == [
+        "out/B_denoised.JPG",
+        "out/a_denoised.png",
+        "out/sub/c_denoised.tif",
+        "out/sub/deep/d_denoised.webp",
+    ]
+    assert all(job.makes_folder for job in plan([inputs], "out", "denoised"))
+    beside = list(targets(inputs).values())
+    assert beside[2] == "photos/sub/c_denoised.tif"
+    assert not any(job.makes_folder for job in plan([inputs], None, "denoised"))
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("photos/*.png", ["out/a_denoised.png"]),
+        ("photos/**/*.[tw]*", ["out/notes_denoised.png", "out/sub/c_denoised.tif", "out/sub/deep/d_denoised.webp"]),
+        ("*/sub/?.tif", ["out/photos/sub/c_denoised.tif"]),
+    ],
+)
+def test_patterns(pattern: str, expected: list[str]) -> None:
+    assert sorted(str(target) for target in targets(pattern, out="out").values()) == expected
+
+
+def test_a_name_that_looks_like_a_pattern(here: Path) -> None:
+    (here / "a[1].png").write_bytes(b"")
+    assert targets("a[1].png") == {"a[1].png": "a[1]_denoised.png"}
+
+
+@pytest.mark.usefixtures("here")
+def test_streams() -> None:
+    assert targets("-") == {"-": None}
+    assert targets("-", out="-") == {"-": None}
+    assert targets("-", out="clean.png") == {"-": "clean.png"}
+    assert targets("-", out="out/", format=FORMATS["jpeg"]) == {"-": "out/stdin_denoised.jpg"}
+
+
+@pytest.mark.usefixtures("here")
+def test_format_gives_the_suffix() -> None:
+    found = targets("photos", out="out", format=FORMATS["jpeg"])
+    assert [Path(str(target)).suffix for target in found.values()] == [".JPG", ".jpg", ".jpg", ".jpg"]
+
+
+@pytest.mark.usefixtures("here")
+def test_each_photograph_once() -> None:
+    assert len(targets("photos", "photos/a.png", "photos/*.png", "./photos/a.png", out="out")) == 4
+
+
+@pytest.mark.usefixtures("here")
+def test_comparison_is_beside_the_result() -> None:
+    (job,) = plan(["photos/a.png"], None, "dehazed", compare=True)
+    assert job.comparison == Path("photos/a_dehazed_compare.png")
+    (job,) = plan(["photos/a.png"], "clean.jpg", "dehazed", compare=True)
+    assert job.comparison == Path("clean_compare.png")
+
+
+def test_results_of_earlier_runs_are_left_alone(here: Path) -> None:
+    before = targets("photos")
+    for target in before.values():
+        assert target is not None
+        (here / target).write_bytes(b"")
+    (here / "photos" / "a_denoised_compare.png").write_bytes(b"")
+    assert targets("photos") == before
+    assert targets("photos/*.png") == {"photos/a.png": "photos/a_denoised.png"}
+    (here / "photos" / "moved_denoised.png").write_bytes(b"")  # without its photograph: one like any other
+    assert "photos/moved_denoised.png" in targets("photos")
+    (here / "photos" / "out").mkdir()
+    (here / "photos" / "out" / "a_denoised.png").write_bytes(b"")
+    assert "photos/out/a_denoised.png" not in targets("photos", out="photos/out")
+
+
+def test_no_photograph_is_replaced(here: Path) -> None:
+    os.link(here / "photos/a.png", here / "clean.png")
+    for inputs, out in ([["photos/a.png"], "photos/a.png"], [["photos/a.png"], "clean.png"]):
+        assert "none is ever replaced" in str(errors(*inputs, out=out))
+    (here / "photos" / "a_denoised.png").write_bytes(b"")
+    first, second = errors("photos/a.png", "photos/a_denoised.png")
+    assert first is not None
+    assert second is None
+
+
+@pytest.mark.usefixtures("here")
+def test_no_two_results_go_to_one_file(here: Path) -> None:
+    (here / "photos" / "sub" / "a.png").write_bytes(b"")
+    first, second = plan(["photos/a.png", "photos/sub/a.png"], "out", "denoised")
+    assert first.error is None
+    assert second.error is not None
+    assert "photos/a.png" in second.error
+    first, second = plan(["photos/a.png", "photos/B.JPG"], "out", "denoised")
+    assert (first.error, second.error) == (None, None)
+
+
+@pytest.mark.usefixtures("here")
+def test_what_there_is_not() -> None:
+    assert "no photograph matches" in str(errors("photos/*.gif", "photos/a.png"))
+    os.mkdir("empty")
+    assert "holds no photographs" in str(errors("empty"))
+    assert "an empty name" in str(errors(""))
+    assert errors("absent.png") == [None]  # that is for the reading to say
+    assert plan(["absent.png"], "out.png", "denoised") == [Job(Path("absent.png"), Path("out.png"))]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("inputs", "out", "options", "said"),
+    [
+        (["photos/a.png", "photos/B.JPG"], "photos/f", {}, "is a file"),
+        (["photos"], "-", {}, "stdout"),
+        (["photos/a.png"], "clean.png", {"format": FORMATS["jpeg"]}, "asks for JPEG"),
+        (["photos/a.png"], "-", {"compare": True}, "--compare"),
+        (["photos/a.png"], "photos/f/", {}, "is a file"),
+    ],
+)
+def test_wrong_usage(inputs: list[str], out: str, options: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        plan(inputs, out, "denoised", **options)
+
+
+def test_folder_that_may_not_be_searched(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "deep":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    *found, refused = plan(["photos"], "out", "denoised")
+    assert [job.error for job in found] == [None] * 3
+    assert refused.error == "the folder cannot be searched (Permission denied)"
+    assert refused.source == Path("photos/sub/deep")

@@ -1,0 +1,458 @@
+"""Many photographs on the command line: where results go, what is said of them, and what failures do."""
+
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from spikingir import cli, files
+from spikingir.cli import console, main
+from spikingir.restoration import choice, sigma
+from spikingir.restoration.restorer import Restorer
+from spikingir.spiking.folded import FoldedNetwork
+
+CAMERA = 0x010F
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def denoise(capsys: pytest.CaptureFixture[str], tiny_model: Path) -> Run:
+    """Exit code, stdout and stderr of ``spikingir denoise`` with a tiny model; never a traceback."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = main(["denoise", *(str(argument) for argument in arguments), "--model", str(tiny_model)])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two photographs and one broken file in a tree, to work in."""
+    (tmp_path / "photos" / "sub").mkdir(parents=True)
+    picture(0).save(tmp_path / "photos" / "a.png")
+    picture(1).save(tmp_path / "photos" / "sub" / "b.jpg")
+    (tmp_path / "photos" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def picture(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8))
+
+
+def below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+    return image
+
+
+def test_a_folder_of_which_one_fails(denoise: Run, here: Path) -> None:
+    code, out, err = denoise("photos", "-o", "out")
+    assert code == 1
+    assert below(here / "out") == {"a_denoised.png", "sub/b_denoised.jpg"}
+    first, second = out.splitlines()
+    assert first.startswith("out/a_denoised.png: 16 x 12, T = 3, ")
+    assert second.startswith("out/sub/b_denoised.jpg: ")
+    failure, summary = err.splitlines()
+    assert failure.startswith("spikingir: photos/broken.png is a damaged PNG file")
+    assert summary == "spikingir: 1 of 3 failed"
+
+
+def test_all_of_several_done(denoise: Run, here: Path) -> None:
+    code, out, err = denoise("photos/a.png", "photos/sub/b.jpg")
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) == 2
+    assert (here / "photos" / "sub" / "b_denoised.jpg").exists()
+
+
+def test_a_second_run_replaces_nothing(denoise: Run, here: Path) -> None:
+    arguments = ("photos/*.png", "photos/sub", "-o", "out")
+    denoise(*arguments)
+    before = {name: (here / "out" / name).read_bytes() for name in below(here / "out")}
+    (here / "out" / "a_denoised.png").write_bytes(b"mine")
+    code, out, err = denoise(*arguments)
+    assert (code, out) == (1, "")
+    assert err.count("exists and is kept") == 2
+    assert (here / "out" / "a_denoised.png").read_bytes() == b"mine"
+    assert denoise(*arguments, "--overwrite")[1].count("\n") == 2
+    assert {name: (here / "out" / name).read_bytes() for name in below(here / "out")} == before
+
+
+def test_streams(here: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    content = (here / "photos" / "a.png").read_bytes()
+    for arguments, kind in (["-"], "PNG"), (["-", "--format", "bmp"], "BMP"), (["-", "-o", "-"], "PNG"):
+        stdin, stdout = io.TextIOWrapper(io.BytesIO(content)), io.TextIOWrapper(io.BytesIO())
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["denoise", *arguments, "--quiet", "--model", str(tiny_model)]) == 0
+        image = Image.open(io.BytesIO(stdout.buffer.getvalue()))
+        assert (image.format, image.size) == (kind, (16, 12))
+    assert capfd.readouterr() == ("", "")
+    assert below(here) == {"photos/a.png", "photos/sub/b.jpg", "photos/broken.png"}
+
+
+def test_streams_between_processes(here: Path, tiny_model: Path) -> None:
+    command = [sys.executable, "-m", "spikingir.cli", "denoise", "-", "--model", str(tiny_model)]
+    content = (here / "photos" / "sub" / "b.jpg").read_bytes()
+    done = subprocess.run(command, input=content, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert Image.open(io.BytesIO(done.stdout)).format == "JPEG"
+    done = subprocess.run(command, input=b"no image", capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(("name", "kind"), [("jpeg", "JPEG"), ("tiff", "TIFF"), ("webp", "WEBP"), ("bmp", "BMP")])
+def test_format(denoise: Run, here: Path, name: str, kind: str) -> None:
+    assert denoise("photos/a.png", "--format", name, "-o", "out/")[0] == 0
+    (result,) = (here / "out").iterdir()
+    assert opened(result).format == kind
+    assert denoise("photos/a.png", "--format", name, "-o", "plain")[0] == 0
+    assert opened(here / "plain").format == kind
+
+
+def test_compare(denoise: Run, here: Path) -> None:
+    assert denoise("photos/a.png", "--compare")[0] == 0
+    both = np.asarray(opened(here / "photos" / "a_denoised_compare.png"))
+    assert both.shape == (12, 16 + 1 + 16, 3)
+    np.testing.assert_array_equal(both[:, :16], np.asarray(opened(here / "photos" / "a.png")))
+    np.testing.assert_array_equal(both[:, 17:], np.asarray(opened(here / "photos" / "a_denoised.png")))
+    code, _, err = denoise("photos/a.png", "-o", "clean.png", "--compare")
+    assert (code, err) == (0, "")
+    (here / "clean.png").unlink()
+    code, _, err = denoise("photos/a.png", "-o", "clean.png", "--compare")
+    assert code == 1
+    assert "clean_compare.png exists" in err
+    assert not (here / "clean.png").exists()
+
+
+def test_report(denoise: Run, here: Path) -> None:
+    code, _, _ = denoise("photos", "-o", "out", "--report", "report.json")
+    assert code == 1
+    report = json.loads((here / "report.json").read_text())
+    assert (report["done"], report["failed"]) == (2, 1)
+    a, broken, b = report["images"]
+    assert (a["input"], a["output"], a["size"]) == ("photos/a.png", "out/a_denoised.png", [16, 12])
+    assert (a["error"], a["notes"], a["sigma"], a["clock"]) == (None, [], None, "T = 3, clocked")
+    assert a["seconds"] > 0
+    assert a["spikes"] > 0
+    assert a["snn_mj"] > 0
+    assert a["ann_mj"] > 0
+    assert "damaged" in broken["error"]
+    assert (broken["output"], broken["size"]) == (None, None)
+    assert b["output"] == "out/sub/b_denoised.jpg"
+    code, _, err = denoise("photos/a.png", "--report", "report.json")
+    assert code == 1
+    assert "report.json: exists and is kept" in err
+    assert not (here / "photos" / "a_denoised.png").exists()
+
+
+def test_quiet_and_verbose(denoise: Run, here: Path) -> None:
+    assert denoise("photos/a.png", "--format", "bmp", "--quiet") == (0, "", "")
+    code, out, err = denoise("photos/broken.png", "--quiet")
+    assert (code, out) == (1, "")
+    assert "damaged" in err
+    code, out, err = denoise("photos/a.png", "--verbose")
+    assert (code, err) == (0, "")
+    assert "spikes per neuron" in out
+    assert "mJ" in out
+
+
+def test_notes_name_their_photograph_among_several(denoise: Run, here: Path) -> None:
+    picture(0).convert("RGBA").save("photos/sub/c.png")
+    code, _, err = denoise("photos/sub", "-o", "out", "--format", "jpeg")
+    assert code == 0
+    assert err == "spikingir: note: photos/sub/c.png: JPEG has no transparency: the image is laid over white\n"
+
+
+def test_metadata_is_kept_or_stripped(denoise: Run, here: Path) -> None:
+    exif = Image.Exif()
+    exif[CAMERA] = "Spike 1"
+    picture(0).save("photos/a.png", exif=exif, icc_profile=(profile := b"\0" * 16 + b"RGB " + b"\0" * 200))
+    denoise("photos/a.png", "-o", "kept.png")
+    denoise("photos/a.png", "-o", "stripped.png", "--strip-metadata")
+    assert opened(here / "kept.png").getexif()[CAMERA] == "Spike 1"
+    assert CAMERA not in opened(here / "stripped.png").getexif()
+    assert opened(here / "stripped.png").info["icc_profile"] == profile
+
+
+def test_tiles_do_not_show(denoise: Run, here: Path) -> None:
+    for tile in ("auto", "off", "5"):
+        assert denoise("photos/a.png", "-o", f"{tile}.png", "--tile", tile)[0] == 0
+    assert (here / "auto.png").read_bytes() == (here / "off.png").read_bytes() == (here / "5.png").read_bytes()
+
+
+def test_schedule_and_device(denoise: Run, here: Path) -> None:
+    code, out, err = denoise("photos/a.png", "--schedule", "phased", "--device", "cpu")
+    assert code == 0
+    assert "phased" in out
+    assert err.count("note: ") == 1
+
+
+def test_device_that_is_not_there(denoise: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, _, err = denoise("photos/a.png", "--device", "cuda")
+    assert code == 1
+    assert "no CUDA device" in err
+
+
+@pytest.fixture
+def two_denoisers(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models for sigma 15 and 50 that ship."""
+
+    def model(name: str) -> SimpleNamespace:
+        return SimpleNamespace(name=name, task="denoise", channels=1, sigma=float(name.rpartition("-")[2]))
+
+    for module in (sigma, choice):
+        monkeypatch.setattr(module, "read_shipped", model)
+    monkeypatch.setattr(sigma, "model_names", lambda: ["denoise-gray-15", "denoise-gray-50"])
+    load = Restorer.from_pretrained
+    monkeypatch.setattr(Restorer, "from_pretrained", lambda model, **options: load(tiny_model, **options))
+
+
+@pytest.mark.usefixtures("two_denoisers", "here")
+def test_sigma_chooses_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["denoise", "photos/a.png", "--sigma", "40", "--verbose"]) == 0
+    out, err = capsys.readouterr()
+    assert "denoise-gray-50" in out
+    assert err == "spikingir: note: no model ships for sigma 40; the nearest is denoise-gray-50\n"
+    assert main(["denoise", "photos/a.png", "--sigma", "15", "--overwrite"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("two_denoisers")
+def test_sigma_is_estimated(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(0).normal(128, 18, (32, 32)).clip(0, 255)
+    Image.fromarray(noise.astype(np.uint8)).save("noisy.png")
+    Image.fromarray(noise[:1, :1].astype(np.uint8)).save("pixel.png")
+    assert main(["denoise", "noisy.png", "pixel.png", "--sigma", "auto", "--report", "report.json"]) == 0
+    noisy, pixel = json.loads((here / "report.json").read_text())["images"]
+    assert noisy["sigma"] == pytest.approx(18, rel=0.2)
+    assert noisy["model"] == "denoise-gray-15"
+    assert "estimated at sigma" in noisy["notes"][0]
+    assert pixel["sigma"] == 0
+    assert "noisy.png: the noise is estimated" in capsys.readouterr().err
+
+
+def test_dehaze_shares_all(capsys: pytest.CaptureFixture[str], here: Path, tiny_model: Path) -> None:
+    assert main(["dehaze", "photos/a.png", "--model", str(tiny_model)]) == 0
+    assert (here / "photos" / "a_dehazed.png").exists()
+    capsys.readouterr()
+    assert main(["dehaze", "photos/sub", "--model", "no-such-model"]) == 1
+    assert "no model 'no-such-model'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["photos/a.png", "--quiet", "--verbose"], "contradict"),
+        (["photos/a.png", "--sigma", "25"], "--sigma chooses the model"),
+        (["photos/a.png", "--sigma", "-1"], "--sigma"),
+        (["photos/a.png", "--sigma", "nan"], "--sigma"),
+        (["photos/a.png", "--tile", "0"], "--tile"),
+        (["photos/a.png", "--tile", "some"], "some"),
+        (["photos/a.png", "--schedule", "late"], "late"),
+        (["photos/a.png", "--device", "tpu"], "tpu"),
+        (["photos/a.png", "--format", "gif"], "gif"),
+        (["photos/a.png", "--report", "photos/a.png"], ".json"),
+        (["photos/a.png", "-o", "x.png", "--format", "jpeg"], "asks for JPEG"),
+        (["photos", "-o", "-"], "stdout"),
+        (["-", "--compare"], "--compare"),
+    ],
+)
+def test_wrong_usage(denoise: Run, here: Path, arguments: list[str], said: str) -> None:
+    before = below(here)
+    code, out, err = denoise(*arguments)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert said in err
+    assert below(here) == before
+
+
+# What goes wrong
+
+
+def test_ctrl_c_in_the_middle(denoise: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Restorer.trace
+    seen: list[object] = []
+
+    def interrupt(self: Restorer, image: Any, **options: Any) -> Any:
+        seen.append(image)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return run(self, image, **options)
+
+    monkeypatch.setattr(Restorer, "trace", interrupt)
+    code, _, err = denoise("photos/a.png", "photos/sub/b.jpg", "-o", "out", "--report", "report.json")
+    assert (code, err) == (130, "spikingir: stopped\n")
+    assert below(here / "out") == {"a_denoised.png"}
+    assert json.loads((here / "report.json").read_text())["done"] == 1
+
+
+def test_full_disk(denoise: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    code, out, err = denoise("photos/a.png", "photos/sub/b.jpg", "-o", "out")
+    assert (code, out) == (1, "")
+    assert err.count("the disk is full; free some space") == 2
+    assert below(here / "out") == set()
+
+
+def test_full_file_system(denoise: Run, here: Path) -> None:
+    disk = here / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no small disk can be mounted by this user here")
+    try:
+        Image.effect_noise((128, 128), 50).save("large.png")
+        code, _, err = denoise("large.png", "-o", "disk/large.png")
+        assert code == 1
+        assert "disk/large.png was not written: the disk is full" in err
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_folder_without_permission(denoise: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "sub")  # as root all are writable
+    code, out, err = denoise("photos/a.png", "photos/sub/b.jpg")
+    assert code == 1
+    assert out.startswith("photos/a_denoised.png")
+    assert "not writable" in err
+
+
+def test_folder_that_cannot_be_made(denoise: Run, here: Path) -> None:
+    (here / "out").mkdir()
+    (here / "out" / "sub").write_bytes(b"a file")
+    code, out, err = denoise("photos", "-o", "out")
+    assert code == 1
+    assert out.startswith("out/a_denoised.png")
+    assert "out/sub: File exists" in err
+    assert err.endswith("2 of 3 failed\n")
+
+
+def test_two_runs_into_one_folder(here: Path, tiny_model: Path) -> None:
+    """Between them all is done once, complete, and what one has written the other does not replace."""
+    (here / "photos" / "broken.png").unlink()
+    command = [sys.executable, "-m", "spikingir.cli", "denoise", "photos", "-o", "out", "--model", str(tiny_model)]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [run.communicate() for run in runs]
+    assert {run.returncode for run in runs} <= {0, 1}
+    assert sum(out.count("_denoised") for out, _ in said) == 2
+    assert sum(err.count("exists and is kept") for _, err in said) == 2
+    assert below(here / "out") == {"a_denoised.png", "sub/b_denoised.jpg"}
+    for path in ("a_denoised.png", "sub/b_denoised.jpg"):
+        assert opened(here / "out" / path).size == (16, 12)
+
+
+@pytest.mark.filterwarnings("default:memory ran out")
+def test_want_of_memory_is_said_once(denoise: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = FoldedNetwork.forward
+
+    def tight(self: FoldedNetwork, piece: Tensor) -> Tensor:
+        if piece.shape[-1] * piece.shape[-2] > 60 * 60:
+            raise MemoryError
+        return forward(self, piece)
+
+    monkeypatch.setattr(FoldedNetwork, "forward", tight)
+    for name in ("one.png", "two.png"):
+        Image.effect_noise((90, 70), 50).save(name)
+    code, out, err = denoise("one.png", "two.png")
+    assert (code, out.count("\n")) == (0, 2)
+    assert err.count("note: memory ran out; the work goes on with tiles of 45 pixels") == 1
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["PNG", "JPEG", "TIFF", "WEBP", "BMP"]),
+    st.dictionaries(st.integers(0, 150), st.integers(0, 255), max_size=3),
+    st.integers(0, 200),
+)
+def test_damaged_photographs(denoise: Run, here: Path, kind: str, changes: dict[int, int], lost: int) -> None:
+    file = io.BytesIO()
+    picture(0).save(file, kind)
+    content = bytearray(file.getvalue())
+    for at, value in changes.items():
+        content[at % len(content)] = value
+    (here / "x.png").write_bytes(content[: len(content) - lost])
+    code, _, err = denoise("x.png", "-o", "y.png")
+    assert code in (0, 1)
+    if code == 0:
+        opened(here / "y.png")
+        (here / "y.png").unlink()
+    else:
+        assert err.count("\n") == 1
+    assert not {path.name for path in here.iterdir()} - {"x.png", "photos"}
+
+
+# The terminal
+
+
+def test_bars_are_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with console.progress_bars("working", 3) as (tiles, image):
+        tiles(1, 2)
+        image()
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with console.progress_bars("working", 3) as (tiles, image):
+        tiles(1, 2)
+        image()
+        console.say("a result")
+    out, err = capsys.readouterr()
+    assert out == "a result\n"
+    assert "working" in err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in ("denoise", "dehaze"):
+        assert command in cli.app.generate_completion(shell=shell)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SHELL", f"/bin/{shell}")
+    assert main(["--install-completion", "--shell", shell]) == 0
+    assert any("spikingir" in path.name for path in tmp_path.rglob("*"))
+
+
+# Size
+
+
+@pytest.mark.slow
+def test_memory_of_a_large_photograph(here: Path, tiny_model: Path) -> None:
+    """12 megapixels in colour: beside the network, that takes its tiles of 1 GiB, a few copies of 144 MB."""
+    large = np.zeros((3000, 4000, 3), np.uint8)
+    large[::7, ::5] = 200
+    Image.fromarray(large).save("large.png", compress_level=1)
+    code = (
+        "import resource, sys; from spikingir.cli import main;"
+        f"code = main(['denoise', 'large.png', '--tile', '256', '--model', {str(tiny_model)!r}]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    kilobytes = int(done.stderr) * (1 if sys.platform != "darwin" else 1 / 1024)
+    assert kilobytes < 1.4e6
