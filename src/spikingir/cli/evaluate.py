@@ -63,16 +63,16 @@ def evaluate(
 
     opened = open_model(model)
     sigma = _sigma(opened, sigma)
-    restorer = Restorer.from_pretrained(model, time_steps=time_steps, schedule=schedule)
-    config = restorer.network.config
-    for note in restorer.notes:
-        complain(f"note: {note}")
     try:
         pairs = _pairs(opened, data, data_root, sigma, seed, limit, crop)
+        restorer = Restorer.from_pretrained(model, time_steps=time_steps, schedule=schedule)
+        for note in restorer.notes:
+            complain(f"note: {note}")
         with progress_bar("evaluating") as progress:
             found = measure(restorer, pairs, load_ann(opened), task=opened.task, progress=progress)
     except ValueError as error:  # images that do not fit: said in one sentence
         raise CommandError(sentence(error)) from error
+    config = restorer.network.config
     if json:
         head = {"model": model, "data": data, "schedule": config.schedule, "time_steps": config.time_steps}
         setting = {"sigma": sigma, "seed": seed, "limit": limit, "crop": crop, "notes": list(restorer.notes)}
@@ -157,9 +157,9 @@ def ablation(
     for row in found:
         mean = row.evaluation.mean
         quality = [f"{mean.psnr:.2f}", f"{mean.ssim:.4f}", number(mean.psnr_loss, 2)]
-        lines.append([row.name, *quality, f"{mean.spikes_per_neuron:.2f}", f"{mean.snn_mj:.2f}"])
+        lines.append([row.name, *quality, f"{mean.spikes_per_neuron:.2f}", f"{mean.snn_mj:.3f}"])
     quality = [number(reference.ann_psnr, 2), number(reference.ann_ssim, 4), "", ""]
-    lines.append(["conventional network", *quality, f"{reference.ann_mj:.2f}"])
+    lines.append(["conventional network", *quality, f"{reference.ann_mj:.3f}"])
     say(table(lines))
 
 
@@ -189,8 +189,8 @@ def _row(name: str, measures: "Measures") -> list[str]:
         number(measures.psnr_loss, 2),
         number(measures.conversion_rate, 2),
         f"{measures.spikes_per_neuron:.2f}",
-        f"{measures.snn_mj:.2f}",
-        f"{measures.ann_mj:.2f}",
+        f"{measures.snn_mj:.3f}",
+        f"{measures.ann_mj:.3f}",
     ]
 
 
