@@ -82,7 +82,7 @@ def test_a_model_is_published(recipe: Recipe, tmp_path: Path) -> None:
     chosen = load_spiking(model.folder, schedule="phased")
     trained = following.load_any(done["phased"])
     for name, tensor in chosen.network.state_dict().items():
-        assert torch.allclose(tensor, trained.state_dict()[name], rtol=1e-3, atol=1e-6)
+        assert torch.equal(tensor, trained.state_dict()[name])
     assert load_ann(model) is not None
     assert Restorer.from_pretrained(model.folder)(np.zeros((16, 16))).shape == (16, 16)
     card = (model.folder / "README.md").read_text()
