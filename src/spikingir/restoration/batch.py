@@ -65,7 +65,7 @@ class Outcome:
             see :class:`~spikingir.restoration.restorer.Restoration`.
         model_notes: What the user should know of the model.
         notes: What was lost in reading and writing, and found out.
-        error: Why there is no result, in a sentence.
+        error: What failed, in a sentence.
     """
 
     input: str
@@ -126,15 +126,16 @@ def _restore(job: Job, choose: Callable[[Photo], Choice], options: Options, prog
         outcome = replace(outcome, seconds=time.perf_counter() - start, cost=cost)
         if options.strip_metadata:
             restored = replace(restored, exif=None)
-        lost = _write(restored, job, format, options)
+        notes = (*photo.notes, *choice.photo_notes, *_write(restored, job, format, options))
+        outcome = replace(outcome, output=None if job.target is None else str(job.target), notes=notes)
         if job.comparison is not None:
             write_image(side_by_side(photo, restored), job.comparison, overwrite=options.overwrite)
+            outcome = replace(outcome, comparison=str(job.comparison))
     except BrokenPipeError:  # nobody reads stdout any more: no matter of this photograph
         raise
     except _FAILURES as error:
         return replace(outcome, error=_sentence(error, job))
-    output, comparison = (None if path is None else str(path) for path in (job.target, job.comparison))
-    return replace(outcome, output=output, comparison=comparison, notes=(*photo.notes, *choice.photo_notes, *lost))
+    return outcome
 
 
 def side_by_side(before: Photo, after: Photo) -> Photo:

@@ -76,7 +76,10 @@ def plan(
     Raises:
         UsageError: Inputs and outputs do not go together.
     """
-    found = list({one.source and one.source.absolute(): one for one in _find(inputs, out, task)}.values())
+    first: dict[Path | None, _Found] = {}
+    for one in _find(inputs, out, task):
+        first.setdefault(one.source and one.source.absolute(), one)
+    found = list(first.values())
     several = len(found) > 1 or any(os.path.isdir(name) or _is_pattern(name) for name in inputs)
     folder = None
     if out not in (None, STREAM) and (several or out.endswith(("/", os.sep)) or os.path.isdir(out)):

@@ -120,7 +120,7 @@ class Restorer:
         channels and gives their mean. An alpha channel goes around the network.
 
         Args:
-            image: A path (gives a Pillow image), the bytes of a PNG or JPEG file (give those of a PNG), a Pillow
+            image: A path (gives a Pillow image), the bytes of an image file (give those of a PNG), a Pillow
                 image, a NumPy array, a tensor, or a :class:`~spikingir.restoration.photo.Photo`. Values lie in
                 [0, 255] for 8-bit and [0, 65535] for 16-bit integers, else in [0, 1]; results in floating point are
                 not clipped.
