@@ -1,20 +1,20 @@
 """The weights that ship: they restore, they fold at no cost, and they say what they are."""
 
 import json
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import torch
 from skimage import data
 
+import spikingir
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.evaluation.metrics import psnr
 from spikingir.networks.registry import load_network
 from spikingir.spiking.fold import fold
 from spikingir.spiking.storage import from_pretrained
 
-MODELS = Path(str(files("spikingir"))) / "models"
+MODELS = Path(spikingir.__file__).parent / "models"
 NAMES = sorted(folder.name for folder in MODELS.iterdir() if (folder / "snn.safetensors").exists())
 
 
