@@ -38,7 +38,7 @@ void list_rows(const ClockedLayer& layer, int y, int x, int count, const Scratch
       sizes[column] = static_cast<int>(list_column(layer, y, x + column, step, first) - first);
     }
     for (int p = 0; p < count; ++p) {
-      const uint16_t* first = end;
+      uint16_t* first = end;
       for (int dx = 0; dx < layer.kernel; ++dx) {
         const uint16_t* from = scratch.rows + (p + dx) * stride;
         const Shorts base = Shorts{} + static_cast<int16_t>(dx * in_column);
@@ -46,7 +46,8 @@ void list_rows(const ClockedLayer& layer, int y, int x, int count, const Scratch
         end += sizes[p + dx];
       }
       const int chunks = static_cast<int>(end - first + chunk - 1) / chunk;
-      while (end < first + chunks * chunk) *end++ = static_cast<uint16_t>(layer.rows);
+      store(end, Shorts{} + static_cast<int16_t>(layer.rows));  // without a loop, whose end would be guessed wrong
+      end = first + chunks * chunk;
       scratch.lists[p * steps(layer) + step] = {first, chunks};
     }
   }
@@ -59,9 +60,9 @@ inline void add_rows(Ints (&v)[parts], const int16_t* rows, SpikeList spikes) {
   for (int left = spikes.chunks; left > 0; --left, list += chunk)
     for (int i = 0; i < parts / 2; ++i) {
       const int16_t* part = rows + i * 2 * lanes;
-      Shorts sum = load<Shorts>(part + list[0] * clocked_block);
-#pragma GCC unroll 8
-      for (int j = 1; j < chunk; ++j) sum += load<Shorts>(part + list[j] * clocked_block);
+      Shorts sum = load<Shorts>(part + std::size_t{list[0]} * clocked_block);
+#pragma GCC unroll 4
+      for (int j = 1; j < chunk; ++j) sum += load<Shorts>(part + std::size_t{list[j]} * clocked_block);
       v[i] = dot_pairs(v[i], (Ints)sum, low);
       v[i + parts / 2] = dot_pairs(v[i + parts / 2], (Ints)sum, high);
     }
@@ -70,7 +71,7 @@ inline void add_rows(Ints (&v)[parts], const int16_t* rows, SpikeList spikes) {
 template <int>
 inline void add_rows(Ints (&v)[parts], const int32_t* rows, SpikeList spikes) {
   for (int n = 0; n < spikes.chunks; ++n)
-    for (int i = 0; i < parts; ++i) v[i] += load<Ints>(rows + spikes.rows[n] * clocked_block + i * lanes);
+    for (int i = 0; i < parts; ++i) v[i] += load<Ints>(rows + std::size_t{spikes.rows[n]} * clocked_block + i * lanes);
 }
 
 inline void add(Ints (&v)[parts], const Ints (&current)[parts]) {
@@ -140,7 +141,6 @@ void fire_row(const ClockedLayer& layer, const Row* rows, const Row* extended, i
 
 void clocked_row(const ClockedLayer& layer, int y, const Scratch& scratch) {
   switch (layer.chunk) {
-    case 8: return fire_row<8>(layer, layer.narrow, layer.narrow_extended, y, scratch);
     case 4: return fire_row<4>(layer, layer.narrow, layer.narrow_extended, y, scratch);
     case 2: return fire_row<2>(layer, layer.narrow, layer.narrow_extended, y, scratch);
     case 1: return fire_row<1>(layer, layer.narrow, layer.narrow_extended, y, scratch);

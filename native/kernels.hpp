@@ -62,7 +62,7 @@ struct ClockedLayer {
   bool has_extended_step, has_sign;
   const Source<uint32_t>* source;
   int rows;   // without that of zeros
-  int chunk;  // rows whose sum fits 16 bits; 0 where a weight does not
+  int chunk;  // rows whose sum fits 16 bits: 4, 2 or 1; 0 where a weight does not
   const int16_t *narrow, *narrow_extended;
   const int32_t *wide, *wide_extended;
   const int32_t *start, *threshold, *level, *amplitude;
@@ -88,7 +88,7 @@ struct Scratch {
 // For the caller.
 inline std::size_t list_room(const ClockedLayer& layer) {
   const std::size_t columns = tile + layer.kernel - 1, lists = tile * steps(layer);
-  return columns * (layer.rows / layer.kernel + 32) + lists * (layer.rows + 8) + 32;
+  return columns * (layer.rows / layer.kernel + 32) + lists * (layer.rows + 4) + 32;
 }
 
 // Each does one row of an image.

@@ -1,7 +1,6 @@
 #include "layers.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <stdexcept>
 #include <utility>
 
@@ -27,10 +26,20 @@ Buffer<Number> filled_up(const Number* from, int channels, int block, Number res
   return to;
 }
 
-int largest(const Weights<int32_t>& weights) {
-  int most = 0;
-  for (std::ptrdiff_t i = 0; i < std::ptrdiff_t(weights.outputs) * weights.inputs * weights.kernel * weights.kernel; ++i)
-    most = std::max(most, std::abs(weights.data[i]));
+// Largest magnitude that a sum of `count` different weights of one output channel can reach.
+int64_t largest_sum(const Weights<int32_t>& weights, int count) {
+  const std::ptrdiff_t row = std::ptrdiff_t(weights.inputs) * weights.kernel * weights.kernel;
+  int64_t most = 0;
+  for (int o = 0; o < weights.outputs; ++o) {
+    std::vector<int32_t> sorted(weights.data + o * row, weights.data + (o + 1) * row);
+    std::sort(sorted.begin(), sorted.end());
+    int64_t low = 0, high = 0;
+    for (int i = 0; i < std::min<std::ptrdiff_t>(count, row); ++i) {
+      low += std::min(sorted[i], 0);
+      high += std::max(sorted[row - 1 - i], 0);
+    }
+    most = std::max({most, -low, high});
+  }
   return most;
 }
 
@@ -151,7 +160,7 @@ Phased::Phased(Weights<int32_t> weights, const std::vector<int>& channels, const
       kernel(weights.kernel),
       bias(filled_up(shift, outputs, phased_block, 0)),
       exponent(filled_up(grid, outputs, phased_block, 0)) {
-  const bool fits = largest(weights) <= INT16_MAX;
+  const bool fits = largest_sum(weights, 1) <= INT16_MAX;
   const int group = fits ? 2 : 1;
   block = 0;
   for (int size : channels) block += std::ptrdiff_t(whole(size, group)) * group * kernel * kernel * phased_block;
@@ -204,9 +213,8 @@ Clocked::Clocked(Weights<int32_t> weights, Weights<int32_t> extended, const std:
   for (int size : channels) rows += whole(size, clocked_block) * clocked_block * kernel * kernel;
   if (rows > UINT16_MAX)
     throw std::invalid_argument("a layer reads " + std::to_string(rows) + " weights per neuron; expected at most 65535");
-  const int most = std::max({largest(weights), largest(extended), 1});
-  chunk = 8;
-  while (chunk * most > INT16_MAX) chunk /= 2;
+  chunk = 4;
+  while (chunk > 0 && std::max(largest_sum(weights, chunk), largest_sum(extended, chunk)) > INT16_MAX) chunk /= 2;
   if (chunk > 0) {
     narrow = pack_clocked<int16_t>(weights, channels, rows, true);
     narrow_extended = pack_clocked<int16_t>(extended, channels, rows, true);

@@ -31,16 +31,20 @@ typedef double Doubles __attribute__((vector_size(vector_bytes)));
 typedef int16_t HalfShorts __attribute__((vector_size(vector_bytes / 2)));
 typedef int32_t HalfInts __attribute__((vector_size(vector_bytes / 2)));
 
+// A vector at any address. (memcpy would move it in halves, which a load of the whole then waits for.)
+template <class Vector>
+struct __attribute__((packed, may_alias)) Anywhere {
+  Vector vector;
+};
+
 template <class Vector>
 static inline Vector load(const void* from) {
-  Vector vector;
-  __builtin_memcpy(&vector, from, sizeof vector);
-  return vector;
+  return static_cast<const Anywhere<Vector>*>(from)->vector;
 }
 
 template <class Vector>
 static inline void store(void* to, Vector vector) {
-  __builtin_memcpy(to, &vector, sizeof vector);
+  static_cast<Anywhere<Vector>*>(to)->vector = vector;
 }
 
 // sum + a[0] b[0] + a[1] b[1] in each lane, of the two 16-bit halves of its a and b.
