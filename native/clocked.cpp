@@ -1,7 +1,7 @@
 // The clocked schedule, driven by spikes: for each spike that a neuron sees, one row of weights is added.
 //
 // The spikes around a pixel become one list of row numbers per step, so that a neuron's loop over its spikes ends
-// once a step and not once a tap and word. Rows are summed in 16 bits as long as no sum can leave them.
+// once a step and not once a tap and word. Weights of 16 bits are added two or four rows at a time.
 #include "kernels.hpp"
 #include "vector.hpp"
 
@@ -53,18 +53,24 @@ void list_rows(const ClockedLayer& layer, int y, int x, int count, const Scratch
   }
 }
 
+// Half of a chunk's rows are summed in 16 bits, and so is the other half; both are then added in 32 bits at once.
 template <int chunk>
 inline void add_rows(Ints (&v)[parts], const int16_t* rows, SpikeList spikes) {
-  const Ints low = Ints{} + 1, high = Ints{} + (1 << 16);
+  constexpr int half = chunk / 2;
+  const Ints ones = Ints{} + 0x10001;
   const uint16_t* list = spikes.rows;
   for (int left = spikes.chunks; left > 0; --left, list += chunk)
     for (int i = 0; i < parts / 2; ++i) {
-      const int16_t* part = rows + i * 2 * lanes;
-      Shorts sum = load<Shorts>(part + std::size_t{list[0]} * clocked_block);
-#pragma GCC unroll 4
-      for (int j = 1; j < chunk; ++j) sum += load<Shorts>(part + std::size_t{list[j]} * clocked_block);
-      v[i] = dot_pairs(v[i], (Ints)sum, low);
-      v[i + parts / 2] = dot_pairs(v[i + parts / 2], (Ints)sum, high);
+      const auto row = [&](int j) {
+        return load<Shorts>(rows + std::size_t{list[j]} * clocked_block + i * 2 * lanes);
+      };
+      Shorts a = row(0), b = row(half);
+      for (int j = 1; j < half; ++j) {
+        a += row(j);
+        b += row(half + j);
+      }
+      v[i] = dot_pairs(v[i], low_pairs(a, b), ones);
+      v[i + parts / 2] = dot_pairs(v[i + parts / 2], high_pairs(a, b), ones);
     }
 }
 
@@ -143,7 +149,6 @@ void clocked_row(const ClockedLayer& layer, int y, const Scratch& scratch) {
   switch (layer.chunk) {
     case 4: return fire_row<4>(layer, layer.narrow, layer.narrow_extended, y, scratch);
     case 2: return fire_row<2>(layer, layer.narrow, layer.narrow_extended, y, scratch);
-    case 1: return fire_row<1>(layer, layer.narrow, layer.narrow_extended, y, scratch);
     default: return fire_row<0>(layer, layer.wide, layer.wide_extended, y, scratch);
   }
 }

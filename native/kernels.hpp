@@ -55,14 +55,14 @@ struct PhasedLayer {
 };
 
 // Neurons that fire step by step. A source's spikes are words of 32 channels, step after step.
-// Rows of 32 weights: [block][column][source][row][channel], after them one of zeros. In 16 bits the output channels
-// of a row are interleaved: 0, 16, 1, 17 and so on.
+// Rows of 32 weights: [block][column][source][row][channel], after them one of zeros. In 16 bits a row has
+// four output channels of its first half, four of its second, and so on, as low_pairs and high_pairs read them.
 struct ClockedLayer {
   int width, kernel, blocks, sources, time_steps, delay;
   bool has_extended_step, has_sign;
   const Source<uint32_t>* source;
   int rows;   // without that of zeros
-  int chunk;  // rows whose sum fits 16 bits: 4, 2 or 1; 0 where a weight does not
+  int chunk;  // rows added at a time: 4 where any two fit 16 bits, 2 where any one does, else 0
   const int16_t *narrow, *narrow_extended;
   const int32_t *wide, *wide_extended;
   const int32_t *start, *threshold, *level, *amplitude;

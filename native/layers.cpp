@@ -81,7 +81,7 @@ Buffer<Number> pack_clocked(const Weights<int32_t>& weights, const std::vector<i
   Buffer<Number> packed(blocks * size, 0);
   for (int o = 0; o < weights.outputs; ++o) {
     const int lane = o % clocked_block, half = clocked_block / 2;
-    Number* row = packed.data() + o / clocked_block * size + (interleaved ? lane % half * 2 + lane / half : lane);
+    Number* row = packed.data() + o / clocked_block * size + (interleaved ? lane % half / 4 * 8 + lane / half * 4 + lane % 4 : lane);
     for (int dx = 0; dx < weights.kernel; ++dx) {
       int first = 0;
       for (int count : channels) {
@@ -213,8 +213,10 @@ Clocked::Clocked(Weights<int32_t> weights, Weights<int32_t> extended, const std:
   for (int size : channels) rows += whole(size, clocked_block) * clocked_block * kernel * kernel;
   if (rows > UINT16_MAX)
     throw std::invalid_argument("a layer reads " + std::to_string(rows) + " weights per neuron; expected at most 65535");
-  chunk = 4;
-  while (chunk > 0 && std::max(largest_sum(weights, chunk), largest_sum(extended, chunk)) > INT16_MAX) chunk /= 2;
+  const auto fits = [&](int count) {
+    return std::max(largest_sum(weights, count), largest_sum(extended, count)) <= INT16_MAX;
+  };
+  chunk = fits(2) ? 4 : fits(1) ? 2 : 0;
   if (chunk > 0) {
     narrow = pack_clocked<int16_t>(weights, channels, rows, true);
     narrow_extended = pack_clocked<int16_t>(extended, channels, rows, true);

@@ -1,4 +1,4 @@
-// Vectors as wide as the processor that a file is compiled for, and the three operations that C++ has no words for.
+// Vectors as wide as the processor that a file is compiled for, and the few operations that C++ has no words for.
 //
 // Kernels are written once, in the vector extensions of GCC and Clang, and compiled once per path: SPIKINGIR_PATH
 // names the namespace, the compiler's flags the instructions. Nothing here or in a kernel may come from the standard
@@ -55,6 +55,27 @@ static inline Ints dot_pairs(Ints sum, Ints a, Ints b) {
   return sum + (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 #else
   return sum + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
+#endif
+}
+
+// Pairs of a's and b's numbers, as dot_pairs takes them: of the first and the last four in each eight.
+static inline Ints low_pairs(Shorts a, Shorts b) {
+#if defined(SPIKINGIR_AVX512)
+  return (Ints)_mm512_unpacklo_epi16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  return (Ints)_mm256_unpacklo_epi16((__m256i)a, (__m256i)b);
+#else
+  return (Ints)__builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+#endif
+}
+
+static inline Ints high_pairs(Shorts a, Shorts b) {
+#if defined(SPIKINGIR_AVX512)
+  return (Ints)_mm512_unpackhi_epi16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  return (Ints)_mm256_unpackhi_epi16((__m256i)a, (__m256i)b);
+#else
+  return (Ints)__builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
 #endif
 }
 

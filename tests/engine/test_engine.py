@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -15,7 +15,7 @@ from spikingir import engine
 from spikingir.conversion.convert import convert
 from spikingir.engine import choice
 from spikingir.networks.aodnet import AODNet
-from spikingir.spiking.fold import fold
+from spikingir.spiking.fold import FoldError, fold
 from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.network import SpikingNetwork, Trace
 from spikingir.spiking.storage import from_pretrained
@@ -101,7 +101,11 @@ def test_any_chain(
     network = convert(body, torch.rand(2, channels, 8, 8), method, time_steps=time_steps, percentile=90)
     network = scale_thresholds(network, threshold)
     delayed = network.at(schedule=time_steps // 2 if schedule == "delayed" else schedule)
-    assert_same(fold(delayed, bits=bits), 3 * torch.rand(2, channels, *size) - 1)
+    try:
+        folded = fold(delayed, bits=bits)
+    except FoldError:  # a channel that calibration found dead has next to no threshold
+        reject()
+    assert_same(folded, 3 * torch.rand(2, channels, *size) - 1)
 
 
 @pytest.mark.parametrize("schedule", ["clocked", 3, "phased"])
