@@ -41,12 +41,12 @@ void list_rows(const ClockedLayer& layer, int y, int x, int count, const Scratch
       uint16_t* first = end;
       for (int dx = 0; dx < layer.kernel; ++dx) {
         const uint16_t* from = scratch.rows + (p + dx) * stride;
-        const Shorts base = Shorts{} + static_cast<int16_t>(dx * in_column);
-        for (int i = 0; i < sizes[p + dx]; i += 2 * lanes) store(end + i, load<Shorts>(from + i) + base);
+        const Numbers base = Numbers{} + static_cast<uint16_t>(dx * in_column);
+        for (int i = 0; i < sizes[p + dx]; i += 2 * lanes) store(end + i, load<Numbers>(from + i) + base);
         end += sizes[p + dx];
       }
       const int chunks = static_cast<int>(end - first + chunk - 1) / chunk;
-      store(end, Shorts{} + static_cast<int16_t>(layer.rows));  // without a loop, whose end would be guessed wrong
+      store(end, Numbers{} + static_cast<uint16_t>(layer.rows));  // without a loop, whose end would be guessed wrong
       end = first + chunks * chunk;
       scratch.lists[p * steps(layer) + step] = {first, chunks};
     }

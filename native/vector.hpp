@@ -27,6 +27,7 @@ inline constexpr int lanes = vector_bytes / 4;
 
 typedef int32_t Ints __attribute__((vector_size(vector_bytes)));
 typedef int16_t Shorts __attribute__((vector_size(vector_bytes)));
+typedef uint16_t Numbers __attribute__((vector_size(vector_bytes)));
 typedef double Doubles __attribute__((vector_size(vector_bytes)));
 typedef int16_t HalfShorts __attribute__((vector_size(vector_bytes / 2)));
 typedef int32_t HalfInts __attribute__((vector_size(vector_bytes / 2)));
