@@ -70,6 +70,8 @@ class FoldedNetwork(nn.Module):
         config: Time steps, schedule, image formation.
         nodes: The body.
         kernels: Weights by node.
+        clocks: What each layer does at each of its steps, by name.
+        gridded: Whether all numbers lie on a grid, so that sums are exact.
 
     Shape:
         ``(B, C, H, W)``, values in [0, 1] (magnitudes to 8 are exact), to the same dtype and shape; not clipped.
@@ -95,11 +97,11 @@ class FoldedNetwork(nn.Module):
         self.kernels = nn.ModuleDict(dict(kernels))
         self.mapper = mapper
         self.dtype = dtype
-        self._clocks = {name: _clock(network, name, bits) for name in network.layers}
+        self.clocks = {name: _clock(network, name, bits) for name in network.layers}
         for name, beta in betas.items():
             self.register_buffer(f"beta_{name}", beta)
         self.register_buffer("theta", theta)
-        self._gridded = bits is not None
+        self.gridded = bits is not None
         self._spiking = _spike_wires(self.nodes)
 
     @property
@@ -123,15 +125,24 @@ class FoldedNetwork(nn.Module):
         size = (image.shape[-2], image.shape[-1])
         return restored, Trace(self.config.time_steps, self.config.schedule, size, tuple(layers))
 
-    @torch.no_grad()
-    def _restore(self, image: Tensor, layers: list[LayerTrace] | None, trains: bool) -> Tensor:
+    def on_image_grid(self, image: Tensor) -> Tensor:
+        """The image as the body sees it: float64, and multiples of ``2^-20`` where the network is gridded.
+
+        Raises:
+            ValueError: An image of another shape, or values beyond what is exact.
+        """
         if image.dim() != 4 or image.shape[1] != self.config.channels:
             raise ValueError(f"expected images of shape (B, {self.config.channels}, H, W), got {tuple(image.shape)}")
         exact = image.double()
-        if self._gridded:
+        if self.gridded:
             if not exact.abs().max() <= MAX_IMAGE:
                 raise ValueError(f"image values must be finite and within {MAX_IMAGE:g} in magnitude")
             exact = on_grid(exact, exact.new_tensor(2.0**IMAGE_BITS))
+        return exact
+
+    @torch.no_grad()
+    def _restore(self, image: Tensor, layers: list[LayerTrace] | None, trains: bool) -> Tensor:
+        exact = self.on_image_grid(image)
         read: list[Tensor] = []
         last = self.nodes[-1].name
 
@@ -140,7 +151,7 @@ class FoldedNetwork(nn.Module):
             if layers is not None:
                 layers.append(self._layer_trace(node, spikes, residual, trains))
             if node.name == last:
-                read.append(self._read(spikes, residual, signed=self._clocks[last].signed))
+                read.append(self.read(spikes, residual))
             return Wave(spikes, None)
 
         with _exact_convolutions():
@@ -148,13 +159,14 @@ class FoldedNetwork(nn.Module):
         restored = form_image(self.config.formation, image.double(), read[0])
         return restored.to(image.dtype)
 
-    def _kernel(self, name: str) -> Kernel | None:
+    def kernel(self, name: str) -> Kernel | None:
+        """Weights of the node ``name``, if it has any."""
         kernel = self.kernels[name] if name in self.kernels else None  # noqa: SIM401 (ModuleDict has no get)
         assert kernel is None or isinstance(kernel, Kernel)
         return kernel
 
     def _linear(self, node: Node, inputs: Sequence[Wave], weights: object) -> Wave:
-        operation, kernel = LINEAR[node.op], self._kernel(node.name)
+        operation, kernel = LINEAR[node.op], self.kernel(node.name)
         if kernel is None:
             if any(w.spikes is not None and w.spikes.dtype != torch.float64 for w in inputs) and any(
                 w.spikes is not None and w.spikes.dtype == torch.float64 for w in inputs
@@ -188,7 +200,7 @@ class FoldedNetwork(nn.Module):
 
     def _fire(self, node: Node, current: Wave, owned: bool) -> tuple[Tensor, Tensor]:
         """Spikes in {-1, 0, 1}, (S, B, C, H, W); phased: their number in the window, (1, B, C, H, W). And v(end)."""
-        clock, config = self._clocks[node.name], self.config
+        clock, config = self.clocks[node.name], self.config
         spikes = None if current.spikes is None else current.spikes.to(self.dtype)
         constant = None if current.constant is None else current.constant.to(self.dtype)
         if config.phased:
@@ -207,7 +219,7 @@ class FoldedNetwork(nn.Module):
             still = constant.view(1, channels)
         else:
             still = constant.expand(shape).movedim(1, -1).reshape(-1, channels)
-        one, beta = still.new_ones(1), getattr(self, f"beta_{node.name}").to(self.dtype)
+        one, beta = still.new_ones(1), self.beta(node.name).to(self.dtype)
         fired, residual = clocked_inference(flat, still, one, beta, clock, overwrite=owned)
         if clock.extended:
             fired[-1].sign_()
@@ -216,9 +228,19 @@ class FoldedNetwork(nn.Module):
             residual.view(batch, height, width, channels).permute(0, 3, 1, 2),
         )
 
-    def _read(self, spikes: Tensor, residual: Tensor, *, signed: bool) -> Tensor:
-        """Body output in float64: mapper on the counted spikes, and ``I``."""
-        steps, kernel = self.config.time_steps, self.mapper
+    def beta(self, name: str) -> Tensor:
+        """Amplitude of a layer's extended step in units of the threshold, (C,), float64."""
+        beta: Tensor = getattr(self, f"beta_{name}")
+        return beta
+
+    def read(self, spikes: Tensor, residual: Tensor) -> Tensor:
+        """Body output in float64, from the spikes and residual membranes of the last layer: the mapper, and ``I``.
+
+        Shape:
+            ``spikes``: (S, B, C, H, W) in {-1, 0, 1}, phased (1, B, C, H, W) their number; ``residual`` and the
+            result: (B, C, H, W).
+        """
+        steps, kernel, clock = self.config.time_steps, self.mapper, self.clocks[self.nodes[-1].name]
         padding = kernel.spike.shape[-1] // 2
         counts = spikes[:steps].double().sum(0)
         total = nn.functional.conv2d(counts, kernel.spike, padding=padding)
@@ -228,9 +250,9 @@ class FoldedNetwork(nn.Module):
         if kernel.bias is not None:
             output = output + kernel.bias.view(1, -1, 1, 1)
         if self.config.recycling:
-            start = 0.0 if self.config.phased else self._clocks[self.nodes[-1].name].v0
+            start = 0.0 if self.config.phased else clock.v0
             output = output + (residual.double() - start) * self.theta.view(1, -1, 1, 1) / steps
-        return output if signed else torch.relu(output)
+        return output if clock.signed else torch.relu(output)
 
     def _layer_trace(self, node: Node, spikes: Tensor, residual: Tensor, trains: bool) -> LayerTrace:
         steps = self.config.time_steps

@@ -13,7 +13,7 @@ from spikingir.training.config import FitConfig
 from spikingir.training.fit import Pair, fit
 from spikingir.training.machine import launch
 
-_WARM_UP, _MEASURED = 2, 4
+_FEW, _MORE = 1, 4
 
 
 def fit_to_time(network: nn.Module, pairs: Dataset[Pair], config: FitConfig, seconds: float) -> FitConfig:
@@ -29,13 +29,16 @@ def fit_to_time(network: nn.Module, pairs: Dataset[Pair], config: FitConfig, sec
     """
     fabric = launch()
     trial = replace(config, validate_every=config.steps + 1)
-    spent = {}
     with tempfile.TemporaryDirectory() as folder:
-        for few in (_WARM_UP, _WARM_UP + _MEASURED):
+
+        def spend(run: str, steps: int) -> float:
             start = time.perf_counter()
-            fit(deepcopy(network), pairs, replace(trial, steps=few), Path(folder) / str(few), progress=False)
-            spent[few] = time.perf_counter() - start
-    # what both runs share (compiling, starting workers) drops out
-    each = max((spent[_WARM_UP + _MEASURED] - spent[_WARM_UP]) / _MEASURED, 1e-6)
+            fit(deepcopy(network), pairs, replace(trial, steps=steps), Path(folder) / run, progress=False)
+            return time.perf_counter() - start
+
+        spend("compiling", _FEW)
+        # what both runs share, as starting workers, drops out
+        few, more = spend("few", _FEW), spend("more", _MORE)
+    each = (more - few) / (_MORE - _FEW) if more > few else more / _MORE
     steps: int = fabric.broadcast(max(1, int(seconds / each)))
     return replace(config, steps=steps)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ from spikingir.data.nyu import list_nyu
 from spikingir.data.scenes import hold_back
 from spikingir.networks.base import RestorationNetwork
 from spikingir.networks.registry import build_network, load_network, save_network
+from spikingir.restoration.catalogue import SHIPPED
 from spikingir.spiking.network import Schedule, SpikingNetwork
 from spikingir.spiking.storage import StorageError, from_pretrained, save_pretrained
 from spikingir.training.budget import fit_to_time
@@ -184,7 +184,7 @@ def _start(recipe: Recipe, stage: Stage, name: str, directory: Path) -> Restorat
         if not path.exists():
             raise RecipeError(f"stage {stage.name} starts from {name}, which has not been run: no {path}")
     elif not (path := Path(name)).is_file():
-        path = Path(str(files("spikingir"))) / "models" / f"{name}.safetensors"
+        path = SHIPPED / f"{name}.safetensors"
         if not path.is_file():
             raise RecipeError(
                 f"stage {stage.name} starts from {name!r}, which is no stage of {recipe.name}, no file, and no network "

@@ -7,7 +7,6 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from importlib.resources import files
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -15,6 +14,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from spikingir.training.config import FitConfig
 
 Data = TypeVar("Data")
+
+SHIPPED = Path(__file__).parent / "recipes"
+"""Folder of the recipes that ship."""
 
 
 class RecipeError(ValueError):
@@ -119,8 +121,7 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """Names of the recipes that ship."""
-    folder = files("spikingir.training") / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
 def load_recipe(name: str | Path) -> Recipe:
@@ -130,7 +131,7 @@ def load_recipe(name: str | Path) -> Recipe:
         RecipeError: There is none, it is not TOML, or it holds an unknown key or a value of the wrong type.
     """
     if str(name) in recipe_names():
-        text = (files("spikingir.training") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+        text = (SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
     elif Path(name).is_file():
         text = Path(name).read_text(encoding="utf-8")
     else:

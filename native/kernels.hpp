@@ -1,0 +1,102 @@
+// What a kernel is told: plain pointers and sizes, so that the paths share no code that runs: what is defined here
+// is inlined, or belongs to the caller.
+//
+// Images are rows of pixels of channels. All numbers of a layer are whole: multiples of 2^-k, k the exponent of their
+// output channel. Output channels come in blocks, the last one filled up with channels that never fire.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace spikingir {
+
+inline constexpr int phased_block = 16;   // output channels of a phased or an analog layer's block
+inline constexpr int clocked_block = 32;  // those of a clocked layer's, one word of spikes
+inline constexpr int slack = 8;           // columns that may be read beyond an image's border
+inline constexpr int tile = 8;            // pixels of a row that a clocked layer does at a time
+
+// A picture in memory: of one pixel everywhere where both strides are zero. Strides count elements.
+template <class Element>
+struct View {
+  Element* first = nullptr;
+  std::ptrdiff_t row = 0, pixel = 0;
+
+  [[gnu::always_inline]] Element* at(int y, int x) const { return first + y * row + x * pixel; }
+};
+
+// One of the layers that a layer reads, from the upper left corner of the window around its first pixel.
+template <class Element>
+struct Source {
+  View<const Element> view;
+  int channels;
+};
+
+// Weighted sums of the image itself. Weights: [block][kernel][kernel][channel][16], in units of 2^-k.
+struct AnalogLayer {
+  int width, kernel, channels, blocks;
+  View<const double> image;  // from the upper left corner of the first pixel's window
+  const double *weights, *bias;
+  View<int32_t> current;
+};
+
+// Neurons that collect their window before they fire. A spike of a source stands as its count.
+// Weights: [block][source][kernel][kernel][pair of channels][16][2], or without pairs in 32 bits.
+struct PhasedLayer {
+  int width, kernel, blocks, sources, time_steps;
+  bool has_sign;
+  const Source<int16_t>* source;
+  const int16_t* narrow;
+  const int32_t* wide;
+  std::ptrdiff_t block;
+  const int32_t* exponent;
+  View<const int32_t> current;
+  View<int16_t> counts;
+  View<int32_t> residual;  // null where nobody asks for it
+};
+
+// Neurons that fire step by step. A source's spikes are words of 32 channels, step after step.
+// Rows of 32 weights: [block][column][source][row][channel], after them one of zeros. In 16 bits a row has
+// four output channels of its first half, four of its second, and so on, as low_pairs and high_pairs read them.
+struct ClockedLayer {
+  int width, kernel, blocks, sources, time_steps, delay;
+  bool has_extended_step, has_sign;
+  const Source<uint32_t>* source;
+  int rows;   // without that of zeros
+  int chunk;  // rows added at a time: 4 where any two fit 16 bits, 2 where any one does, else 0
+  const int16_t *narrow, *narrow_extended;
+  const int32_t *wide, *wide_extended;
+  const int32_t *start, *threshold, *level, *amplitude;
+  View<const int32_t> current;
+  View<uint32_t> spikes;  // [step][sign][block] at a pixel
+  View<int32_t> residual;
+};
+
+// The rows of weights that one pixel adds at one step: their numbers, in chunks.
+struct SpikeList {
+  const uint16_t* rows;
+  int chunks;
+};
+
+// What a thread of a clocked layer works with: room for list_room(layer) numbers and tile * steps lists.
+struct Scratch {
+  uint16_t* rows;
+  SpikeList* lists;
+};
+
+[[gnu::always_inline]] inline int steps(const ClockedLayer& layer) { return layer.time_steps + layer.has_extended_step; }
+
+// For the caller.
+inline std::size_t list_room(const ClockedLayer& layer) {
+  const std::size_t columns = tile + layer.kernel - 1, lists = tile * steps(layer);
+  return columns * (layer.rows / layer.kernel + 32) + lists * (layer.rows + 4) + 32;
+}
+
+// Each does one row of an image.
+struct Kernels {
+  const char* name;
+  void (*analog)(const AnalogLayer& layer, int y);
+  void (*phased)(const PhasedLayer& layer, int y);
+  void (*clocked)(const ClockedLayer& layer, int y, const Scratch& scratch);
+};
+
+}  // namespace spikingir

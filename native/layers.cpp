@@ -1,0 +1,269 @@
+#include "layers.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "paths.hpp"
+#include "threads.hpp"
+
+namespace spikingir {
+
+namespace {
+
+const Kernels& choose(const std::string& path) {
+  for (const Kernels& kernels : paths())
+    if (path.empty() || path == kernels.name) return kernels;
+  throw std::invalid_argument("this processor has no path '" + path + "'");
+}
+
+int whole(int channels, int block) { return (channels + block - 1) / block; }
+
+template <class Number>
+Buffer<Number> filled_up(const Number* from, int channels, int block, Number rest) {
+  Buffer<Number> to(std::size_t(whole(channels, block)) * block, rest);
+  std::copy_n(from, channels, to.data());
+  return to;
+}
+
+// Largest magnitude that a sum of `count` different weights of one output channel can reach.
+int64_t largest_sum(const Weights<int32_t>& weights, int count) {
+  const std::ptrdiff_t row = std::ptrdiff_t(weights.inputs) * weights.kernel * weights.kernel;
+  int64_t most = 0;
+  for (int o = 0; o < weights.outputs; ++o) {
+    std::vector<int32_t> sorted(weights.data + o * row, weights.data + (o + 1) * row);
+    std::sort(sorted.begin(), sorted.end());
+    int64_t low = 0, high = 0;
+    for (int i = 0; i < std::min<std::ptrdiff_t>(count, row); ++i) {
+      low += std::min(sorted[i], 0);
+      high += std::max(sorted[row - 1 - i], 0);
+    }
+    most = std::max({most, -low, high});
+  }
+  return most;
+}
+
+// Calls visit(source's first channel, its channels, dy, dx) in the order of a phased layer's weights.
+template <class Visit>
+void for_each_tap(const std::vector<int>& channels, int kernel, const Visit& visit) {
+  int first = 0;
+  for (int size : channels) {
+    for (int dy = 0; dy < kernel; ++dy)
+      for (int dx = 0; dx < kernel; ++dx) visit(first, size, dy, dx);
+    first += size;
+  }
+}
+
+// [block][source][kernel][kernel][group of channels][output channel][channel of the group]
+template <class Number>
+Buffer<Number> pack_phased(const Weights<int32_t>& weights, const std::vector<int>& channels, int group,
+                           std::ptrdiff_t block) {
+  const int blocks = whole(weights.outputs, phased_block);
+  Buffer<Number> packed(blocks * block, 0);
+  for (int b = 0; b < blocks; ++b) {
+    Number* end = packed.data() + b * block;
+    for_each_tap(channels, weights.kernel, [&](int first, int size, int dy, int dx) {
+      for (int i = 0; i < size; i += group)
+        for (int o = b * phased_block; o < (b + 1) * phased_block; ++o)
+          for (int j = i; j < i + group; ++j, ++end)
+            if (o < weights.outputs && j < size) *end = static_cast<Number>(weights.at(o, first + j, dy, dx));
+    });
+  }
+  return packed;
+}
+
+// [block][dx][source][dy][channel][output channel], a row of zeros behind; see ClockedLayer for `interleaved`.
+template <class Number>
+Buffer<Number> pack_clocked(const Weights<int32_t>& weights, const std::vector<int>& channels, int rows,
+                            bool interleaved) {
+  const int blocks = whole(weights.outputs, clocked_block);
+  const std::ptrdiff_t size = std::ptrdiff_t(rows + 1) * clocked_block;
+  Buffer<Number> packed(blocks * size, 0);
+  for (int o = 0; o < weights.outputs; ++o) {
+    const int lane = o % clocked_block, half = clocked_block / 2;
+    Number* row = packed.data() + o / clocked_block * size + (interleaved ? lane % half / 4 * 8 + lane / half * 4 + lane % 4 : lane);
+    for (int dx = 0; dx < weights.kernel; ++dx) {
+      int first = 0;
+      for (int count : channels) {
+        for (int dy = 0; dy < weights.kernel; ++dy)
+          for (int i = 0; i < whole(count, clocked_block) * clocked_block; ++i, row += clocked_block)
+            if (i < count) *row = static_cast<Number>(weights.at(o, first + i, dy, dx));
+        first += count;
+      }
+    }
+  }
+  return packed;
+}
+
+template <class Element, class Spikes>
+std::vector<Source<Element>> sources_of(const std::vector<const Spikes*>& spikes, int kernel) {
+  std::vector<Source<Element>> sources;
+  for (const Spikes* s : spikes) sources.push_back({s->picture.view(-(kernel / 2), -(kernel / 2)), s->channels});
+  return sources;
+}
+
+template <class Spikes>
+std::unique_ptr<Current> residual_of(const Input<Spikes>& input, int depth) {
+  if (!input.wants_residual) return nullptr;
+  return std::make_unique<Current>(input.height, input.width, depth, 0);
+}
+
+View<const int32_t> current_of(const Current* current, const Buffer<int32_t>& bias) {
+  return current ? current->view(0, 0) : View<const int32_t>{bias.data()};
+}
+
+}  // namespace
+
+Analog::Analog(Weights<double> given, const double* shift, const std::string& path)
+    : kernels(choose(path)),
+      kernel(given.kernel),
+      channels(given.inputs),
+      blocks(whole(given.outputs, clocked_block) * clocked_block / phased_block),
+      weights(std::size_t(blocks) * phased_block * channels * kernel * kernel, 0.0),
+      bias(filled_up(shift, given.outputs, clocked_block, 0.0)) {
+  double* end = weights.data();
+  for (int b = 0; b < blocks; ++b)
+    for (int dy = 0; dy < kernel; ++dy)
+      for (int dx = 0; dx < kernel; ++dx)
+        for (int i = 0; i < channels; ++i)
+          for (int o = b * phased_block; o < (b + 1) * phased_block; ++o, ++end)
+            if (o < given.outputs) *end = given.at(o, i, dy, dx);
+}
+
+std::unique_ptr<Current> Analog::run(const double* planes, int height, int width, int threads) const {
+  Picture<double> image(height, width, channels, kernel / 2);
+  for (int c = 0; c < channels; ++c)
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x) image.at(y, x)[c] = *planes++;
+  auto current = std::make_unique<Current>(height, width, blocks * phased_block, 0);
+  const AnalogLayer layer{
+      .width = width,
+      .kernel = kernel,
+      .channels = channels,
+      .blocks = blocks,
+      .image = std::as_const(image).view(-(kernel / 2), -(kernel / 2)),
+      .weights = weights.data(),
+      .bias = bias.data(),
+      .current = current->view(),
+  };
+  share_rows(height, threads, [&](const auto& next) {
+    for (int y; (y = next()) < height;) kernels.analog(layer, y);
+  });
+  return current;
+}
+
+Phased::Phased(Weights<int32_t> weights, const std::vector<int>& channels, const int32_t* shift, const int32_t* grid,
+               Clock clock, const std::string& path)
+    : kernels(choose(path)),
+      clock(clock),
+      outputs(weights.outputs),
+      kernel(weights.kernel),
+      bias(filled_up(shift, outputs, phased_block, 0)),
+      exponent(filled_up(grid, outputs, phased_block, 0)) {
+  const bool fits = largest_sum(weights, 1) <= INT16_MAX;
+  const int group = fits ? 2 : 1;
+  block = 0;
+  for (int size : channels) block += std::ptrdiff_t(whole(size, group)) * group * kernel * kernel * phased_block;
+  if (fits)
+    narrow = pack_phased<int16_t>(weights, channels, group, block);
+  else
+    wide = pack_phased<int32_t>(weights, channels, group, block);
+}
+
+Fired<Counts> Phased::fire(const Input<Counts>& input) const {
+  const int blocks = whole(outputs, phased_block);
+  auto counts = std::make_unique<Counts>(
+      outputs, Picture<int16_t>(input.height, input.width, blocks * phased_block, input.border));
+  auto residual = residual_of(input, blocks * phased_block);
+  const auto sources = sources_of<int16_t>(input.sources, kernel);
+  const PhasedLayer layer{
+      .width = input.width,
+      .kernel = kernel,
+      .blocks = blocks,
+      .sources = static_cast<int>(sources.size()),
+      .time_steps = clock.time_steps,
+      .has_sign = clock.has_sign,
+      .source = sources.data(),
+      .narrow = narrow.data(),
+      .wide = wide.data(),
+      .block = block,
+      .exponent = exponent.data(),
+      .current = current_of(input.current, bias),
+      .counts = counts->picture.view(),
+      .residual = residual ? residual->view() : View<int32_t>{},
+  };
+  share_rows(input.height, input.threads, [&](const auto& next) {
+    for (int y; (y = next()) < input.height;) kernels.phased(layer, y);
+  });
+  return {std::move(counts), std::move(residual)};
+}
+
+Clocked::Clocked(Weights<int32_t> weights, Weights<int32_t> extended, const std::vector<int>& channels,
+                 const int32_t* shift, const Thresholds& thresholds, Clock clock, const std::string& path)
+    : kernels(choose(path)),
+      clock(clock),
+      outputs(weights.outputs),
+      kernel(weights.kernel),
+      rows(0),
+      bias(filled_up(shift, outputs, clocked_block, 0)),
+      start(filled_up(thresholds.start, outputs, clocked_block, 0)),
+      threshold(filled_up(thresholds.threshold, outputs, clocked_block, 1)),
+      level(filled_up(thresholds.level, outputs, clocked_block, 1)),
+      amplitude(filled_up(thresholds.amplitude, outputs, clocked_block, 1)) {
+  for (int size : channels) rows += whole(size, clocked_block) * clocked_block * kernel * kernel;
+  if (rows > UINT16_MAX)
+    throw std::invalid_argument("a layer reads " + std::to_string(rows) + " weights per neuron; expected at most 65535");
+  const auto fits = [&](int count) {
+    return std::max(largest_sum(weights, count), largest_sum(extended, count)) <= INT16_MAX;
+  };
+  chunk = fits(2) ? 4 : fits(1) ? 2 : 0;
+  if (chunk > 0) {
+    narrow = pack_clocked<int16_t>(weights, channels, rows, true);
+    narrow_extended = pack_clocked<int16_t>(extended, channels, rows, true);
+  } else {
+    wide = pack_clocked<int32_t>(weights, channels, rows, false);
+    wide_extended = pack_clocked<int32_t>(extended, channels, rows, false);
+  }
+}
+
+Fired<Trains> Clocked::fire(const Input<Trains>& input) const {
+  const int blocks = whole(outputs, clocked_block), steps = clock.time_steps + clock.has_extended_step;
+  auto trains = std::make_unique<Trains>(
+      outputs, steps, clock.has_sign,
+      Picture<uint32_t>(input.height, input.width, steps * (1 + clock.has_sign) * blocks, input.border));
+  auto residual = residual_of(input, blocks * clocked_block);
+  const auto sources = sources_of<uint32_t>(input.sources, kernel);
+  const ClockedLayer layer{
+      .width = input.width,
+      .kernel = kernel,
+      .blocks = blocks,
+      .sources = static_cast<int>(sources.size()),
+      .time_steps = clock.time_steps,
+      .delay = clock.delay,
+      .has_extended_step = clock.has_extended_step,
+      .has_sign = clock.has_sign,
+      .source = sources.data(),
+      .rows = rows,
+      .chunk = chunk,
+      .narrow = narrow.data(),
+      .narrow_extended = narrow_extended.data(),
+      .wide = wide.data(),
+      .wide_extended = wide_extended.data(),
+      .start = start.data(),
+      .threshold = threshold.data(),
+      .level = level.data(),
+      .amplitude = amplitude.data(),
+      .current = current_of(input.current, bias),
+      .spikes = trains->picture.view(),
+      .residual = residual ? residual->view() : View<int32_t>{},
+  };
+  share_rows(input.height, input.threads, [&](const auto& next) {
+    Buffer<uint16_t> numbers(list_room(layer));
+    std::vector<SpikeList> lists(std::size_t(tile) * steps);
+    const Scratch scratch{numbers.data(), lists.data()};
+    for (int y; (y = next()) < input.height;) kernels.clocked(layer, y, scratch);
+  });
+  return {std::move(trains), std::move(residual)};
+}
+
+}  // namespace spikingir

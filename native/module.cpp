@@ -1,0 +1,169 @@
+// What Python sees: layers made of NumPy arrays, spikes that stay on this side, and arrays of them on demand.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstdlib>
+
+#include "layers.hpp"
+#include "paths.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace spikingir {
+namespace {
+
+template <class Number>
+using Kernel = nb::ndarray<const Number, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using Image = nb::ndarray<const double, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+template <class Number>
+using Vector = nb::ndarray<const Number, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+template <class Number>
+Weights<Number> weights_of(const Kernel<Number>& kernel) {
+  const auto size = [&](int axis) { return static_cast<int>(kernel.shape(axis)); };
+  return {kernel.data(), size(0), size(1), size(2)};
+}
+
+template <class Number>
+nb::ndarray<nb::numpy, Number> array(std::vector<std::size_t> shape) {
+  std::size_t size = 1;
+  for (std::size_t n : shape) size *= n;
+  Number* data = new Number[size]{};
+  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<Number*>(p); });
+  return {data, shape.size(), shape.data(), owner};
+}
+
+// (C, H, W)
+template <class Number>
+nb::ndarray<nb::numpy, Number> planes(const Picture<Number>& picture, int channels) {
+  auto to = array<Number>({std::size_t(channels), std::size_t(picture.height), std::size_t(picture.width)});
+  Number* end = to.data();
+  for (int c = 0; c < channels; ++c)
+    for (int y = 0; y < picture.height; ++y)
+      for (int x = 0; x < picture.width; ++x) *end++ = picture.at(y, x)[c];
+  return to;
+}
+
+// (S, C, H, W) in {-1, 0, 1}
+nb::ndarray<nb::numpy, int8_t> unpacked(const Trains& trains) {
+  const auto& picture = trains.picture;
+  auto to = array<int8_t>({std::size_t(trains.steps), std::size_t(trains.channels), std::size_t(picture.height),
+                           std::size_t(picture.width)});
+  const int words = picture.depth / trains.steps, blocks = words / (1 + trains.has_sign);
+  int8_t* end = to.data();
+  for (int step = 0; step < trains.steps; ++step)
+    for (int c = 0; c < trains.channels; ++c)
+      for (int y = 0; y < picture.height; ++y)
+        for (int x = 0; x < picture.width; ++x) {
+          const uint32_t* word = picture.at(y, x) + step * words + c / clocked_block;
+          const auto bit = [&](const uint32_t* w) { return static_cast<int>(*w >> c % clocked_block & 1); };
+          *end++ = static_cast<int8_t>(bit(word) - (trains.has_sign ? bit(word + blocks) : 0));
+        }
+  return to;
+}
+
+// How many neurons of each channel fire at each step, (S, C).
+nb::ndarray<nb::numpy, int64_t> spikes_of_trains(const Trains& trains) {
+  const auto& picture = trains.picture;
+  auto to = array<int64_t>({std::size_t(trains.steps), std::size_t(trains.channels)});
+  const int words = picture.depth / trains.steps, blocks = words / (1 + trains.has_sign);
+  for (int y = 0; y < picture.height; ++y)
+    for (int x = 0; x < picture.width; ++x)
+      for (int i = 0; i < picture.depth; ++i) {
+        int64_t* count = to.data() + i / words * trains.channels + i % blocks * clocked_block;
+        for (uint32_t word = picture.at(y, x)[i]; word != 0; word &= word - 1) ++count[__builtin_ctz(word)];
+      }
+  return to;
+}
+
+// The same where n spikes leave one per step, from the first step on.
+nb::ndarray<nb::numpy, int64_t> spikes_of_counts(const Counts& counts, int time_steps) {
+  const auto& picture = counts.picture;
+  auto to = array<int64_t>({std::size_t(time_steps), std::size_t(counts.channels)});
+  std::vector<int32_t> row(picture.depth);
+  for (int step = 0; step < time_steps; ++step)
+    for (int y = 0; y < picture.height; ++y) {
+      std::fill(row.begin(), row.end(), 0);
+      for (int x = 0; x < picture.width; ++x)
+        for (int c = 0; c < picture.depth; ++c) row[c] += std::abs(picture.at(y, x)[c]) > step;
+      for (int c = 0; c < counts.channels; ++c) to.data()[step * counts.channels + c] += row[c];
+    }
+  return to;
+}
+
+template <class Layer, class Spikes>
+Fired<Spikes> fire(const Layer& layer, const std::vector<const Spikes*>& sources, const Current* current, int height,
+                   int width, int border, int threads, bool residual) {
+  nb::gil_scoped_release released;
+  return layer.fire({sources, current, height, width, border, threads, residual});
+}
+
+template <class Layer, class Spikes>
+void bind_fire(nb::class_<Layer>& layer) {
+  layer.def("fire", fire<Layer, Spikes>, "sources"_a, "current"_a.none(), "height"_a, "width"_a, "border"_a,
+            "threads"_a, "residual"_a);
+}
+
+}  // namespace
+
+NB_MODULE(_native, module) {
+  module.def("paths", [] {
+    std::vector<std::string> names;
+    for (const Kernels& kernels : paths()) names.emplace_back(kernels.name);
+    return names;
+  });
+
+  nb::class_<Current>(module, "Current").def("array", planes<int32_t>, "channels"_a);
+  nb::class_<Counts>(module, "Counts")
+      .def("array", [](const Counts& counts) { return planes(counts.picture, counts.channels); })
+      .def("spikes", spikes_of_counts, "time_steps"_a);
+  nb::class_<Trains>(module, "Trains").def("array", unpacked).def("spikes", spikes_of_trains);
+
+  nb::class_<Clock>(module, "Clock")
+      .def(nb::init<int, int, bool, bool>(), "time_steps"_a, "delay"_a, "extended"_a, "signed"_a);
+
+  nb::class_<Analog>(module, "Analog")
+      .def(
+          "__init__",
+          [](Analog* self, Kernel<double> weights, Vector<double> bias, const std::string& path) {
+            new (self) Analog(weights_of(weights), bias.data(), path);
+          },
+          "weights"_a, "bias"_a, "path"_a)
+      .def(
+          "run",
+          [](const Analog& self, Image image, int threads) {
+            nb::gil_scoped_release released;
+            return self.run(image.data(), static_cast<int>(image.shape(1)), static_cast<int>(image.shape(2)), threads);
+          },
+          "image"_a, "threads"_a);
+
+  nb::class_<Phased> phased(module, "Phased");
+  phased.def(
+      "__init__",
+      [](Phased* self, Kernel<int32_t> weights, const std::vector<int>& channels, Vector<int32_t> bias,
+         Vector<int32_t> exponent, const Clock& clock, const std::string& path) {
+        new (self) Phased(weights_of(weights), channels, bias.data(), exponent.data(), clock, path);
+      },
+      "weights"_a, "channels"_a, "bias"_a, "exponent"_a, "clock"_a, "path"_a);
+  bind_fire<Phased, Counts>(phased);
+
+  nb::class_<Clocked> clocked(module, "Clocked");
+  clocked.def(
+      "__init__",
+      [](Clocked* self, Kernel<int32_t> weights, Kernel<int32_t> extended, const std::vector<int>& channels,
+         Vector<int32_t> bias, Vector<int32_t> start, Vector<int32_t> threshold, Vector<int32_t> level,
+         Vector<int32_t> amplitude, const Clock& clock, const std::string& path) {
+        const Thresholds thresholds{start.data(), threshold.data(), level.data(), amplitude.data()};
+        new (self) Clocked(weights_of(weights), weights_of(extended), channels, bias.data(), thresholds, clock, path);
+      },
+      "weights"_a, "extended"_a, "channels"_a, "bias"_a, "start"_a, "threshold"_a, "level"_a, "amplitude"_a, "clock"_a,
+      "path"_a);
+  bind_fire<Clocked, Trains>(clocked);
+}
+
+}  // namespace spikingir

@@ -1,0 +1,111 @@
+// Vectors as wide as the processor that a file is compiled for, and the few operations that C++ has no words for.
+//
+// Kernels are written once, in the vector extensions of GCC and Clang, and compiled once per path: SPIKINGIR_PATH
+// names the namespace, the compiler's flags the instructions. Nothing here or in a kernel may come from the standard
+// library's templates: the linker keeps one copy of those for all paths, which may be the one that needs AVX-512.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+namespace spikingir::SPIKINGIR_PATH {
+
+#if defined(__AVX512VNNI__) && defined(__AVX512VBMI2__)
+#define SPIKINGIR_AVX512
+inline constexpr int vector_bytes = 64;
+#elif defined(__AVX2__)
+inline constexpr int vector_bytes = 32;
+#else
+inline constexpr int vector_bytes = 16;
+#endif
+
+inline constexpr int lanes = vector_bytes / 4;
+
+typedef int32_t Ints __attribute__((vector_size(vector_bytes)));
+typedef int16_t Shorts __attribute__((vector_size(vector_bytes)));
+typedef uint16_t Numbers __attribute__((vector_size(vector_bytes)));
+typedef double Doubles __attribute__((vector_size(vector_bytes)));
+typedef int16_t HalfShorts __attribute__((vector_size(vector_bytes / 2)));
+typedef int32_t HalfInts __attribute__((vector_size(vector_bytes / 2)));
+
+// A vector at any address. (memcpy would move it in halves, which a load of the whole then waits for.)
+template <class Vector>
+struct __attribute__((packed, may_alias)) Anywhere {
+  Vector vector;
+};
+
+template <class Vector>
+static inline Vector load(const void* from) {
+  return static_cast<const Anywhere<Vector>*>(from)->vector;
+}
+
+template <class Vector>
+static inline void store(void* to, Vector vector) {
+  static_cast<Anywhere<Vector>*>(to)->vector = vector;
+}
+
+// sum + a[0] b[0] + a[1] b[1] in each lane, of the two 16-bit halves of its a and b.
+static inline Ints dot_pairs(Ints sum, Ints a, Ints b) {
+#if defined(SPIKINGIR_AVX512)
+  return (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  return sum + (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#else
+  return sum + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
+#endif
+}
+
+// Pairs of a's and b's numbers, as dot_pairs takes them: of the first and the last four in each eight.
+static inline Ints low_pairs(Shorts a, Shorts b) {
+#if defined(SPIKINGIR_AVX512)
+  return (Ints)_mm512_unpacklo_epi16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  return (Ints)_mm256_unpacklo_epi16((__m256i)a, (__m256i)b);
+#else
+  return (Ints)__builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+#endif
+}
+
+static inline Ints high_pairs(Shorts a, Shorts b) {
+#if defined(SPIKINGIR_AVX512)
+  return (Ints)_mm512_unpackhi_epi16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  return (Ints)_mm256_unpackhi_epi16((__m256i)a, (__m256i)b);
+#else
+  return (Ints)__builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+#endif
+}
+
+// One bit per lane of a comparison's result.
+static inline uint32_t bits(Ints truth) {
+#if defined(SPIKINGIR_AVX512)
+  return _mm512_movepi32_mask((__m512i)truth);
+#elif defined(__AVX2__)
+  return static_cast<uint32_t>(_mm256_movemask_ps((__m256)truth));
+#else
+  uint32_t word = 0;
+  for (int i = 0; i < lanes; ++i) word |= static_cast<uint32_t>(truth[i] & 1) << i;
+  return word;
+#endif
+}
+
+// Appends first + i for each set bit i of a word. May write over 32 numbers, of which those at the result and after it
+// mean nothing.
+static inline uint16_t* append_bits(uint16_t* end, uint32_t word, int first) {
+#if defined(SPIKINGIR_AVX512)
+  const __m512i count = _mm512_set_epi16(31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12,
+                                         11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i all = _mm512_add_epi16(count, _mm512_set1_epi16(static_cast<int16_t>(first)));
+  _mm512_storeu_si512(end, _mm512_maskz_compress_epi16(word, all));
+  return end + __builtin_popcount(word);
+#else
+  for (; word != 0; word &= word - 1) *end++ = static_cast<uint16_t>(first + __builtin_ctz(word));
+  return end;
+#endif
+}
+
+}  // namespace spikingir::SPIKINGIR_PATH

@@ -1,0 +1,95 @@
+"""The choice between the two ways to run a folded network, which give the same bits."""
+
+import logging
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+
+from spikingir.engine.plan import NotNativeError
+from spikingir.spiking.folded import FoldedNetwork
+from spikingir.spiking.network import Trace
+
+if TYPE_CHECKING:
+    from spikingir.engine.native import NativeNetwork
+
+Engine = Literal["auto", "native", "torch"]
+
+_made: "WeakKeyDictionary[FoldedNetwork, NativeNetwork]" = WeakKeyDictionary()
+
+
+class EngineError(ValueError):
+    """The engine that was asked for cannot do it; the text says why."""
+
+
+def native_available() -> bool:
+    """Whether the native engine was built when SpikingIR was installed."""
+    return find_spec("spikingir.engine._native") is not None
+
+
+def restore(network: FoldedNetwork, image: Tensor, *, engine: Engine = "auto") -> Tensor:
+    """Restored image, not clipped: what ``network(image)`` gives, bit for bit, whatever the engine.
+
+    Args:
+        network: A folded network. The engine prepares its weights once: do not change them afterwards.
+        image: Degraded image.
+        engine: ``native`` follows the spikes on the CPU, ``torch`` simulates all of them; ``auto`` is native where
+            that can be done, and says once why where it cannot.
+
+    Shape:
+        (B, C, H, W) to the same.
+
+    Raises:
+        EngineError: ``native`` was asked for and is not there, or cannot run the network; no such engine.
+        ValueError: An image that the network does not take.
+    """
+    native = _native(network, image, engine)
+    return network(image) if native is None else native.restore(network, image)
+
+
+def trace(
+    network: FoldedNetwork, image: Tensor, *, engine: Engine = "auto", trains: bool = False
+) -> tuple[Tensor, Trace]:
+    """Restored image and what every layer did: ``network.trace(image, trains=trains)``, bit for bit.
+
+    Args:
+        network: See :func:`restore`, as the other arguments and errors.
+        image: Degraded image.
+        engine: Engine.
+        trains: Whether to keep the spikes themselves (memory: one byte per neuron and step).
+    """
+    native = _native(network, image, engine)
+    return network.trace(image, trains=trains) if native is None else native.trace(network, image, trains=trains)
+
+
+def _native(network: FoldedNetwork, image: Tensor, engine: Engine) -> "NativeNetwork | None":
+    if engine == "torch":
+        return None
+    if engine not in ("auto", "native"):
+        raise EngineError(f"engine is {engine!r}; expected auto, native or torch")
+    try:
+        return _prepared(network, image)
+    except NotNativeError as error:
+        if engine == "native":
+            raise EngineError(f"the native engine cannot run this: {error}; torch can") from None
+        _say(str(error))
+        return None
+
+
+def _prepared(network: FoldedNetwork, image: Tensor) -> "NativeNetwork":
+    if not native_available():
+        raise NotNativeError("it was not built when SpikingIR was installed, which takes a C++20 compiler")
+    if image.device.type != "cpu" or network.theta.device.type != "cpu":
+        raise NotNativeError(f"the image is on {image.device}, the network on {network.theta.device}")
+    from spikingir.engine.native import NativeNetwork
+
+    if network not in _made:
+        _made[network] = NativeNetwork(network)
+    return _made[network]
+
+
+@cache
+def _say(reason: str) -> None:
+    logging.getLogger(__name__).warning("restoring with torch, not with the faster native engine: %s", reason)

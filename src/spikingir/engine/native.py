@@ -1,0 +1,163 @@
+"""A folded network in the native engine: its layers in whole numbers, run one after the other on one image.
+
+A number of output channel ``c`` is a multiple of ``2^-k_c``, so the engine computes with the multiples, in 32 bits.
+The image's current comes from the first convolution in float64; every sum is exact, as it is with torch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spikingir.engine import _native
+from spikingir.engine.plan import LayerPlan, NotNativeError, plan_layers
+from spikingir.spiking.folded import FoldedNetwork, Kernel
+from spikingir.spiking.formation import form_image
+from spikingir.spiking.network import LayerTrace, Trace, phased_slots
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer of the engine, the analog convolution before it if it reads the image, and its grid, ``2^k``."""
+
+    plan: LayerPlan
+    neurons: Any
+    analog: Any
+    grid: Tensor
+
+
+@dataclass(frozen=True)
+class _Fired:
+    """What a layer did with one image: spikes on the engine's side, residual membranes where they were asked for."""
+
+    name: str
+    spikes: Any
+    residual: Tensor | None
+
+
+class NativeNetwork:
+    """The layers of a folded network, made for the native engine.
+
+    Args:
+        network: The network. It is not kept: :meth:`restore` and :meth:`trace` are given it again.
+        path: Instructions to use, one of ``_native.paths()``; the best ones unless given.
+
+    Raises:
+        NotNativeError: The native engine cannot run the network.
+    """
+
+    def __init__(self, network: FoldedNetwork, path: str = "") -> None:
+        plans = plan_layers(network)
+        channels = {plan.name: _kernel(network, plan).spike.shape[0] for plan in plans}
+        self._layers = [_make(network, plan, channels, path) for plan in plans]
+        self._border = max(_kernel(network, plan).spike.shape[-1] for plan in plans) // 2
+        self._last_reader = {name: i for i, plan in enumerate(plans) for name in plan.sources}
+
+    @torch.no_grad()
+    def restore(self, network: FoldedNetwork, image: Tensor) -> Tensor:
+        """What ``network(image)`` gives."""
+        last = [list(self._run(picture, every_residual=False))[-1:] for picture in network.on_image_grid(image)]
+        return _restored(network, image, [fired for (fired,) in last])
+
+    @torch.no_grad()
+    def trace(self, network: FoldedNetwork, image: Tensor, *, trains: bool = False) -> tuple[Tensor, Trace]:
+        """What ``network.trace(image, trains=trains)`` gives."""
+        pictures = [list(self._run(picture, every_residual=True)) for picture in network.on_image_grid(image)]
+        restored = _restored(network, image, [picture[-1] for picture in pictures])
+        layers = tuple(_layer_trace(network, fired, trains) for fired in zip(*pictures, strict=True))
+        size = (image.shape[-2], image.shape[-1])
+        return restored, Trace(network.config.time_steps, network.config.schedule, size, layers)
+
+    def _run(self, picture: Tensor, *, every_residual: bool) -> Iterator[_Fired]:
+        """The layers' spikes, layer after layer; those that nobody reads any more are dropped here."""
+        height, width = picture.shape[-2:]
+        threads = torch.get_num_threads()
+        pixels = picture.contiguous().numpy()
+        alive: dict[str, Any] = {}
+        for i, layer in enumerate(self._layers):
+            current = None if layer.analog is None else layer.analog.run(pixels, threads)
+            sources = [alive[name] for name in layer.plan.sources]
+            wanted = every_residual or layer is self._layers[-1]
+            spikes, residual = layer.neurons.fire(sources, current, height, width, self._border, threads, wanted)
+            alive[layer.plan.name] = spikes
+            alive = {name: value for name, value in alive.items() if self._last_reader.get(name, -1) > i}
+            del sources, current
+            yield _Fired(layer.plan.name, spikes, None if residual is None else _membranes(residual, layer.grid))
+
+
+def _kernel(network: FoldedNetwork, plan: LayerPlan) -> Kernel:
+    kernel = network.kernel(plan.convolution)
+    assert kernel is not None
+    return kernel
+
+
+def _make(network: FoldedNetwork, plan: LayerPlan, channels: dict[str, int], path: str) -> _Layer:
+    kernel, clock, phased = _kernel(network, plan), network.clocks[plan.name], network.config.phased
+    assert kernel.grid is not None
+    grid = kernel.grid
+    bias = torch.zeros_like(grid) if kernel.bias is None else kernel.bias * grid
+    columns = grid.view(-1, 1, 1, 1)
+    analog = None
+    if plan.sources:
+        regular, extended = _whole(kernel.spike.double() * columns), _whole(kernel.extended.double() * columns)
+    else:
+        regular = extended = np.zeros((len(grid), 0, 1, 1), np.int32)
+        analog = _native.Analog((kernel.analog * columns).contiguous().numpy(), bias.numpy(), path)
+    inputs = [channels[name] for name in plan.sources]
+    steps = _native.Clock(clock.time_steps, clock.delay, clock.extended, clock.signed)
+    if phased:
+        neurons: Any = _native.Phased(regular, inputs, _whole(bias), _whole(grid.log2()), steps, path)
+        return _Layer(plan, neurons, analog, grid)
+    start = clock.v0 * grid
+    if not torch.equal(start, start.round()):
+        raise NotNativeError(f"the initial membrane {clock.v0:g} of '{plan.name}' does not lie on its grid")
+    neurons = _native.Clocked(
+        regular,
+        extended,
+        inputs,
+        bias=_whole(bias),
+        start=_whole(start),
+        threshold=_whole(grid),
+        level=_whole((clock.alpha * grid).ceil()),
+        amplitude=_whole(network.beta(plan.name) * grid),
+        clock=steps,
+        path=path,
+    )
+    return _Layer(plan, neurons, analog, grid)
+
+
+def _whole(x: Tensor) -> NDArray[np.int32]:
+    return x.to(torch.int32).contiguous().numpy()
+
+
+def _membranes(residual: Any, grid: Tensor) -> Tensor:
+    """``v(end)`` in units of the threshold, (C, H, W)."""
+    return torch.from_numpy(residual.array(len(grid))) / grid.float().view(-1, 1, 1)
+
+
+def _spikes(network: FoldedNetwork, fired: _Fired) -> Tensor:
+    """Spikes as the network's readout takes them, (S, C, H, W)."""
+    spikes = torch.from_numpy(fired.spikes.array())
+    return spikes[None] if network.config.phased else spikes
+
+
+def _restored(network: FoldedNetwork, image: Tensor, last: list[_Fired]) -> Tensor:
+    spikes = torch.stack([_spikes(network, fired) for fired in last], 1)
+    residual = torch.stack([fired.residual for fired in last if fired.residual is not None])
+    output = network.read(spikes, residual)
+    return form_image(network.config.formation, image.double(), output).to(image.dtype)
+
+
+def _layer_trace(network: FoldedNetwork, fired: tuple[_Fired, ...], trains: bool) -> LayerTrace:
+    phased, steps = network.config.phased, network.config.time_steps
+    residual = torch.stack([one.residual for one in fired if one.residual is not None]).to(network.dtype)
+    counts = [torch.from_numpy(one.spikes.spikes(steps) if phased else one.spikes.spikes()) for one in fired]
+    kept = torch.stack([_spikes(network, one) for one in fired], 1) if trains else None
+    if phased and kept is not None:
+        kept = phased_slots(kept[0], steps)
+    kept = None if kept is None else kept.to(torch.int8)
+    return LayerTrace(fired[0].name, torch.stack(counts, 1), residual[0].numel(), residual, kept)
