@@ -38,6 +38,8 @@ class RestoreOptions:
         time_steps: Time steps of the spiking network; as the model was made unless given.
         schedule: clocked, phased, or a number of steps that each layer waits; as the model was made unless given.
         device: Where the network runs; auto takes a CUDA device where there is one.
+        engine: native follows the spikes on the CPU, torch simulates all of them, with the same result; auto is native
+            where that can be done.
         tile: Side of the tiles in pixels; auto goes by the memory, off takes the photograph as a whole.
         format: Format of the results; that of the photograph, or of the name after -o, unless given.
         quality: Quality of JPEG and WebP, 1 to 100; WebP loses nothing at 100.
@@ -53,6 +55,7 @@ class RestoreOptions:
     time_steps: Annotated[int | None, Parameter(validator=Number(gte=1))] = None
     schedule: Annotated[Literal["clocked", "phased"] | int | None, Parameter(validator=_at_least(0))] = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    engine: Literal["auto", "native", "torch"] = "auto"
     tile: Annotated[Literal["auto", "off"] | int, Parameter(validator=_at_least(1))] = "auto"
     format: Literal["png", "jpeg", "tiff", "webp", "bmp"] | None = None
     quality: Annotated[int, Parameter(validator=Number(gte=1, lte=100))] = 95
@@ -141,7 +144,8 @@ def _restore(
     except jobs.UsageError as error:
         raise UsageError(str(error)) from error
     tile = options.tile if isinstance(options.tile, int) else {"auto": None, "off": WHOLE}[options.tile]
-    choose = Chooser(Wishes(model, sigma, options.time_steps, options.schedule, tile, options.device))
+    wishes = Wishes(model, sigma, options.time_steps, options.schedule, tile, options.device, options.engine)
+    choose = Chooser(wishes)
     writing = batch.Options(
         quality=options.quality,
         overwrite=options.overwrite,

@@ -9,6 +9,7 @@ from spikingir.restoration.photo import Photo
 from spikingir.restoration.sigma import estimate_sigma, nearest_denoiser
 
 if TYPE_CHECKING:
+    from spikingir.engine import Engine
     from spikingir.restoration.restorer import Restorer
     from spikingir.spiking.network import Schedule
 
@@ -52,6 +53,7 @@ class Wishes:
         schedule: ``clocked``, ``phased`` or a delay; likewise.
         tile: Side of the tiles in pixels; by the memory unless given.
         device: Where the network runs; ``auto`` is a CUDA device where there is one.
+        engine: What runs it on the CPU, see :class:`~spikingir.restoration.restorer.Restorer`.
     """
 
     model: str
@@ -60,6 +62,7 @@ class Wishes:
     schedule: "Schedule | None" = None
     tile: int | None = None
     device: Device = "auto"
+    engine: "Engine" = "auto"
 
 
 class Chooser:
@@ -95,7 +98,11 @@ class Chooser:
 
             wishes = self.wishes
             restorer = Restorer.from_pretrained(
-                model, time_steps=wishes.time_steps, schedule=wishes.schedule, tile=wishes.tile
+                model,
+                time_steps=wishes.time_steps,
+                schedule=wishes.schedule,
+                tile=wishes.tile,
+                engine=wishes.engine,
             )
             restorer.network.to(_device(wishes.device))
             self._loaded[model] = restorer

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from spikingir.engine import Engine
 from spikingir.evaluation.energy import paper_energy
 from spikingir.restoration.catalogue import ModelError
 from spikingir.restoration.forms import open_image
@@ -56,6 +57,8 @@ class Restorer:
     Args:
         network: A spiking network of IF or MPR neurons.
         tile: Side of the tiles in pixels; by default the largest that need about 1 GiB.
+        engine: ``native`` follows the spikes on the CPU, ``torch`` simulates all of them, with the same bits; ``auto``
+            is native where that can be done.
 
     Attributes:
         network: The folded network.
@@ -65,15 +68,17 @@ class Restorer:
         FoldError: The network has no deployment form.
         TilingError: It cannot be run in tiles.
         ModelError: Its output is not of the image's size.
+        EngineError: When it restores: the engine that was asked for cannot run the network.
 
     Example:
         >>> restorer = Restorer.from_pretrained("denoise-gray-25")  # doctest: +SKIP
         >>> restorer("photo.png").save("clean.png")  # doctest: +SKIP
     """
 
-    def __init__(self, network: SpikingNetwork, *, tile: int | None = None) -> None:
+    def __init__(self, network: SpikingNetwork, *, tile: int | None = None, engine: Engine = "auto") -> None:
         self.network = fold(network).eval()
         self.tile = tile
+        self.engine: Engine = engine
         self.notes: tuple[str, ...] = ()
         self._layout = layout(self.network)
         if self._layout.output.rows.stride != 1 or self._layout.output.columns.stride != 1:
@@ -87,6 +92,7 @@ class Restorer:
         time_steps: int | None = None,
         schedule: Schedule | None = None,
         tile: int | None = None,
+        engine: Engine = "auto",
     ) -> "Restorer":
         """Restorer with a model that ships, or one of your own.
 
@@ -98,6 +104,7 @@ class Restorer:
             schedule: ``clocked``, ``phased`` or a delay; as the model's default unless given. Of the model's networks
                 the one that fits best runs; what it was not trained for is said in :attr:`notes`.
             tile: See :class:`Restorer`.
+            engine: Likewise.
 
         Raises:
             ModelError: There is no such model, or it cannot run like that.
@@ -105,7 +112,7 @@ class Restorer:
             FoldError: The network has no deployment form.
         """
         loaded = load_spiking(model, time_steps=time_steps, schedule=schedule)
-        restorer = cls(loaded.network, tile=tile)
+        restorer = cls(loaded.network, tile=tile, engine=engine)
         restorer.notes = loaded.notes
         return restorer
 
@@ -139,7 +146,7 @@ class Restorer:
         values, close = open_image(image)
         pixels, alpha = self._split(values)
         planes = self._planes(pixels)
-        restored = restore_tiled(self.network, self._padded(planes), self.tile, progress=progress)
+        restored = restore_tiled(self.network, self._padded(planes), self.tile, engine=self.engine, progress=progress)
         return close(_join(self._pixels(restored, pixels), alpha))
 
     @overload
@@ -160,7 +167,7 @@ class Restorer:
         pixels, alpha = self._split(values)
         planes = self._padded(self._planes(pixels))
         start = time.perf_counter()
-        restored, trace = trace_tiled(self.network, planes, self.tile, progress=progress)
+        restored, trace = trace_tiled(self.network, planes, self.tile, engine=self.engine, progress=progress)
         seconds = time.perf_counter() - start
         energy = paper_energy(self.network, trace)
         result = Restoration(

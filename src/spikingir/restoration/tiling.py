@@ -11,11 +11,15 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, product
 
 import torch
 from torch import Tensor
 
+from spikingir.engine import Engine
+from spikingir.engine import restore as run
+from spikingir.engine import trace as run_traced
 from spikingir.restoration.receptive_field import Layout, Network, Reach, TilingError, Wire, layout
 from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.network import LayerTrace, Trace
@@ -106,6 +110,7 @@ def restore_tiled(
     halo: int | None = None,
     *,
     restore: Callable[[Tensor], Tensor] | None = None,
+    engine: Engine = "auto",
     progress: Progress = lambda done, total: None,
 ) -> Tensor:
     """Restored image, computed tile by tile; not clipped.
@@ -125,6 +130,7 @@ def restore_tiled(
         halo: Margin in pixels, rounded up likewise; the network's receptive field unless given.
         restore: What restores a tile in the network's stead: the conventional network that it was made of, whose
             receptive field is the same.
+        engine: What runs a folded network, see :func:`spikingir.engine.restore`.
         progress: Told how many tiles are done, and of how many.
 
     Shape:
@@ -133,9 +139,12 @@ def restore_tiled(
     Raises:
         TilingError: The network cannot be tiled, see :func:`layout`.
         ValueError: ``tile`` below 1 or ``halo`` below 0.
+        EngineError: The engine that was asked for cannot run the network.
         MemoryError: There is no memory even for the smallest tile.
     """
-    return _run(network, image, tile, halo, progress, None, restore)
+    if restore is None:
+        restore = network if not isinstance(network, FoldedNetwork) else partial(run, network, engine=engine)
+    return _run(network, image, tile, halo, progress, restore, None, None)
 
 
 def trace_tiled(
@@ -144,6 +153,7 @@ def trace_tiled(
     tile: int | None = None,
     halo: int | None = None,
     *,
+    engine: Engine = "auto",
     progress: Progress = lambda done, total: None,
 ) -> tuple[Tensor, Trace]:
     """:func:`restore_tiled`, and what every layer did.
@@ -152,7 +162,8 @@ def trace_tiled(
     whole image; what halos compute a second time is not in them. Residual membranes and spike trains are not kept.
     """
     counted: list[list[LayerTrace]] = [[] for _ in image]
-    restored = _run(network, image, tile, halo, progress, counted)
+    trace = network.trace if not isinstance(network, FoldedNetwork) else partial(run_traced, network, engine=engine)
+    restored = _run(network, image, tile, halo, progress, None, trace, counted)
     size = (image.shape[-2], image.shape[-1])
     layers = tuple(_concatenated(per_image) for per_image in zip(*counted, strict=True))
     return restored, Trace(network.config.time_steps, network.config.schedule, size, layers)
@@ -165,8 +176,9 @@ def _run(
     tile: int | None,
     halo: int | None,
     progress: Progress,
+    restore: Callable[[Tensor], Tensor] | None,
+    trace: Callable[..., tuple[Tensor, Trace]] | None,
     counted: list[list[LayerTrace]] | None,
-    restore: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Tiles from last to first: the last one tells the size of the output."""
     if image.dim() != 4 or 0 in image.shape:
@@ -193,10 +205,11 @@ def _run(
         try:
             # cuDNN, on GPUs, may choose TensorFloat-32 or Winograd's transforms, whose sums are not exact
             with torch.backends.cudnn.flags(enabled=False):
-                if counted is None:
-                    output, trace = (restore or network)(piece), None
+                if trace is None:
+                    assert restore is not None
+                    output, traced = restore(piece), None
                 else:
-                    output, trace = network.trace(piece, trains=not (rows.whole and columns.whole))
+                    output, traced = trace(piece, trains=not (rows.whole and columns.whole))
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -211,9 +224,9 @@ def _run(
             ]
             continue
         todo.pop()
-        if counted is not None and trace is not None:
-            counted[i] = list(_counted(trace, plan, rows, columns, counted[i]))
-            del trace  # the spikes of one tile fill the memory meant for it
+        if counted is not None and traced is not None:
+            counted[i] = list(_counted(traced, plan, rows, columns, counted[i]))
+            del traced  # the spikes of one tile fill the memory meant for it
         own = output[..., rows.own(plan.output.rows), columns.own(plan.output.columns)]
         top, left = int(rows.first / plan.output.rows.stride), int(columns.first / plan.output.columns.stride)
         if not restored.numel():
