@@ -107,7 +107,8 @@ class Choice:
 def choose_variant(model: Model, schedule: "Schedule | None" = None, time_steps: int | None = None) -> Choice:
     """The spiking network of a model that serves a wish best.
 
-    What is not asked for is as in the model's default. Of the networks trained on the schedule, or of all where there
+    A network trained at the ``T`` that is asked for, and no schedule, serves best; otherwise, what is not asked for is
+    as in the model's default. Of the networks trained on the schedule, or of all where there
     is none, the one trained at the nearest ``T`` is taken, the larger of two that are as near. A clocked network
     serves any ``T``; everything else that runs as it was not trained is said in a note, because it costs quality.
 
@@ -117,7 +118,9 @@ def choose_variant(model: Model, schedule: "Schedule | None" = None, time_steps:
         time_steps: ``T``.
     """
     default = model.default_variant
-    schedule = default.schedule if schedule is None else schedule
+    if schedule is None:
+        exact = [v.schedule for v in (default, *model.variants) if v.time_steps == time_steps]
+        schedule = exact[0] if exact else default.schedule
     trained = [variant for variant in model.variants if variant.schedule == schedule]
     wanted = default.time_steps if time_steps is None else time_steps
     candidates = trained or model.variants

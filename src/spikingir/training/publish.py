@@ -61,7 +61,7 @@ def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path) -> Model:
         **({} if recipe.noise is None else {"sigma": recipe.noise.sigma}),
         "architecture": recipe.architecture,
         "variants": {file: {"schedule": c.schedule, "time_steps": c.time_steps} for file, c in clocks.items()},
-        "default": next((file for file in clocks if file == "snn.safetensors"), next(iter(clocks))),
+        "default": file if (file := f"{recipe.default}.safetensors") in clocks else next(iter(clocks)),
         "licence": recipe.licence,
     }
     _write(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")

@@ -102,6 +102,7 @@ class Recipe:
         stages: Training runs in order.
         options: Options of the architecture.
         conversion: How the ANN becomes an SNN.
+        default: What the model runs unless another network is asked for, as in :attr:`Stage.publish`.
         licence: SPDX name of the licence of the weights.
     """
 
@@ -112,6 +113,7 @@ class Recipe:
     haze: Haze | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     conversion: Conversion = field(default_factory=Conversion)
+    default: str = "snn"
     licence: str = "Apache-2.0"
 
     def __post_init__(self) -> None:
