@@ -276,7 +276,8 @@ def test_ctrl_c(denoise: Run, photo: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_ctrl_c_from_the_terminal() -> None:
     code = (
-        "import sys, time; from spikingir import cli\n"
+        "import signal, sys, time; from spikingir import cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a test run in the background ignores it
         "@cli.app.command\n"
         "def wait():\n    cli.console.say('ready')\n    time.sleep(60)\n"
         "sys.exit(cli.main(['wait']))"

@@ -382,7 +382,7 @@ def test_want_of_memory_is_said_once(denoise: Run, here: Path, monkeypatch: pyte
     monkeypatch.setattr(FoldedNetwork, "forward", tight)
     for name in ("one.png", "two.png"):
         Image.effect_noise((90, 70), 50).save(name)
-    code, out, err = denoise("one.png", "two.png")
+    code, out, err = denoise("one.png", "two.png", "--engine", "torch")
     assert (code, out.count("\n")) == (0, 2)
     assert err.count("note: memory ran out; the work goes on with tiles of 45 pixels") == 1
 

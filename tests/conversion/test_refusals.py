@@ -231,7 +231,7 @@ def test_qcfs_on_relus() -> None:
         ({"schedule": "slow"}, "unknown schedule 'slow'"),
         ({"time_steps": 4, "schedule": 7}, "a delay of 7 does not fit 4 time steps"),
         ({"alpha": 0.2}, "alpha is 0.2"),
-        ({"v0": 0.5}, "alpha 0.501 with v0 0.5 rounds twice"),
+        ({"v0": 0.5, "alpha": 0.501}, "alpha 0.501 with v0 0.5 rounds twice"),
         ({"beta": 0.0}, "beta must be positive"),
         ({"surrogate": "step"}, "unknown surrogate 'step'"),
         ({"schedule": "phased", "bias_correction": True}, "the phased schedule has none"),

@@ -242,8 +242,8 @@ def test_a_whole_image_is_counted_without_its_spikes(monkeypatch: pytest.MonkeyP
         return FoldedNetwork.trace(network, piece, trains=trains)
 
     monkeypatch.setattr(network, "trace", trace)
-    trace_tiled(network, image)
-    trace_tiled(network, image, 10)
+    for tile in (None, 10):
+        trace_tiled(network, image, tile, engine="torch")
     assert asked == [False, True, True]
 
 
@@ -327,9 +327,11 @@ def test_tiles_are_halved_where_memory_runs_out(
     whole, trace = network.trace(images)
     short_of_memory(monkeypatch, 62 * 62, error)
     progress: list[tuple[int, int]] = []
-    assert torch.equal(restore_tiled(network, images, tile, progress=lambda *counts: progress.append(counts)), whole)
+    assert torch.equal(
+        restore_tiled(network, images, tile, engine="torch", progress=lambda *n: progress.append(n)), whole
+    )
     assert progress[-1][0] == progress[-1][1] == len(progress)
-    tiled, counted = trace_tiled(network, images, tile)
+    tiled, counted = trace_tiled(network, images, tile, engine="torch")
     assert torch.equal(tiled, whole)
     for one, other in zip(counted.layers, trace.layers, strict=True):
         assert one.neurons == other.neurons
@@ -340,7 +342,7 @@ def test_the_smaller_tile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     network = folded([], seed=9)
     short_of_memory(monkeypatch, 50 * 50, MemoryError())
     with pytest.warns(RuntimeWarning, match="goes on with tiles of 40 pixels"):
-        restore_tiled(network, torch.rand(1, 1, 80, 80))
+        restore_tiled(network, torch.rand(1, 1, 80, 80), engine="torch")
 
 
 @pytest.mark.filterwarnings("ignore:memory ran out")
@@ -348,11 +350,11 @@ def test_no_memory_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     network = folded([], seed=9)
     short_of_memory(monkeypatch, 0, MemoryError())
     with pytest.raises(MemoryError, match="no memory even for tiles of 32 pixels"):
-        restore_tiled(network, torch.rand(1, 1, 80, 80))
+        restore_tiled(network, torch.rand(1, 1, 80, 80), engine="torch")
 
 
 def test_other_errors_are_not_taken_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     network = folded([], seed=9)
     short_of_memory(monkeypatch, 0, RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
-        restore_tiled(network, torch.rand(1, 1, 80, 80))
+        restore_tiled(network, torch.rand(1, 1, 80, 80), engine="torch")
