@@ -1,8 +1,7 @@
 """Muon: momentum whose matrix is made orthogonal, for the kernels between hidden features.
 
-Adam's steps on a kernel are dominated by a few directions; Muon gives all of them the same length. On DnCNN it reaches
-in 250 steps what Adam needs some thousands for (docs/training.md). torch.optim.Muon is the same for matrices, and
-refuses kernels of convolutions.
+Adam's steps on a kernel are dominated by a few directions; Muon gives all of them the same length, and a DnCNN is
+trained in a small part of the steps. torch.optim.Muon is the same for matrices, and refuses kernels of convolutions.
 """
 
 from collections.abc import Callable, Iterable

@@ -28,8 +28,8 @@ _NOT_FOR = {
 def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path) -> Model:
     """Write the folder of a model; what is there of an earlier one is replaced, and its results are gone.
 
-    The conventional network's kernels are stored in float16, which costs it less than .001 dB; spiking networks stay
-    in float32, for a rounded threshold crossing flips spikes (.009 dB in bfloat16, .017 in float16, T = 8, phased).
+    The conventional network's kernels are stored in float16, which it does not feel; spiking networks stay in float32,
+    for a rounded weight moves membranes across thresholds, which costs more than the file's other half is worth.
 
     Args:
         recipe: The recipe that was followed.
