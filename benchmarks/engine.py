@@ -20,10 +20,10 @@ from torch import Tensor
 from spikingir import engine
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.networks.registry import load_network
+from spikingir.restoration.pretrained import load_spiking
 from spikingir.spiking.fold import GRID_BITS, fold
 from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.network import SpikingNetwork
-from spikingir.spiking.storage import from_pretrained
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     ann = load_network(arguments.model / "ann.safetensors").to(memory_format=torch.channels_last)
-    shipped = from_pretrained(arguments.model / "snn.safetensors").at(time_steps=arguments.time_steps)
+    shipped = load_spiking(arguments.model, time_steps=arguments.time_steps).network
     image = _image(arguments.height, arguments.width)
     clocked = shipped.at(schedule="clocked")
     networks = {"shipped": shipped, "clocked": clocked}

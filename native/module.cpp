@@ -85,13 +85,15 @@ nb::ndarray<nb::numpy, int64_t> spikes_of_trains(const Trains& trains) {
 nb::ndarray<nb::numpy, int64_t> spikes_of_counts(const Counts& counts, int time_steps) {
   const auto& picture = counts.picture;
   auto to = array<int64_t>({std::size_t(time_steps), std::size_t(counts.channels)});
-  std::vector<int32_t> row(picture.depth);
-  for (int step = 0; step < time_steps; ++step)
-    for (int y = 0; y < picture.height; ++y) {
-      std::fill(row.begin(), row.end(), 0);
-      for (int x = 0; x < picture.width; ++x)
-        for (int c = 0; c < picture.depth; ++c) row[c] += std::abs(picture.at(y, x)[c]) > step;
-      for (int c = 0; c < counts.channels; ++c) to.data()[step * counts.channels + c] += row[c];
+  // how many neurons fire n times; those that fire at a step are those that fire more often than that
+  std::vector<int64_t> neurons((time_steps + 1) * std::size_t(counts.channels));
+  for (int y = 0; y < picture.height; ++y)
+    for (int x = 0; x < picture.width; ++x)
+      for (int c = 0; c < counts.channels; ++c) ++neurons[std::abs(picture.at(y, x)[c]) * counts.channels + c];
+  for (int step = time_steps - 1; step >= 0; --step)
+    for (int c = 0; c < counts.channels; ++c) {
+      const int64_t later = step + 1 < time_steps ? to.data()[(step + 1) * counts.channels + c] : 0;
+      to.data()[step * counts.channels + c] = later + neurons[(step + 1) * counts.channels + c];
     }
   return to;
 }

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from spikingir.cli import main
 from spikingir.cli.tables import number, table
 from spikingir.conversion.convert import convert
 from spikingir.data.testsets import open_testset
@@ -25,17 +24,9 @@ from spikingir.spiking.storage import from_pretrained, save_pretrained
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+@pytest.fixture(autouse=True)
+def no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SPIKINGIR_DATA", raising=False)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")

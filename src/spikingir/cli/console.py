@@ -25,13 +25,8 @@ class UsageError(CommandError):
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on the terminal, where there is one, that counts tiles."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with progress_bars(what, 1) as (tiles, _):
+        yield tiles
 
 
 @contextmanager

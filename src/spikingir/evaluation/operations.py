@@ -137,8 +137,8 @@ def count_operations(network: SpikingNetwork | FoldedNetwork, trace: Trace) -> t
     return tuple(counts)
 
 
-def mean_fan_outs(network: SpikingNetwork, size: tuple[int, int]) -> dict[str, float]:
-    """Synaptic operations that one spike of each layer causes, on average over the layer, border rule "full".
+def operations_per_layer(network: SpikingNetwork, size: tuple[int, int]) -> dict[str, float]:
+    """Synaptic operations that each layer causes when all its neurons fire once, border rule "full".
 
     Args:
         network: The network.
@@ -157,7 +157,7 @@ def mean_fan_outs(network: SpikingNetwork, size: tuple[int, int]) -> dict[str, f
         return replace(trace, layers=tuple(layers))
 
     return {
-        layer.name: sum(c.synaptic_operations for c in count_operations(network, alone(layer.name))) / layer.neurons
+        layer.name: sum(count.synaptic_operations for count in count_operations(network, alone(layer.name)))
         for layer in trace.layers
     }
 

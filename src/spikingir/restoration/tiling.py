@@ -144,7 +144,7 @@ def restore_tiled(
     """
     if restore is None:
         restore = network if not isinstance(network, FoldedNetwork) else partial(run, network, engine=engine)
-    return _run(network, image, tile, halo, progress, restore, None, None)
+    return _run(network, image, tile, halo, progress, lambda piece, trains: (restore(piece), None), None)
 
 
 def trace_tiled(
@@ -163,7 +163,7 @@ def trace_tiled(
     """
     counted: list[list[LayerTrace]] = [[] for _ in image]
     trace = network.trace if not isinstance(network, FoldedNetwork) else partial(run_traced, network, engine=engine)
-    restored = _run(network, image, tile, halo, progress, None, trace, counted)
+    restored = _run(network, image, tile, halo, progress, lambda piece, trains: trace(piece, trains=trains), counted)
     size = (image.shape[-2], image.shape[-1])
     layers = tuple(_concatenated(per_image) for per_image in zip(*counted, strict=True))
     return restored, Trace(network.config.time_steps, network.config.schedule, size, layers)
@@ -176,8 +176,7 @@ def _run(
     tile: int | None,
     halo: int | None,
     progress: Progress,
-    restore: Callable[[Tensor], Tensor] | None,
-    trace: Callable[..., tuple[Tensor, Trace]] | None,
+    compute: Callable[[Tensor, bool], tuple[Tensor, Trace | None]],
     counted: list[list[LayerTrace]] | None,
 ) -> Tensor:
     """Tiles from last to first: the last one tells the size of the output."""
@@ -205,11 +204,7 @@ def _run(
         try:
             # cuDNN, on GPUs, may choose TensorFloat-32 or Winograd's transforms, whose sums are not exact
             with torch.backends.cudnn.flags(enabled=False):
-                if trace is None:
-                    assert restore is not None
-                    output, traced = restore(piece), None
-                else:
-                    output, traced = trace(piece, trains=not (rows.whole and columns.whole))
+                output, traced = compute(piece, not (rows.whole and columns.whole))
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise

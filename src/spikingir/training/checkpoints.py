@@ -8,6 +8,9 @@ import torch
 
 from spikingir.files import write_atomically
 
+CHECKPOINT = "checkpoint.pt"
+"""Name of a checkpoint in the folder of its run."""
+
 
 def save_checkpoint(state: Mapping[str, Any], path: Path) -> None:
     """Write ``state`` beside ``path`` and rename it into place, so that an interruption leaves the old one whole."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from spikingir.evaluation.operations import count_macs, mean_fan_outs
+from spikingir.evaluation.operations import count_macs, operations_per_layer
 from spikingir.spiking.network import SpikingNetwork
 
 _SIDE = 32  # the border rule "full" makes operations a pixel the same at any size
@@ -27,10 +27,8 @@ class WithSpikeCost(nn.Module):
         super().__init__()
         self.network = network
         size = (_SIDE, _SIDE)
-        with torch.no_grad():
-            _, trace = network.trace(next(network.parameters()).new_zeros(1, network.config.channels, *size))
-        macs, fan_outs = count_macs(network, size), mean_fan_outs(network, size)
-        self._share = {layer.name: layer.neurons * fan_outs[layer.name] / macs for layer in trace.layers}
+        macs = count_macs(network, size)
+        self._share = {name: count / macs for name, count in operations_per_layer(network, size).items()}
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Restored image and cost."""

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from spikingir.spiking.network import SpikingNetwork
-from spikingir.training.checkpoints import load_checkpoint, save_checkpoint
+from spikingir.training.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
 from spikingir.training.config import FitConfig, rate_at
 from spikingir.training.energy import WithSpikeCost
 from spikingir.training.journal import Log, progress_bar, termination
@@ -83,7 +83,7 @@ def fit(
         TrainingError: ``directory`` holds a checkpoint of another configuration.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    checkpoint = directory / "checkpoint.pt"
+    checkpoint = directory / CHECKPOINT
     fabric = launch()
     leads, processes = fabric.is_global_zero, fabric.world_size
     precision = choose_precision(config.precision, fabric.device)

@@ -23,12 +23,12 @@ from spikingir.restoration.catalogue import SHIPPED
 from spikingir.spiking.network import Schedule, SpikingNetwork
 from spikingir.spiking.storage import StorageError, from_pretrained, save_pretrained
 from spikingir.training.budget import fit_to_time
-from spikingir.training.checkpoints import load_checkpoint
+from spikingir.training.checkpoints import CHECKPOINT, load_checkpoint
 from spikingir.training.fit import FitResult, Pair, fit
 from spikingir.training.machine import launch
 from spikingir.training.recipe import Recipe, RecipeError, Stage
 
-MODEL, CHECKPOINT = "model.safetensors", "checkpoint.pt"
+MODEL = "model.safetensors"
 
 _CALIBRATION = 2**40  # sample numbers that no training run reaches
 
