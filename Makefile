@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
 STAMP := .spikingir
+SANITIZED := build/sanitize
 
 # The image collection beside the checkout, where there is one; tests that need it skip without it.
 SPIKINGIR_DATA ?= $(abspath $(wildcard ../shared/data))
@@ -28,7 +29,7 @@ define install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-peers lint format clean always
+.PHONY: help demo test test-slow test-peers bench bench-quick sanitize lint format clean always
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +45,23 @@ test-slow: $(VENV)/$(STAMP) ## run all tests
 
 test-peers: $(PEERS)/$(STAMP) ## compare with SpikingJelly, in an environment of its own
 	$(PEERS)/bin/python -m pytest tests/peers
+
+bench: $(PEERS)/$(STAMP) ## time ANN, engines, SpikingJelly and snnTorch; ARGS='--height 160' to choose, --help lists
+	$(PEERS)/bin/python -m benchmarks.performance --json build/performance.json $(ARGS)
+
+bench-quick: $(PEERS)/$(STAMP) ## the three ratios that say most, as a line of JSON
+	@$(PEERS)/bin/python -m benchmarks.performance --quick $(ARGS)
+
+# The preloaded libraries have to be there before Python's own allocations; -S leaves the installation in $(VENV) aside,
+# whose libraries the path then names. Python and torch leak at exit, which is no concern of the engine's.
+sanitize: $(VENV)/$(STAMP) ## run the engine's tests under address and undefined-behaviour sanitizers (GCC)
+	rm -rf $(SANITIZED)
+	CXX=g++ $(VENV)/bin/python -m pip install --quiet --no-deps --target $(SANITIZED) \
+		--config-settings=cmake.define.SPIKINGIR_SANITIZE=ON .
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+	PYTHONPATH="$(SANITIZED):$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+		$(VENV)/bin/python -S -m pytest tests/engine $(ARGS)
 
 lint: $(VENV)/$(STAMP) ## check format, rules and types
 	$(VENV)/bin/python -m ruff format --check .
@@ -65,7 +83,7 @@ $(VENV)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(VENV)),,alw
 # SpikingJelly asks for torchvision and torchaudio, which have no build for this torch, though its neurons, layers
 # and conversion do without: so it comes alone, with only what those import.
 $(PEERS)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(PEERS)),,always)
-	$(call install,$(PEERS),--editable . --group test 'loguru<1' requests scipy tqdm)
+	$(call install,$(PEERS),--editable . --group peers)
 	$(PEERS)/bin/python -m pip install --quiet --no-deps spikingjelly==2.0.0
 	@echo "$(CURDIR)" > $@
 
