@@ -91,7 +91,7 @@ def add_haze(
 class HazyPatches(Dataset[tuple[Tensor, Tensor]]):
     """Endless pairs of (hazy, clean) patches, sample ``i`` a function of ``(seed, i)`` alone.
 
-    Scene, position, mirroring, ``beta`` of :data:`BETAS` and ``A``, uniform in :data:`AIRLIGHT`, are drawn per sample.
+    Scene, position, mirroring, ``beta`` of :data:`BETAS` and ``A``, uniform in ``airlight``, are drawn per sample.
     Depth is relative to the farthest of the whole scene, so that a patch is a piece of the hazy image. One ``A`` holds
     for all three colours.
 
@@ -100,6 +100,7 @@ class HazyPatches(Dataset[tuple[Tensor, Tensor]]):
         size: Side of the patches in pixels.
         seed: Seed of the whole set.
         farthest: As in :func:`transmission`.
+        airlight: Least and greatest atmospheric light ``A``.
 
     Shape:
         Each item: two tensors ``(3, size, size)``.
@@ -115,6 +116,7 @@ class HazyPatches(Dataset[tuple[Tensor, Tensor]]):
     size: int
     seed: int = 0
     farthest: float | None = None
+    airlight: tuple[float, float] = AIRLIGHT
 
     def __post_init__(self) -> None:
         for scene in self.scenes:
@@ -128,7 +130,7 @@ class HazyPatches(Dataset[tuple[Tensor, Tensor]]):
         scene = self.scenes[int(torch.randint(len(self.scenes), (), generator=generator))]
         top, left = (int(torch.randint(n - self.size + 1, (), generator=generator)) for n in scene.depth_map.shape)
         mirrored, which = (int(torch.randint(n, (), generator=generator)) for n in (2, len(BETAS)))
-        low, high = AIRLIGHT
+        low, high = self.airlight
         airlight = low + (high - low) * torch.rand((), generator=generator).item()
         part = slice(top, top + self.size), slice(left, left + self.size)
         clean, depth = scene.clean(*part), scene.depth(*part)

@@ -138,9 +138,11 @@ def _data(recipe: Recipe, stage: Stage, root: Path) -> tuple[Dataset[Pair], list
     kept, apart = hold_back(list_nyu(root / recipe.haze.folder), recipe.haze.held_back)
     whole = [scene.read() for scene in apart]
     # large squares of held-back scenes, hazy in the same way at every validation
-    squares = HazyPatches(whole, min(min(scene.depth_map.shape) for scene in whole), seed=1)
+    side = min(min(scene.depth_map.shape) for scene in whole)
+    squares = HazyPatches(whole, side, seed=1, airlight=recipe.haze.airlight)
     held_back = [squares[i] for i in range(len(whole))]
-    return HazyPatches([scene.read() for scene in kept], stage.patch, stage.fit.seed), held_back
+    scenes = [scene.read() for scene in kept]
+    return HazyPatches(scenes, stage.patch, stage.fit.seed, airlight=recipe.haze.airlight), held_back
 
 
 def _noisy(images: Sequence[Any], sigma: float, clip: bool) -> Iterator[Pair]:

@@ -131,9 +131,10 @@ def _data(recipe: Recipe) -> str:
             f"{noise.held_back_every} was held back."
         )
     assert recipe.haze is not None
+    low, high = recipe.haze.airlight
     return (
         f"`{recipe.haze.folder}` of the image collection; haze by the atmospheric scattering model, drawn for each "
-        f"patch, depth by its maximum in each image. {100 * recipe.haze.held_back:g} % of the scenes, in runs of "
+        f"patch, atmospheric light of {low:g} to {high:g}, depth by its maximum in each image. {100 * recipe.haze.held_back:g} % of the scenes, in runs of "
         "neighbours, were held back."
     )
 

@@ -47,10 +47,12 @@ class Haze:
     Attributes:
         folder: Folder of scenes below the data root, as :func:`spikingir.data.nyu.list_nyu` reads them.
         held_back: Share of the scenes that is kept for validation and never trained on.
+        airlight: Least and greatest atmospheric light; AOD-Net's unless given.
     """
 
     folder: str
     held_back: float = 0.05
+    airlight: tuple[float, float] = (0.6, 1.0)
 
 
 @dataclass(frozen=True)
