@@ -134,8 +134,8 @@ def _data(recipe: Recipe) -> str:
     low, high = recipe.haze.airlight
     return (
         f"`{recipe.haze.folder}` of the image collection; haze by the atmospheric scattering model, drawn for each "
-        f"patch, atmospheric light of {low:g} to {high:g}, depth by its maximum in each image. {100 * recipe.haze.held_back:g} % of the scenes, in runs of "
-        "neighbours, were held back."
+        f"patch, atmospheric light of {low:g} to {high:g}, depth by its maximum in each image. "
+        f"{100 * recipe.haze.held_back:g} % of the scenes, in runs of neighbours, were held back."
     )
 
 
