@@ -27,6 +27,7 @@ from spikingir.cli.console import (
 from spikingir.cli.evaluate import ablation, evaluate
 from spikingir.cli.models import models
 from spikingir.cli.restore import dehaze, demo, denoise
+from spikingir.cli.serve import serve
 from spikingir.cli.train import convert, finetune, recipes, train
 
 app = App(
@@ -35,7 +36,7 @@ app = App(
     version=__version__,
     help_format="plaintext",
 )
-for command in (denoise, dehaze, demo, train, finetune, convert, recipes, models, evaluate, ablation):
+for command in (denoise, dehaze, demo, train, finetune, convert, recipes, models, evaluate, ablation, serve):
     app.command(command)
 app.register_install_completion_command(help="Install completion for this shell.")
 

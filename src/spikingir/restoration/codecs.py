@@ -31,7 +31,7 @@ _JPEG_MAX_EXIF = 65_533  # a JPEG segment
 _LOSSLESS = 100  # quality from which on WebP loses nothing
 
 
-def decode(content: bytes, format: Format) -> Photo:
+def decode(content: bytes, format: Format, max_pixels: int = MAX_PIXELS) -> Photo:
     """Photo of the content of an image file.
 
     Raises:
@@ -39,9 +39,9 @@ def decode(content: bytes, format: Format) -> Photo:
         Exception: Whatever the parsers come across in a damaged file.
     """
     if format.name == "TIFF":
-        return _decode_tiff(content)
+        return _decode_tiff(content, max_pixels)
     image = _READERS[format.name](io.BytesIO(content))
-    _check_size(*image.size)
+    _check_size(*image.size, max_pixels)
     image.load()
     if format.name != "PNG" or content[_PNG_BITS] != 16 or (image.mode == "I;16" and "transparency" not in image.info):
         return from_pillow(image)
@@ -113,9 +113,9 @@ def encode(photo: Photo, format: Format, *, quality: int = 95) -> tuple[bytes, t
     return encoded, tuple(notes)
 
 
-def _decode_tiff(content: bytes) -> Photo:
+def _decode_tiff(content: bytes, max_pixels: int) -> Photo:
     tags = tiff.read_tags(content)
-    _check_size(int(tags[tiff.WIDTH]), int(tags[tiff.HEIGHT]))
+    _check_size(int(tags[tiff.WIDTH]), int(tags[tiff.HEIGHT]), max_pixels)
     notes: tuple[str, ...] = ()
     try:
         exif = exif_bytes(describing(tags))
@@ -127,7 +127,7 @@ def _decode_tiff(content: bytes) -> Photo:
             notes += ("only the first of its pictures is read",)
     else:
         image = TiffImageFile(io.BytesIO(content))
-        _check_size(*image.size)
+        _check_size(*image.size, max_pixels)
         image.load()  # upright: Pillow sees to that in TIFF files, and in them alone
         image.info["exif"] = exif
         photo = from_pillow(image, tiff.bits_in_file(tags))
@@ -144,11 +144,11 @@ def _encode_tiff(samples: Samples, exif: bytes | None, icc: bytes | None, notes:
         return tiff.encode(samples, None, icc)
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
         raise ImageError(
             f"{width} x {height} are {width * height / 1e6:.0f} megapixels; expected at most "
-            f"{MAX_PIXELS / 1e6:.0f}, since more could exhaust the memory: cut it up, or make it smaller"
+            f"{max_pixels / 1e6:g}, since more could exhaust the memory: cut it up, or make it smaller"
         )
 
 

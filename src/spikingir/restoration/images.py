@@ -38,7 +38,7 @@ __all__ = [
 ImageSource = str | os.PathLike[str] | bytes | BinaryIO
 
 
-def read_image(source: ImageSource) -> Photo:
+def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Photo:
     """Read a PNG, JPEG, TIFF, WebP or BMP image, turned upright as its EXIF orientation asks.
 
     Palettes become RGB, CMYK becomes RGB with a note. 16 bits per sample stay 16; in colour or with alpha that takes
@@ -47,16 +47,17 @@ def read_image(source: ImageSource) -> Photo:
 
     Args:
         source: Path, content, or binary file open for reading.
+        max_pixels: Largest image that is read.
 
     Raises:
-        ImageError: There is no such image, it cannot be read, or it has more than ``MAX_PIXELS`` pixels.
+        ImageError: There is no such image, it cannot be read, or it has more than ``max_pixels`` pixels.
     """
     name = _name(source)
     format, content = _content(source, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whatever Pillow has to say becomes an error or a note here
         try:
-            return decode(content, format)
+            return decode(content, format, max_pixels)
         except ImageError as error:
             raise ImageError(f"{name}: {error}") from None
         except MemoryError:

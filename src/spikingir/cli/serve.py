@@ -1,0 +1,56 @@
+"""The command that serves the page."""
+
+import signal
+import threading
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from spikingir.cli.console import complain, say
+
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(
+    *models: str,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Parameter(validator=Number(gte=1, lte=65_535))] = 7860,
+    max_megabytes: Annotated[int, Parameter(validator=Number(gte=1))] = 64,
+    max_megapixels: Annotated[float, Parameter(validator=Number(gt=0, lte=400))] = 40,
+    max_waiting: Annotated[int, Parameter(validator=Number(gte=1))] = 10,
+    max_time_steps: Annotated[int, Parameter(validator=Number(gte=1))] = 64,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    engine: Literal["auto", "native", "torch"] = "auto",
+    open: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Serve a page that restores photographs in the browser, until Ctrl-C.
+
+    Args:
+        models: Models on offer: names, .safetensors files, or folders; those that ship unless given.
+        host: Address to listen at; only this machine reaches the default, 0.0.0.0 is all of its addresses.
+        port: Port to listen at.
+        max_megabytes: Largest file that can be sent, in MiB.
+        max_megapixels: Largest photograph.
+        max_waiting: Photographs that may wait for their turn; one is restored at a time.
+        max_time_steps: Largest number of time steps.
+        device: Where the network runs; auto takes a CUDA device where there is one.
+        engine: native follows the spikes on the CPU, torch simulates all of them, with the same result; auto is native
+            where that can be done.
+        open: Open the page in the browser.
+    """
+    from spikingir.web.server import serving
+    from spikingir.web.service import Limits
+
+    limits = Limits(max_megabytes, max_megapixels, max_waiting, max_time_steps)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())  # so that photographs are deleted then, too
+    with serving(models, host=host, port=port, limits=limits, device=device, engine=engine) as address:
+        if host not in _LOCAL:
+            complain(f"note: whoever reaches {host} can use the page; it asks for no password")
+        say(f"the page is at {address} (Ctrl-C ends it)")
+        if open:
+            import webbrowser
+
+            webbrowser.open(address)
+        stop.wait()
