@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from spikingir.conversion.convert import convert, correct_biases
-from spikingir.evaluation.energy import ENERGY_PJ, ann_energy, paper_energy
+from spikingir.evaluation.energy import ann_energy, paper_energy
 from spikingir.evaluation.operations import count_macs, count_operations
 from spikingir.networks import AODNet, DnCNN
 from spikingir.spiking.fold import fold
@@ -312,5 +313,64 @@ def test_refuses_what_does_not_fit() -> None:
         ann_energy(Chain(), (8, 8))
 
 
-def test_table_of_energies() -> None:
-    assert dict(ENERGY_PJ) == {"mac_float32": 4.6, "accumulate_float32": 0.9}
+class Borders(nn.Module):
+    """All that loses synapses at a border, or repeats some: zeros, strides, dilation, reflection, cropping."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 4, 3, padding=1)
+        self.down = nn.Conv2d(4, 8, 3, stride=2, padding=1)
+        self.grouped = nn.Conv2d(4, 6, 3, groups=2, padding=2, dilation=2)
+        self.up = nn.ConvTranspose2d(6, 4, 4, stride=2, padding=1)
+        self.reflected = nn.Conv2d(8, 3, 3, padding=1, padding_mode="reflect")
+        self.repeated = nn.Conv2d(3, 3, 5, padding=2, padding_mode="replicate")
+        self.last = nn.Conv2d(6, 2, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        a = self.first(image).relu()
+        b = self.down(a).relu()
+        c = self.grouped(b[:, 2:6]).relu()
+        d = self.up(c).relu()
+        e = self.reflected(torch.cat([a, d], 1)).relu()
+        f = self.repeated(nn.functional.pad(e[:, :, 1:-1, 1:-1], (1, 1, 1, 1))).relu()
+        return self.last(torch.cat([e, f], 1))
+
+
+@pytest.mark.parametrize("make", [Borders, Branches, AODNet, lambda: DnCNN(layers=4, width=3)])
+def test_real_synapses_are_counted_as_one_by_one(make: Callable[[], nn.Module]) -> None:
+    spiking = converted(make())
+    image = torch.rand(3, spiking.config.channels, 8, 8)
+    trace = random_trace(spiking, image)
+    counts = {count.name: count for count in count_operations(spiking, trace, "true")}
+    for name, accumulates in count_one_by_one(spiking, trace, image).items():
+        assert counts[name].synaptic_operations == pytest.approx(accumulates, rel=1e-12), name
+    # a spike of every neuron reaches every real synapse once
+    layers = []
+    for layer in trace.layers:
+        assert layer.trains is not None
+        layers.append(replace(layer, trains=torch.ones_like(layer.trains)[:1]))
+    every = count_operations(spiking, replace(trace, layers=tuple(layers)), "true")
+    if make is not Branches:  # both of the neurons that a sum reads use its synapses
+        assert all(count.synaptic_operations == count.spiking_synapses for count in every)
+
+
+def test_no_border_no_difference() -> None:
+    spiking, image = converted(Chain()), torch.rand(2, 2, 8, 8)
+    trace = random_trace(spiking, image)
+    for full, true in zip(count_operations(spiking, trace), count_operations(spiking, trace, "true"), strict=True):
+        assert (full.macs, full.image_macs) == (true.macs, true.image_macs)
+        assert full.synaptic_operations == pytest.approx(true.synaptic_operations)
+
+
+def test_folding_keeps_the_real_synapses() -> None:
+    spiking, image = converted(DnCNN(layers=4, width=3)), torch.rand(2, 1, 9, 7)
+    folded = fold(spiking.double(), bits=None, dtype=torch.float64)
+    own = count_operations(spiking, spiking.trace(image.double(), trains=True)[1], "true")
+    assert own == count_operations(folded, folded.trace(image.double(), trains=True)[1], "true")
+
+
+def test_real_synapses_need_spikes_per_position() -> None:
+    spiking = converted(Chain())
+    _, trace = spiking.trace(torch.rand(1, 2, 8, 8))
+    with pytest.raises(ValueError, match="has no spikes per position; trace with trains=True"):
+        count_operations(spiking, trace, "true")

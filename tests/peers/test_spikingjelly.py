@@ -22,7 +22,7 @@ from torch.nn.functional import conv2d, pad
 from spikingir.conversion.convert import convert
 from spikingir.data.haze import add_haze
 from spikingir.data.noise import add_gaussian_noise, sample_generator
-from spikingir.evaluation.energy import paper_energy
+from spikingir.evaluation.operations import count_operations
 from spikingir.networks import build_network, load_network
 from spikingir.spiking.fold import fold
 from spikingir.spiking.network import SpikingNetwork, Trace
@@ -238,19 +238,21 @@ def test_small_networks_fire_alike_and_are_kept(architecture: str) -> None:
     (FIXTURES / f"spikes_{architecture}.json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
 
 
-def test_synaptic_operations_without_borders() -> None:
+@pytest.mark.parametrize(("padding", "mode"), [("circular", "circular"), ("zeros", "constant"), ("reflect", "reflect")])
+def test_synaptic_operations(padding: str, mode: str) -> None:
     torch.manual_seed(0)
     widths = [2, 5, 4, 3]
-    convolutions = [
-        nn.Conv2d(before, after, 3, padding=1, padding_mode="circular") for before, after in pairwise(widths)
-    ]
+    convolutions = [nn.Conv2d(before, after, 3, padding=1, padding_mode=padding) for before, after in pairwise(widths)]
     body = nn.Sequential(convolutions[0], nn.ReLU(), convolutions[1], nn.ReLU(), convolutions[2])
     image = torch.rand(2, 2, 9, 8).double()
     spiking, _, trace = ours(body, torch.rand(2, 2, 9, 8), image, "rueckauer")
     weights = [(conv.weight.detach(), conv.bias.detach()) for conv in convolutions]
     counter = op_counter.SynOpCounter()
     with op_counter.DispatchCounterMode([counter]), torch.no_grad():
-        run(weights, levels(spiking)[:-1], [(-1,), (0,), (1,)], image, "circular", "rueckauer")
+        run(weights, levels(spiking)[:-1], [(-1,), (0,), (1,)], image, mode, "rueckauer")
     folded = fold(spiking, bits=None, dtype=torch.float64)
-    for energy in (paper_energy(spiking, trace), paper_energy(folded, folded.trace(image)[1])):
-        assert energy.synaptic_operations * 2 == pytest.approx(counter.get_total())
+    for network, traced in ((spiking, trace), (folded, folded.trace(image, trains=True)[1])):
+        true = sum(count.synaptic_operations for count in count_operations(network, traced, "true"))
+        assert true * 2 == counter.get_total()
+        full = sum(count.synaptic_operations for count in count_operations(network, traced))
+        assert full == pytest.approx(true) if padding == "circular" else full != true

@@ -24,6 +24,7 @@ from spikingir.cli.console import (
     is_expected,
     sentence,
 )
+from spikingir.cli.energy import energy
 from spikingir.cli.evaluate import ablation, evaluate
 from spikingir.cli.models import models
 from spikingir.cli.restore import dehaze, demo, denoise
@@ -36,7 +37,7 @@ app = App(
     version=__version__,
     help_format="plaintext",
 )
-for command in (denoise, dehaze, demo, train, finetune, convert, recipes, models, evaluate, ablation, serve):
+for command in (denoise, dehaze, demo, train, finetune, convert, recipes, models, evaluate, ablation, energy, serve):
     app.command(command)
 app.register_install_completion_command(help="Install completion for this shell.")
 

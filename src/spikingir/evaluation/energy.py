@@ -1,29 +1,19 @@
 """Energy of an inference: the counts of :mod:`spikingir.evaluation.operations`, priced.
 
 Here is column A of METHOD section 8, the paper's. It leaves out mapper, biases, neuron updates and memory, and charges
-the image's current once though it is added at every step.
+the image's current once though it is added at every step; :mod:`spikingir.evaluation.columns` has what they cost.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from torch import nn
 
 from spikingir.evaluation.operations import BorderRule, OperationCount, count_macs, count_operations
+from spikingir.evaluation.prices import PRICES
 from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.network import SpikingNetwork, Trace
 
-ENERGY_PJ: Mapping[str, float] = MappingProxyType(
-    {
-        # 45 nm, 0.9 V: Horowitz 2014, "Computing's energy problem (and what we can do about it)", ISSCC, Figure 1.1.9
-        "mac_float32": 4.6,  # one 32-bit multiplication (3.7) and one addition (0.9)
-        "accumulate_float32": 0.9,
-    }
-)
-"""Energy of one operation in picojoules."""
-
-_PJ_TO_MJ = 1e-9
+PJ_TO_MJ = 1e-9
 
 
 @dataclass(frozen=True)
@@ -108,11 +98,11 @@ def paper_energy(network: SpikingNetwork | FoldedNetwork, trace: Trace) -> Energ
         >>> f"{energy.snn_mj:.3f} of {energy.ann_mj:.3f} mJ"  # doctest: +SKIP
         '1.096 of 2.467 mJ'
     """
-    mac, accumulate = ENERGY_PJ["mac_float32"], ENERGY_PJ["accumulate_float32"]
+    mac, accumulate = PRICES["mac_float32"].pj, PRICES["accumulate_float32"].pj
     operations = []
     for count in count_operations(network, trace):
         spent = mac * (count.image_macs + count.analog_macs) + accumulate * count.synaptic_operations
-        operations.append(OperationEnergy(count, mac * count.macs * _PJ_TO_MJ, spent * _PJ_TO_MJ))
+        operations.append(OperationEnergy(count, mac * count.macs * PJ_TO_MJ, spent * PJ_TO_MJ))
     return Energy(
         "full",
         len(trace.layers[0].spikes),
@@ -139,4 +129,4 @@ def ann_energy(network: nn.Module, size: tuple[int, int], channels: int | None =
         >>> round(ann_energy(AODNet(), (480, 640)), 3)
         2.467
     """
-    return ENERGY_PJ["mac_float32"] * count_macs(network, size, channels) * _PJ_TO_MJ
+    return PRICES["mac_float32"].pj * count_macs(network, size, channels) * PJ_TO_MJ

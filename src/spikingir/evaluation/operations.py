@@ -1,9 +1,10 @@
 """How often each operation of a body multiplies and accumulates: what every energy column is priced from.
 
-The border rule is "full": an operation costs its output pixels times its weights, as if nothing were lost at the
+By the border rule "full" an operation costs its output pixels times its weights, as if nothing were lost at the
 padding. A spike then has the same fan-out wherever it falls, so spikes per channel suffice: of a channel that fired
 ``s`` times on ``P`` pixels and that ``w`` weights read, an operation with ``Q`` output pixels accumulates ``s w Q / P``
-times. Padding, cropping and nearest-neighbour resizing keep ``s / P``.
+times. Padding, cropping and nearest-neighbour resizing keep ``s / P``. By the rule "true" only real synapses count,
+which takes the spikes of each position: :mod:`spikingir.evaluation.synapses`.
 
 Weighted operations are convolutions, scalings (one weight per channel), average pooling and resizing (convolutions
 of constant weights, one channel at a time). A network is charged for the operations of its own graph: where folding
@@ -11,8 +12,7 @@ had to put scalings in (sums of branches with thresholds of their own), the fold
 Functions of the user's own on the raw image are not counted.
 """
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal, NamedTuple
@@ -20,14 +20,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from spikingir.conversion.trace import trace_body
+from spikingir.evaluation.body import Body
+from spikingir.evaluation.synapses import RESIZING_TAPS, Arrivals, count_arrivals, positions
 from spikingir.spiking.folded import FoldedNetwork
-from spikingir.spiking.graph import LINEAR, Node, Wave, moves_spikes, run_graph
+from spikingir.spiking.graph import LINEAR, Node, Weights, moves_spikes
 from spikingir.spiking.network import SpikingNetwork, Trace
 
-BorderRule = Literal["full"]
-
-_RESIZING_TAPS = {"bilinear": 4, "bicubic": 16}
+BorderRule = Literal["full", "true"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class OperationCount:
         spiking_synapses: Those of them that spikes replace.
         synaptic_operations: Accumulates: spikes that arrive, each times its fan-out.
         analog_macs: Multiply-accumulates on analog sums, over all steps.
+        arriving_spikes: Spikes that arrive, each once.
     """
 
     name: str
@@ -49,6 +49,7 @@ class OperationCount:
     spiking_synapses: int
     synaptic_operations: float
     analog_macs: int
+    arriving_spikes: float
 
 
 def count_macs(network: nn.Module, size: tuple[int, int], channels: int | None = None) -> int:
@@ -63,19 +64,19 @@ def count_macs(network: nn.Module, size: tuple[int, int], channels: int | None =
         ValueError: The number of channels is not known.
         ConversionError: The body cannot be traced.
     """
-    raw: Mapping[str, Callable[..., Tensor]]
-    if isinstance(network, SpikingNetwork | FoldedNetwork):
-        nodes, weights, raw, channels = network.nodes, _weights(network), network.raw, network.config.channels
-    else:
-        channels = getattr(network, "channels", channels)
-        traced = trace_body(copy.deepcopy(getattr(network, "body", network)).eval())
-        nodes, raw = traced.nodes, traced.raw
-        weights = {node.name: traced.weights[node.weights][0] for node in nodes if node.weights is not None}
-    if channels is None:
-        raise ValueError(f"a {type(network).__name__} does not say how many channels its image has; pass channels")
-    shapes = _shapes(nodes, weights, raw, (channels, *size))
-    weighted = (node for node in nodes if node.op in LINEAR and not moves_spikes(node))
-    return sum(int(_macs(node, weights, shapes).sum()) for node in weighted)
+    return sum(macs_by_operation(Body.of(network, channels), size).values())
+
+
+def macs_by_operation(body: Body, size: tuple[int, int]) -> dict[str, int]:
+    """Multiply-accumulates of each weighted operation of a body for one image, border rule "full".
+
+    Args:
+        body: The body.
+        size: Height and width of the image.
+    """
+    shapes = body.shapes(size)
+    weighted = (node for node in body.nodes if node.op in LINEAR and not moves_spikes(node))
+    return {node.name: int(_macs(node, body.weights, shapes).sum()) for node in weighted}
 
 
 class _Wire(NamedTuple):
@@ -94,25 +95,35 @@ class _Wire(NamedTuple):
     analog: Tensor
 
 
-def count_operations(network: SpikingNetwork | FoldedNetwork, trace: Trace) -> tuple[OperationCount, ...]:
-    """How often each weighted operation of a body multiplies and accumulates, border rule "full".
+def count_operations(
+    network: SpikingNetwork | FoldedNetwork, trace: Trace, border: BorderRule = "full"
+) -> tuple[OperationCount, ...]:
+    """How often each weighted operation of a body multiplies and accumulates.
 
     A channel that carries analog sums is multiplied densely at every step; of any other, spikes are accumulated and
     what is constant is multiplied once.
 
+    Args:
+        network: The network that fired.
+        trace: What it did.
+        border: ``full`` charges padding as if it were image; ``true`` real synapses alone, as brute force would.
+
     Raises:
-        ValueError: The trace is of another network.
+        ValueError: The trace is of another network, or has no spikes per position, which ``true`` needs.
     """
     layers = {layer.name: layer for layer in trace.layers}
     neurons = [node.name for node in network.nodes if node.op == "neuron"]
     if sorted(layers) != sorted(neurons):
         raise ValueError(f"the trace has the layers {', '.join(layers)}; the network has {', '.join(neurons)}")
-    weights = _weights(network)
-    shapes = _shapes(network.nodes, weights, network.raw, (network.config.channels, *trace.image_size))
+    body = Body.of(network)
+    shapes = body.shapes(trace.image_size)
     steps, batch = trace.layers[0].spikes.shape[:2]
     wires: dict[str, _Wire] = {}
     counts = []
-    for node in network.nodes:
+    real: Mapping[str, Arrivals] = {}
+    if border == "true":
+        real = count_arrivals(body, shapes, {name: positions(layers[name]) for name in layers})
+    for node in body.nodes:
         channels, height, width = shapes[node.name]
         silent, no = torch.zeros(batch, channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.bool)
         if node.op in ("input", "raw"):
@@ -126,8 +137,11 @@ def count_operations(network: SpikingNetwork | FoldedNetwork, trace: Trace) -> t
             wires[node.name] = _moved(node, [wires[name] for name in node.inputs])
         else:
             read = wires[node.inputs[0]]
-            macs = _macs(node, weights, shapes)
-            counts.append(_count(node.name, read, macs, steps))
+            macs = _macs(node, body.weights, shapes)
+            # spikes that padding repeats or cropping drops keep their density, so it is the mean that arrives
+            height, width = shapes[node.inputs[0]][1:]
+            arrivals = real.get(node.name) or Arrivals(macs, read.density * (height * width), read.density * macs)
+            counts.append(_count(node.name, read, arrivals, steps))
             groups = node.options.get("groups", len(macs))
             image, changing = (
                 flags.view(groups, -1).any(1).repeat_interleave(channels // groups)
@@ -162,22 +176,23 @@ def operations_per_layer(network: SpikingNetwork, size: tuple[int, int]) -> dict
     }
 
 
-def _count(name: str, read: _Wire, macs: Tensor, steps: int) -> OperationCount:
-    once = macs * ~read.analog
+def _count(name: str, read: _Wire, arrivals: Arrivals, steps: int) -> OperationCount:
+    macs, once = arrivals.macs, arrivals.macs * ~read.analog
     return OperationCount(
         name,
         macs=int(macs.sum()),
         image_macs=int((once * read.image).sum()),
         spiking_synapses=int((once * read.spiking).sum()),
-        synaptic_operations=(read.density * once).sum(1).mean().item(),
+        synaptic_operations=(arrivals.operations * ~read.analog).sum(1).mean().item(),
         analog_macs=steps * int((macs * read.analog).sum()),
+        arriving_spikes=(arrivals.spikes * ~read.analog).sum(1).mean().item(),
     )
 
 
-def _macs(node: Node, weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> Tensor:
+def _macs(node: Node, weights: Weights, shapes: Mapping[str, tuple[int, ...]]) -> Tensor:
     """Multiply-accumulates of the ANN on each input channel of a weighted operation, (C,)."""
     (channels, *source), (produced, *target) = shapes[node.inputs[0]], shapes[node.name]
-    pixels, options, weight = prod(target), node.options, weights.get(node.name)
+    pixels, options, weight = prod(target), node.options, weights.get(node.name, (None,))[0]
     if node.op in ("conv2d", "conv_transpose2d"):
         assert weight is not None
         if node.op == "conv_transpose2d":  # each input pixel meets each weight once
@@ -190,7 +205,7 @@ def _macs(node: Node, weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[
     elif node.op == "avg_pool2d":
         per_channel = prod(options["kernel_size"])
     else:
-        per_channel = _RESIZING_TAPS[options["mode"]]
+        per_channel = RESIZING_TAPS[options["mode"]]
     return torch.full((channels,), per_channel * pixels)
 
 
@@ -217,50 +232,3 @@ def _moved_field(node: Node, fields: Sequence[Tensor]) -> Tensor:
         return field.repeat_interleave(area, -1)
     parts = field.view(*field.shape[:-1], -1, area)
     return parts.any(-1) if field.dtype == torch.bool else parts.mean(-1)
-
-
-def _weights(network: SpikingNetwork | FoldedNetwork) -> dict[str, Tensor]:
-    """Weight of each weighted operation, by node."""
-    if isinstance(network, SpikingNetwork):
-        weights = network.weights
-        return {node.name: weights[node.weights][0].detach() for node in network.nodes if node.weights is not None}
-    found = {}
-    for name, kernel in network.kernels.items():
-        assert isinstance(kernel.analog, Tensor)
-        found[name] = kernel.analog
-    return found
-
-
-def _shapes(
-    nodes: Sequence[Node],
-    weights: Mapping[str, Tensor],
-    raw: Mapping[str, Callable[..., Tensor]],
-    image: tuple[int, int, int],
-) -> dict[str, tuple[int, ...]]:
-    """Shape (C, H, W) of every node's output, without computing it."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    light = {name: torch.empty_like(weight, dtype=torch.float32, device="meta") for name, weight in weights.items()}
-
-    def note(name: str, value: Tensor) -> Tensor:
-        shapes[name] = tuple(value.shape[1:])
-        return value
-
-    def blank(name: str) -> Callable[..., Tensor]:
-        # a function of the user's own holds tensors of its own, so it is run for real
-        return lambda *images: note(name, raw[name](*map(_blank, images)).to("meta", torch.float32))
-
-    def neuron(node: Node, current: Wave, owned: bool) -> Wave:
-        assert current.constant is not None
-        return Wave(None, note(node.name, current.constant))
-
-    def apply(node: Node, inputs: Sequence[Wave], _: object) -> Wave:
-        values = [value.constant for value in inputs if value.constant is not None]
-        return Wave(None, note(node.name, LINEAR[node.op].run(values, node.options, light.get(node.name))))
-
-    shapes[nodes[0].name] = image
-    run_graph(nodes, {}, torch.empty(1, *image, device="meta"), neuron, {name: blank(name) for name in raw}, apply)
-    return shapes
-
-
-def _blank(image: Tensor) -> Tensor:
-    return torch.zeros(image.shape, dtype=image.dtype)

@@ -154,16 +154,22 @@ def trace_tiled(
     halo: int | None = None,
     *,
     engine: Engine = "auto",
+    counts: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> tuple[Tensor, Trace]:
     """:func:`restore_tiled`, and what every layer did.
 
     Each spike is counted once, in the tile whose own pixel its neuron stands on, so that the counts are those of the
-    whole image; what halos compute a second time is not in them. Residual membranes and spike trains are not kept.
+    whole image; what halos compute a second time is not in them. Residual membranes and spike trains are not kept;
+    ``counts`` keeps how often each neuron fired (memory: four bytes a neuron).
     """
     counted: list[list[LayerTrace]] = [[] for _ in image]
     trace = network.trace if not isinstance(network, FoldedNetwork) else partial(run_traced, network, engine=engine)
-    restored = _run(network, image, tile, halo, progress, lambda piece, trains: trace(piece, trains=trains), counted)
+
+    def compute(piece: Tensor, trains: bool) -> tuple[Tensor, Trace]:
+        return trace(piece, trains=trains or counts)
+
+    restored = _run(network, image, tile, halo, progress, compute, counted, counts)
     size = (image.shape[-2], image.shape[-1])
     layers = tuple(_concatenated(per_image) for per_image in zip(*counted, strict=True))
     return restored, Trace(network.config.time_steps, network.config.schedule, size, layers)
@@ -178,6 +184,7 @@ def _run(
     progress: Progress,
     compute: Callable[[Tensor, bool], tuple[Tensor, Trace | None]],
     counted: list[list[LayerTrace]] | None,
+    counts: bool = False,
 ) -> Tensor:
     """Tiles from last to first: the last one tells the size of the output."""
     if image.dim() != 4 or 0 in image.shape:
@@ -220,7 +227,7 @@ def _run(
             continue
         todo.pop()
         if counted is not None and traced is not None:
-            counted[i] = list(_counted(traced, plan, rows, columns, counted[i]))
+            counted[i] = list(_counted(traced, plan, rows, columns, counted[i], counts))
             del traced  # the spikes of one tile fill the memory meant for it
         own = output[..., rows.own(plan.output.rows), columns.own(plan.output.columns)]
         top, left = int(rows.first / plan.output.rows.stride), int(columns.first / plan.output.columns.stride)
@@ -253,24 +260,33 @@ def _halved(tile: int, stride: int) -> int:
 
 
 def _counted(
-    trace: Trace, plan: Layout, rows: _Span, columns: _Span, before: Sequence[LayerTrace]
+    trace: Trace, plan: Layout, rows: _Span, columns: _Span, before: Sequence[LayerTrace], counts: bool
 ) -> Iterator[LayerTrace]:
     """Spikes of each layer within a tile's own pixels, added to those of the tiles before."""
     for i, layer in enumerate(trace.layers):
-        spikes, neurons = layer.spikes.cpu(), layer.neurons
-        if layer.trains is not None:  # the tile is not the whole image
+        spikes, neurons, positions = layer.spikes.cpu(), layer.neurons, None
+        if layer.trains is not None:  # the tile is not the whole image, or each neuron's spikes are wanted
             wire = plan.wires[layer.name]
             own = layer.trains[..., rows.own(wire.rows), columns.own(wire.columns)]
             spikes, neurons = own.abs().sum((-2, -1)).cpu(), own[0, 0].numel()
+            if counts:
+                positions = before[i].counts if before else None
+                top, left = int(rows.first / wire.rows.stride), int(columns.first / wire.columns.stride)
+                if positions is None:  # the first tile to come is the last of the image, and tells its size
+                    size = (*own.shape[1:3], top + own.shape[-2], left + own.shape[-1])
+                    positions = torch.zeros(size, dtype=torch.int32)
+                positions[..., top : top + own.shape[-2], left : left + own.shape[-1]] = own.abs().sum(0).cpu()
         if before:
             spikes, neurons = spikes + before[i].spikes, neurons + before[i].neurons
-        yield LayerTrace(layer.name, spikes, neurons, layer.residual_membrane.new_empty(1, 0).cpu(), None)
+        yield LayerTrace(layer.name, spikes, neurons, layer.residual_membrane.new_empty(1, 0).cpu(), None, positions)
 
 
 def _concatenated(layers: Sequence[LayerTrace]) -> LayerTrace:
     """One layer's traces of several images as that of the batch."""
+    counts = [layer.counts for layer in layers]
     return replace(
         layers[0],
         spikes=torch.cat([layer.spikes for layer in layers], 1),
         residual_membrane=torch.cat([layer.residual_membrane for layer in layers]),
+        counts=None if counts[0] is None else torch.cat([count for count in counts if count is not None]),
     )

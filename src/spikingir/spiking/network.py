@@ -82,6 +82,7 @@ class LayerTrace:
         residual_membrane: ``v(end)`` in units of the threshold, (B, C, H, W).
         trains: The spikes themselves in {-1, 0, 1} (graded ones: whole numbers), (S, B, C, H, W), int8, if they
             were asked for.
+        counts: Spikes of each neuron over all steps, (B, C, H, W), int32, if they were asked for.
     """
 
     name: str
@@ -89,6 +90,7 @@ class LayerTrace:
     neurons: int
     residual_membrane: Tensor
     trains: Tensor | None
+    counts: Tensor | None = None
 
     @property
     def spikes_per_neuron(self) -> float:

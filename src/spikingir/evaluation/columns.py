@@ -1,0 +1,317 @@
+"""The four energy columns of METHOD section 8, layer by layer, for a spiking network beside its conventional one.
+
+What the spikes cause is kept apart from what is done whether there are spikes or not: from the two follows how few
+spikes would pay. The constants are in :mod:`spikingir.evaluation.prices`, and so is the assumption sheet.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import prod
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor, nn
+
+from spikingir.evaluation.body import Body
+from spikingir.evaluation.costs import (
+    ARITHMETIC,
+    Cost,
+    Site,
+    arithmetic,
+    dense_memory,
+    in_mj,
+    spike_memory,
+    spiking_cost,
+)
+from spikingir.evaluation.energy import PJ_TO_MJ, paper_energy
+from spikingir.evaluation.operations import BorderRule, count_operations, macs_by_operation
+from spikingir.evaluation.prices import ASSUMPTIONS, PRICES, access_pj
+from spikingir.evaluation.synapses import count_active, count_arrivals, fan_out, positions
+from spikingir.spiking.folded import FoldedNetwork
+from spikingir.spiking.graph import Node, moves_spikes
+from spikingir.spiking.network import SpikingNetwork, Trace
+
+COLUMNS: Mapping[str, str] = MappingProxyType(
+    {
+        "paper": "A, as the paper counts",
+        "complete": "B, complete, floating point",
+        "int8": "C, integers, accumulates of 8 bits",
+        "int32": "C, integers, accumulates of 32 bits",
+        "memory": "D, 32-bit integers, with memory",
+    }
+)
+"""The columns by the name that they have in reports."""
+
+_MAPPER = "pixel mapper"
+
+
+def border_rule(column: str) -> BorderRule:
+    """Border rule that a column counts by."""
+    return "full" if column == "paper" else "true"
+
+
+@dataclass(frozen=True)
+class LayerEnergy:
+    """Energy of a weighted operation and of the neurons that it feeds, by column, for one image in mJ.
+
+    Attributes:
+        name: The operation's name in the body.
+        ann_mj: Energy of the conventional network.
+        snn_mj: Energy of the spiking network; empty without one.
+        synaptic_operations: Accumulates that spikes cause, border rule "true".
+    """
+
+    name: str
+    ann_mj: Mapping[str, float]
+    snn_mj: Mapping[str, Cost]
+    synaptic_operations: float
+
+
+@dataclass(frozen=True)
+class EnergyColumns:
+    """All columns for one image, mean over a batch.
+
+    Attributes:
+        layers: The same for each layer, in order.
+        spikes_per_synapse: Spikes that a spike-driven synapse carries, by border rule; empty without spikes.
+    """
+
+    layers: tuple[LayerEnergy, ...]
+    spikes_per_synapse: Mapping[str, float]
+
+    @property
+    def ann_mj(self) -> dict[str, float]:
+        """Energy of the conventional network by column."""
+        return {column: sum(layer.ann_mj.get(column, 0.0) for layer in self.layers) for column in COLUMNS}
+
+    @property
+    def snn_mj(self) -> dict[str, float]:
+        """Energy of the spiking network by column; empty without one."""
+        return {column: cost.total for column, cost in self._snn.items()}
+
+    @property
+    def break_even(self) -> dict[str, float]:
+        """Spikes per synapse at which the spiking network would cost what the conventional one does, by column.
+
+        What spikes cause is scaled with their number, all else left as it is; 0 where that alone costs more.
+        """
+        ann = self.ann_mj
+        return {
+            column: max(0.0, ann[column] - cost.fixed) / cost.driven * self.spikes_per_synapse[border_rule(column)]
+            for column, cost in self._snn.items()
+            if cost.driven
+        }
+
+    @property
+    def synaptic_operations(self) -> float:
+        """Accumulates that spikes cause, those of the mapper included, border rule "true"."""
+        return sum(layer.synaptic_operations for layer in self.layers)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold, with the constants and the assumptions that they rest on."""
+
+        def keyed(values: Mapping[str, float]) -> dict[str, float]:
+            return {f"{column}_mj": value for column, value in values.items()}
+
+        found: dict[str, Any] = {"ann": keyed(self.ann_mj)}
+        if self.spikes_per_synapse:
+            found |= {
+                "snn": keyed(self.snn_mj),
+                "spikes_per_synapse": dict(self.spikes_per_synapse),
+                "break_even_spikes_per_synapse": self.break_even,
+                "synaptic_operations": self.synaptic_operations,
+            }
+        found["layers"] = [
+            {
+                "name": layer.name,
+                "ann": keyed(layer.ann_mj),
+                "snn": keyed({column: cost.total for column, cost in layer.snn_mj.items()}),
+                "synaptic_operations": layer.synaptic_operations,
+            }
+            for layer in self.layers
+        ]
+        found["border"] = {column: border_rule(column) for column in COLUMNS}
+        found["constants"] = {name: asdict(price) for name, price in PRICES.items()}
+        found["assumptions"] = list(ASSUMPTIONS)
+        return found
+
+    @property
+    def _snn(self) -> dict[str, Cost]:
+        if not self.spikes_per_synapse:
+            return {}
+        found = {}
+        for column in COLUMNS:
+            costs = [layer.snn_mj[column] for layer in self.layers if column in layer.snn_mj]
+            found[column] = Cost(sum(cost.fixed for cost in costs), sum(cost.driven for cost in costs))
+        return found
+
+
+def energy_columns(
+    network: SpikingNetwork | FoldedNetwork, trace: Trace, image: Tensor, ann: nn.Module | None = None
+) -> EnergyColumns:
+    """Energy of a spiking network, as columns A to D count it, beside that of the conventional network.
+
+    Args:
+        network: The network that fired, in the form that is to be charged.
+        trace: What it did for ``image``, with the spikes of each position (``trains`` or ``counts``).
+        image: The image, for the zeros of the conventional network.
+        ann: The conventional network; a spiking one is run with ReLUs in place of its neurons. Without it, ``network``
+            itself is priced as a conventional network that skips no zeros.
+
+    Shape:
+        ``image``: (B, C, H, W).
+
+    Raises:
+        ValueError: The trace is of another network or has no spikes per position.
+
+    Source:
+        METHOD section 8.
+
+    Example:
+        >>> folded = spikingir.fold(snn)  # doctest: +SKIP
+        >>> restored, trace = folded.trace(image, trains=True)  # doctest: +SKIP
+        >>> energy_columns(folded, trace, image, ann).snn_mj["memory"]  # doctest: +SKIP
+        1234.5
+    """
+    size = trace.image_size
+    dense = _ann_layers(
+        Body.of(network if ann is None else ann, network.config.channels), size, None if ann is None else image
+    )
+    body, paper = Body.of(network), paper_energy(network, trace)
+    sites = _sites(body, size)
+    spikes = {layer.name: layer.spikes.sum().item() / layer.spikes.shape[1] for layer in trace.layers}
+    neurons = {layer.name: layer.neurons for layer in trace.layers}
+    steps, charged = trace.time_steps, len(trace.layers[0].spikes)
+    counts = {count.name: count for count in count_operations(network, trace, "true")}
+    prices = {operation.count.name: operation for operation in paper.operations}
+    accumulate = PRICES["accumulate_float32"].pj
+    costs: dict[str, dict[str, Cost]] = {}
+    for name, site in sites.items():
+        driven = accumulate * prices[name].count.synaptic_operations * PJ_TO_MJ
+        fired, fed = sum(spikes[neuron] for neuron in site.neurons), sum(neurons[neuron] for neuron in site.neurons)
+        costs[name] = {
+            "paper": Cost(prices[name].snn_mj - driven, driven),
+            **spiking_cost(site, counts[name], fired, fed, steps, charged),
+        }
+    operations = {name: count.synaptic_operations for name, count in counts.items()}
+    costs[_MAPPER], operations[_MAPPER] = _mapper_cost(network, positions(trace.layers[-1]))
+    synapses = sum(count.spiking_synapses for count in counts.values())
+    hidden = sum(count.synaptic_operations for count in counts.values())
+    return EnergyColumns(
+        tuple(
+            LayerEnergy(name, dense.get(name, {}), costs.get(name, {}), operations.get(name, 0.0))
+            for name in dict.fromkeys([*dense, *costs])
+        ),
+        {"full": paper.spikes_per_synapse, "true": hidden / max(1, synapses)},
+    )
+
+
+def ann_columns(network: nn.Module, size: tuple[int, int], channels: int | None = None) -> EnergyColumns:
+    """Energy of a conventional network as columns A to D count it, without an image: no zero is skipped.
+
+    Args:
+        network: A body or restoration network.
+        size: Height and width of the image.
+        channels: Channels of the image, where the network does not say.
+
+    Raises:
+        ValueError: The number of channels is not known.
+        ConversionError: The body cannot be traced.
+
+    Source:
+        METHOD section 8.
+
+    Example:
+        >>> from spikingir.networks import AODNet
+        >>> round(ann_columns(AODNet(), (480, 640)).ann_mj["paper"], 3)
+        2.467
+    """
+    layers = _ann_layers(Body.of(network, channels), size, None)
+    return EnergyColumns(tuple(LayerEnergy(name, costs, {}, 0.0) for name, costs in layers.items()), {})
+
+
+def _sites(body: Body, size: tuple[int, int]) -> dict[str, Site]:
+    shapes = body.shapes(size)
+    arrivals = count_arrivals(body, shapes, {})
+    owners: dict[str, str] = {}  # the weighted operation that a value comes from
+    fed: dict[str, list[str]] = {name: [] for name in arrivals}
+    for node in body.nodes:
+        if node.name in arrivals:
+            owners[node.name] = node.name
+        elif node.inputs and node.inputs[0] in owners:
+            owner = owners[node.inputs[0]]
+            if node.op == "neuron":
+                fed[owner].append(node.name)
+            elif moves_spikes(node):
+                owners[node.name] = owner
+    return {
+        node.name: _site(node, body, shapes, int(arrivals[node.name].macs.sum()), fed[node.name])
+        for node in body.nodes
+        if node.name in arrivals
+    }
+
+
+def _site(node: Node, body: Body, shapes: Mapping[str, tuple[int, ...]], macs: int, neurons: list[str]) -> Site:
+    weight, bias = body.weights.get(node.name, (None, None))
+    outputs = prod(shapes[node.name])
+    return Site(
+        macs=macs,
+        inputs=prod(shapes[node.inputs[0]]),
+        outputs=outputs,
+        channels=shapes[node.name][0],
+        weights=0 if weight is None else weight.numel(),
+        biases=0 if bias is None else outputs,
+        taps=shapes[node.name][0] * (1 if weight is None else prod(weight.shape[2:])),
+        neurons=tuple(neurons),
+    )
+
+
+def _ann_layers(body: Body, size: tuple[int, int], image: Tensor | None) -> dict[str, dict[str, float]]:
+    """Energy of each layer of a conventional network by column, in mJ."""
+    sites, shapes, full = _sites(body, size), body.shapes(size), macs_by_operation(body, size)
+    active = None if image is None else count_active(body, image)
+    layers = {}
+    for name, site in sites.items():
+        relus = sum(prod(shapes[neuron]) for neuron in site.neurons if neuron not in body.signed)
+        work = (site.macs if active is None else active[name], site.biases + relus)
+        found = {"paper": PRICES["mac_float32"].pj * full[name]}
+        found |= {column: arithmetic(prices[0], *work) for column, prices in ARITHMETIC.items()}
+        found["memory"] = dense_memory(site, site.macs, 1) + PRICES["accumulate_int32"].pj * relus
+        layers[name] = {column: pj * PJ_TO_MJ for column, pj in found.items()}
+    return layers
+
+
+def _mapper_cost(network: SpikingNetwork | FoldedNetwork, spikes: Tensor) -> tuple[dict[str, Cost], float]:
+    """Energy of mapper and recycling by column, in mJ, and the mapper's accumulates; column A leaves them out.
+
+    Shape:
+        ``spikes``: (B, C, H, W), of the output neuron over all steps.
+    """
+    channels, height, width = spikes.shape[1:]
+    pixels = channels * height * width
+    arriving = spikes.sum().item() / len(spikes)
+    if isinstance(network, FoldedNetwork):
+        kernel, bias = network.mapper.analog, network.mapper.bias
+    elif network.mapper is not None:
+        kernel, bias = network.mapper.weight, network.mapper.bias
+    else:
+        kernel, bias = None, None
+    operations, weights = arriving, 0
+    if kernel is not None:
+        side = kernel.shape[-1] // 2
+        options = {"stride": 1, "padding": side, "dilation": 1, "groups": 1}
+        shape = (channels, height, width)
+        fan = fan_out(Node(_MAPPER, "conv2d", (), options), kernel, shape, shape)
+        operations, weights = (spikes.float() * fan).sum().item() / len(spikes), kernel.numel()
+    fixed = pixels * ((bias is not None) + network.config.recycling)
+    found = {
+        column: Cost(arithmetic(prices, 0, fixed), arithmetic(prices, 0, operations))
+        for column, (_, prices) in ARITHMETIC.items()
+    }
+    membranes = pixels * access_pj(pixels) * network.config.recycling
+    biases = pixels * access_pj(channels) * (bias is not None)
+    found["memory"] = Cost(
+        fixed * PRICES["accumulate_int32"].pj + membranes + biases + pixels * access_pj(pixels),
+        spike_memory(arriving, operations, weights, pixels),
+    )
+    return {"paper": Cost(0.0, 0.0), **{column: in_mj(cost) for column, cost in found.items()}}, operations

@@ -1,0 +1,80 @@
+"""The command that counts energy."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photos") / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(("name", "size", "paper"), [("aodnet", "640x480", 2.467), ("dncnn", "481x321", 393.555)])
+def test_printed_figures(run: Run, name: str, size: str, paper: float) -> None:
+    code, out, _ = run("energy", name, "--size", size, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert round(found["ann"]["paper_mj"], 3) == paper
+    assert set(found["ann"]) == {"paper_mj", "complete_mj", "int8_mj", "int32_mj", "memory_mj"}
+    assert "snn" not in found
+    assert found["border"]["paper"] == "full"
+    code, out, _ = run("energy", name, "--size", size)
+    assert code == 0
+    assert f"{paper:.3f}" in out
+    assert "Assumptions" in out
+    assert "Horowitz 2014" in out
+
+
+def test_spiking_network_on_an_image(run: Run, tiny_model: Path, photo: Path) -> None:
+    code, out, err = run("energy", tiny_model, "--image", photo, "--sigma", 25, "--json")
+    assert code == 0
+    assert "no conventional network" in err
+    found = json.loads(out)
+    assert (found["size"], found["sigma"], found["time_steps"], found["steps"]) == ([24, 20], 25, 3, 4)
+    assert found["snn"]["complete_mj"] > found["snn"]["paper_mj"] > 0
+    assert set(found["spikes_per_synapse"]) == {"full", "true"}
+    assert set(found["break_even_spikes_per_synapse"]) == {"paper", "complete", "int8", "int32", "memory"}
+    total = sum(layer["snn"]["memory_mj"] for layer in found["layers"])
+    assert total == pytest.approx(found["snn"]["memory_mj"])
+    assert found["constants"]["mac_float32"]["pj"] == 4.6
+
+    code, out, _ = run("energy", tiny_model, "--image", photo, "--sigma", 25, "--size", "16x12", "--time-steps", 2)
+    assert code == 0
+    assert "16 x 12, noise of sigma 25, seed 0" in out
+    assert "pays below" in out
+    assert "pixel mapper" in out
+
+
+def test_wrong_usage(run: Run, tiny_model: Path, photo: Path) -> None:
+    wrong = [
+        (("aodnet",), "give it with --size"),
+        (("aodnet", "--size", "640"), "expected width x height"),
+        (("aodnet", "--size", "0x3"), "expected width x height"),
+        (("aodnet", "--size", "8x8", "--image", photo), "has no spikes"),
+        ((tiny_model,), "give an image with --image"),
+    ]
+    for arguments, message in wrong:
+        code, out, err = run("energy", *arguments)
+        assert (code, out) == (2, "")
+        assert message in err
+
+
+def test_what_cannot_be_done(run: Run, tiny_model: Path, photo: Path) -> None:
+    for arguments, message in [
+        ((tiny_model, "--image", photo, "--size", "25x8"), "cannot be cut out of it"),
+        ((tiny_model, "--image", tiny_model / "nothing.png"), "cannot read"),
+        (("nonsense", "--image", photo), "nonsense"),
+    ]:
+        code, out, err = run("energy", *arguments)
+        assert (code, out) == (1, "")
+        assert message in err
+        assert err.count("\n") == 1 or "no conventional network" in err
