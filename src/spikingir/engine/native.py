@@ -4,6 +4,7 @@ A number of output channel ``c`` is a multiple of ``2^-k_c``, so the engine comp
 The image's current comes from the first convolution in float64; every sum is exact, as it is with torch.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -60,8 +61,9 @@ class NativeNetwork:
     @torch.no_grad()
     def restore(self, network: FoldedNetwork, image: Tensor) -> Tensor:
         """What ``network(image)`` gives."""
-        last = [list(self._run(picture, every_residual=False))[-1:] for picture in network.on_image_grid(image)]
-        return _restored(network, image, [fired for (fired,) in last])
+        # the spikes of one layer at a time: a list would keep those of all
+        runs = [deque(self._run(picture, every_residual=False), maxlen=1) for picture in network.on_image_grid(image)]
+        return _restored(network, image, [run.pop() for run in runs])
 
     @torch.no_grad()
     def trace(self, network: FoldedNetwork, image: Tensor, *, trains: bool = False) -> tuple[Tensor, Trace]:

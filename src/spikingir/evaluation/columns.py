@@ -178,11 +178,11 @@ def energy_columns(
         Body.of(network if ann is None else ann, network.config.channels), size, None if ann is None else image
     )
     body, paper = Body.of(network), paper_energy(network, trace)
-    sites = _sites(body, size)
     spikes = {layer.name: layer.spikes.sum().item() / layer.spikes.shape[1] for layer in trace.layers}
     neurons = {layer.name: layer.neurons for layer in trace.layers}
     steps, charged = trace.time_steps, len(trace.layers[0].spikes)
     counts = {count.name: count for count in count_operations(network, trace, "true")}
+    sites = _sites(body, body.shapes(size), {name: count.macs for name, count in counts.items()})
     prices = {operation.count.name: operation for operation in paper.operations}
     accumulate = PRICES["accumulate_float32"].pj
     costs: dict[str, dict[str, Cost]] = {}
@@ -230,13 +230,12 @@ def ann_columns(network: nn.Module, size: tuple[int, int], channels: int | None 
     return EnergyColumns(tuple(LayerEnergy(name, costs, {}, 0.0) for name, costs in layers.items()), {})
 
 
-def _sites(body: Body, size: tuple[int, int]) -> dict[str, Site]:
-    shapes = body.shapes(size)
-    arrivals = count_arrivals(body, shapes, {})
+def _sites(body: Body, shapes: Mapping[str, tuple[int, ...]], macs: Mapping[str, int]) -> dict[str, Site]:
+    """The weighted operations of a body, by name; ``macs`` are the real synapses of each."""
     owners: dict[str, str] = {}  # the weighted operation that a value comes from
-    fed: dict[str, list[str]] = {name: [] for name in arrivals}
+    fed: dict[str, list[str]] = {name: [] for name in macs}
     for node in body.nodes:
-        if node.name in arrivals:
+        if node.name in macs:
             owners[node.name] = node.name
         elif node.inputs and node.inputs[0] in owners:
             owner = owners[node.inputs[0]]
@@ -245,9 +244,9 @@ def _sites(body: Body, size: tuple[int, int]) -> dict[str, Site]:
             elif moves_spikes(node):
                 owners[node.name] = owner
     return {
-        node.name: _site(node, body, shapes, int(arrivals[node.name].macs.sum()), fed[node.name])
+        node.name: _site(node, body, shapes, macs[node.name], fed[node.name])
         for node in body.nodes
-        if node.name in arrivals
+        if node.name in macs
     }
 
 
@@ -268,7 +267,9 @@ def _site(node: Node, body: Body, shapes: Mapping[str, tuple[int, ...]], macs: i
 
 def _ann_layers(body: Body, size: tuple[int, int], image: Tensor | None) -> dict[str, dict[str, float]]:
     """Energy of each layer of a conventional network by column, in mJ."""
-    sites, shapes, full = _sites(body, size), body.shapes(size), macs_by_operation(body, size)
+    shapes, full = body.shapes(size), macs_by_operation(body, size)
+    real = {name: int(arrivals.macs.sum()) for name, arrivals in count_arrivals(body, shapes, {}).items()}
+    sites = _sites(body, shapes, real)
     active = None if image is None else count_active(body, image)
     layers = {}
     for name, site in sites.items():
