@@ -75,7 +75,7 @@ def test_a_recipe_is_followed_stage_by_stage(tmp_path: Path, monkeypatch: pytest
     folder_of_images(tmp_path)
     recipe = load_recipe(write(tmp_path, TINY))
     said: list[str] = []
-    with pytest.raises(RecipeError, match="starts from qann, which has not been run"):
+    with pytest.raises(RecipeError, match="needs qann, which has not been run"):
         follow(recipe, tmp_path, tmp_path / "run", stages=["snn"], progress=False)
     done = follow(recipe, tmp_path, tmp_path / "run", progress=False, announce=said.append)
     assert list(done) == ["ann", "qann", "snn"]
@@ -129,7 +129,7 @@ def test_a_stage_starts_from_a_file_or_a_model_that_ships(tmp_path: Path, monkey
     network = following.load_any(file)
     assert torch.equal(network(torch.ones(1, 1, 8, 8)), before(torch.ones(1, 1, 8, 8)))
     nothing = ann.replace('kind = "ann"', 'kind = "ann"\nstart = "denoise-gray-25/nothing"')
-    with pytest.raises(RecipeError, match="starts from 'denoise-gray-25/nothing', which is no stage"):
+    with pytest.raises(RecipeError, match="needs 'denoise-gray-25/nothing', which is no stage"):
         follow(load_recipe(write(tmp_path, nothing)), tmp_path, tmp_path / "none", progress=False)
 
 

@@ -16,7 +16,9 @@ from spikingir.training.machine import launch
 _FEW, _MORE = 1, 4
 
 
-def fit_to_time(network: nn.Module, pairs: Dataset[Pair], config: FitConfig, seconds: float) -> FitConfig:
+def fit_to_time(
+    network: nn.Module, pairs: Dataset[Pair], config: FitConfig, seconds: float, teacher: nn.Module | None = None
+) -> FitConfig:
     """The same run with as many steps as this machine does in ``seconds``, at least one, by some steps on a copy.
 
     The learning rate follows the share of steps that is done, so the whole schedule is run, only in other time.
@@ -26,6 +28,7 @@ def fit_to_time(network: nn.Module, pairs: Dataset[Pair], config: FitConfig, sec
         pairs: What on.
         config: The run.
         seconds: Time for it.
+        teacher: The run's teacher.
     """
     fabric = launch()
     trial = replace(config, validate_every=config.steps + 1)
@@ -33,7 +36,8 @@ def fit_to_time(network: nn.Module, pairs: Dataset[Pair], config: FitConfig, sec
 
         def spend(run: str, steps: int) -> float:
             start = time.perf_counter()
-            fit(deepcopy(network), pairs, replace(trial, steps=steps), Path(folder) / run, progress=False)
+            run_of = replace(trial, steps=steps)
+            fit(deepcopy(network), pairs, run_of, Path(folder) / run, teacher=teacher, progress=False)
             return time.perf_counter() - start
 
         spend("compiling", _FEW)

@@ -18,6 +18,7 @@ class FitConfig:
         accumulate: Micro-steps whose gradients make one step.
         warmup: Share of the steps over which the rate rises to its peak; it then falls along a cosine
             (0.02: plain cosine; 0.3: one-cycle).
+        distillation: Share of the teacher's image in the target, beside the clean image; needs a teacher.
         energy: Weight in the loss of synaptic operations for each multiply-accumulate of the ANN; an SNN's alone.
         clip_norm: Bound on the norm of the whole gradient; 0 for none.
         ema: Decay of the moving average of the weights, which is what is validated and kept.
@@ -35,6 +36,7 @@ class FitConfig:
     threshold_rate: float = 5.0
     accumulate: int = 1
     warmup: float = 0.02
+    distillation: float = 0.0
     energy: float = 0.0
     clip_norm: float = 0.5
     ema: float = 0.999
@@ -48,6 +50,8 @@ class FitConfig:
         for name in ("steps", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not 0 <= self.distillation <= 1:
+            raise ValueError(f"distillation is {self.distillation}; expected a share between 0 and 1")
 
 
 def rate_at(config: FitConfig, step: int) -> float:

@@ -45,5 +45,5 @@ def finetuning(
         noise, haze = Noise(folder, level), None
     fit = FitConfig(steps, batch_size, learning_rate, threshold_rate=20, warmup=0.1, ema=0.98)
     start = str(model.folder / choice.variant.file)
-    stage = Stage("snn", "snn", patch, fit, start, choice.time_steps, choice.schedule)
+    stage = Stage("snn", "snn", patch, fit, start, time_steps=choice.time_steps, schedule=choice.schedule)
     return Recipe(f"{Path(model.name).stem}-finetuned", model.architecture or "", (stage,), noise, haze)

@@ -54,14 +54,18 @@ def fit(
     directory: Path,
     held_back: Sequence[Pair] = (),
     *,
+    teacher: nn.Module | None = None,
     progress: bool = True,
     tensorboard: bool = False,
 ) -> FitResult:
     """Train ``network`` in place to map degraded images to clean ones; at the end it holds the averaged weights.
 
-    The loss is the mean squared error of the restored image, and with ``energy`` what its spikes cost. ``directory``
-    receives ``checkpoint.pt`` and ``log.jsonl``; where it holds a checkpoint of the same configuration, training goes
-    on from it.
+    The loss is the mean squared error of the restored image, and with ``energy`` what its spikes cost. With a teacher
+    the target is ``(1 - d) clean + d teacher(degraded)``, ``d`` the configuration's ``distillation``. What a network
+    loses by spiking is a few per cent of the error that no network can avoid; the teacher's image leaves that error out
+    of the gradient, where it is noise, and is nearest to the same optimum, the conditional mean. ``directory`` receives
+    ``checkpoint.pt`` and ``log.jsonl``; where it holds a checkpoint of the same configuration, training goes on from
+    it.
 
     Started by torchrun or SLURM, each process takes ``batch_size`` pairs of its own a micro-step: W processes train as
     one with W times the batch does (but for batch norm, whose statistics are each process's own).
@@ -72,6 +76,7 @@ def fit(
         config: The run.
         directory: Folder of the run.
         held_back: (degraded, clean) pairs for validation, ``(C, H, W)`` each.
+        teacher: Degraded image to restored image; it stays as it is.
         progress: Whether to show a progress bar.
         tensorboard: Whether to log for TensorBoard too.
 
@@ -80,8 +85,11 @@ def fit(
 
     Raises:
         TrainingStopped: The loss is not finite, or SIGTERM or Ctrl-C arrived (after a checkpoint).
-        TrainingError: ``directory`` holds a checkpoint of another configuration.
+        TrainingError: ``directory`` holds a checkpoint of another configuration; a share of distillation without
+            a teacher.
     """
+    if config.distillation and teacher is None:
+        raise TrainingError(f"distillation is {config.distillation}, but there is no teacher")
     directory.mkdir(parents=True, exist_ok=True)
     checkpoint = directory / CHECKPOINT
     fabric = launch()
@@ -94,6 +102,8 @@ def fit(
             raise TrainingError(f"energy is {config.energy}, but a {type(network).__name__} has no spikes to save")
         trained = WithSpikeCost(network)
     model, *optimizers = fabric.setup(trained, *_optimizers(network, config))
+    if teacher is not None:
+        teacher = teacher.eval().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(network, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
     run = {**asdict(config), "processes": processes}
     first, spent, psnr = 0, 0.0, math.nan
@@ -140,9 +150,11 @@ def fit(
                 with fabric.no_backward_sync(model, enabled=micro + 1 < config.accumulate):
                     # not Fabric's own bf16-mixed, which would round the image to 8 bits before the network sees it
                     with torch.autocast(fabric.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                        answer = model(degraded.contiguous(memory_format=torch.channels_last))
+                        degraded = degraded.contiguous(memory_format=torch.channels_last)
+                        answer = model(degraded)
+                        target = clean if teacher is None else _target(teacher, degraded, clean, config.distillation)
                     restored, cost = answer if config.energy else (answer, 0.0)
-                    part = (restored.float() - clean).square().mean()
+                    part = (restored.float() - target).square().mean()
                     fabric.backward((part + config.energy * cost) / config.accumulate)
                 loss += part.detach() / config.accumulate
             # together, so that no process waits for one that left
@@ -192,6 +204,12 @@ def validate(network: nn.Module, pairs: Sequence[Pair]) -> float:
         restored = network(degraded[None].to(device)).clamp(0, 1)
         total += peak_signal_noise_ratio(restored, clean[None].to(device), data_range=1.0).item()
     return total / len(pairs)
+
+
+@torch.no_grad()
+def _target(teacher: nn.Module, degraded: Tensor, clean: Tensor, share: float) -> Tensor:
+    """The clean image with a share of the teacher's."""
+    return clean.lerp(cast(Tensor, teacher(degraded)).float(), share)
 
 
 class _Order(Sampler[int]):

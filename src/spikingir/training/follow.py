@@ -104,13 +104,14 @@ def _run(
     pairs, held_back = _data(recipe, stage, data_root)
     folder = directory / stage.name
     network = _network(recipe, stage, directory, pairs)
+    teacher = None if stage.teacher is None else _named(recipe, stage, stage.teacher, directory)
     config = stage.fit
     if seconds is not None:
         begun = folder / CHECKPOINT  # a run that was fitted to some time goes on as it began
         fitted = load_checkpoint(begun)["run"]["steps"] if begun.exists() else None
-        config = replace(config, steps=fitted) if fitted else fit_to_time(network, pairs, config, seconds)
+        config = replace(config, steps=fitted) if fitted else fit_to_time(network, pairs, config, seconds, teacher)
     announce(f"{recipe.name}/{stage.name}: {config.steps} steps")
-    result = fit(network, pairs, config, folder, held_back, progress=progress, tensorboard=tensorboard)
+    result = fit(network, pairs, config, folder, held_back, teacher=teacher, progress=progress, tensorboard=tensorboard)
     fabric = launch()
     if fabric.is_global_zero:
         if stage.kind == "qann":
@@ -156,7 +157,7 @@ def _network(
     recipe: Recipe, stage: Stage, directory: Path, pairs: Dataset[Pair]
 ) -> RestorationNetwork | SpikingNetwork:
     """What a stage trains: random weights, a conversion, or a network that goes on."""
-    start = None if stage.start is None else _start(recipe, stage, stage.start, directory)
+    start = None if stage.start is None else _named(recipe, stage, stage.start, directory)
     if stage.kind == "ann":
         if start is None:
             start = build_network(recipe.architecture, **recipe.options)
@@ -179,17 +180,17 @@ def _network(
     return spiking
 
 
-def _start(recipe: Recipe, stage: Stage, name: str, directory: Path) -> RestorationNetwork | SpikingNetwork:
-    """The network that a stage starts from."""
+def _named(recipe: Recipe, stage: Stage, name: str, directory: Path) -> RestorationNetwork | SpikingNetwork:
+    """The network that a stage starts from or learns from."""
     if any(other.name == name for other in recipe.stages):
         path = directory / name / MODEL
         if not path.exists():
-            raise RecipeError(f"stage {stage.name} starts from {name}, which has not been run: no {path}")
+            raise RecipeError(f"stage {stage.name} needs {name}, which has not been run: no {path}")
     elif not (path := Path(name)).is_file():
         path = SHIPPED / f"{name}.safetensors"
         if not path.is_file():
             raise RecipeError(
-                f"stage {stage.name} starts from {name!r}, which is no stage of {recipe.name}, no file, and no network "
+                f"stage {stage.name} needs {name!r}, which is no stage of {recipe.name}, no file, and no network "
                 "of a model that ships (such as denoise-gray-25/ann)"
             )
     return load_any(path)

@@ -76,6 +76,8 @@ class Stage:
         fit: The run itself.
         start: What this one starts from: a stage, a network of a model that ships (``denoise-gray-25/ann``), or a
             file; none for random weights.
+        teacher: Network whose restored images are part of the target, as ``fit.distillation`` says; named like
+            ``start``.
         time_steps: ``T`` of an SNN.
         schedule: Its schedule.
         publish: File of the model folder that the result becomes, without its suffix: ``ann``, ``snn``,
@@ -87,9 +89,14 @@ class Stage:
     patch: int
     fit: FitConfig
     start: str | None = None
+    teacher: str | None = None
     time_steps: int = 10
     schedule: str | int = "clocked"
     publish: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.teacher is not None) != (self.fit.distillation > 0):
+            raise ValueError("a teacher and fit.distillation above 0 go together; it has one without the other")
 
 
 @dataclass(frozen=True)
