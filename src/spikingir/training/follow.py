@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from spikingir.conversion.convert import convert
+from spikingir.conversion.convert import METHODS, convert
 from spikingir.conversion.qcfs import QCFS, quantise_activations
 from spikingir.data.folders import list_images, read_gray
 from spikingir.data.haze import HazyPatches
@@ -167,7 +167,14 @@ def _network(
         raise RecipeError(f"stage {stage.name}: a network of kind {stage.kind} starts from another one; name it")
     compiled = can_compile()
     if stage.kind == "qann":
-        quantised = quantise_activations(_conventional(stage, start), _calibration(pairs), stage.time_steps)
+        how = recipe.conversion
+        quantised = quantise_activations(
+            _conventional(stage, start),
+            _calibration(pairs),
+            stage.time_steps,
+            how.percentile,
+            per_channel=METHODS[how.method].per_channel,
+        )
         for module in quantised.modules():
             if isinstance(module, QCFS):
                 module.compiled = compiled
