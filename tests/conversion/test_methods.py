@@ -327,7 +327,7 @@ def test_relus_give_way_to_qcfs_at_calibrated_clip_levels() -> None:
     each = quantise_activations(network, images, levels=256, percentile=100, per_channel=True)
     maxima = network[:2](images).amax((0, 2, 3))
     torch.testing.assert_close(each[1].log_clip_level.exp(), maxima.clamp_min(1e-3 * maxima.max()))
-    spiking = convert(each, images, time_steps=256, schedule="phased")
+    spiking = convert(each, images, "qcfs", time_steps=256, schedule="phased")
     torch.testing.assert_close(spiking(images), each(images), rtol=0, atol=1e-4)
     with pytest.raises(ConversionError, match=r"no nn\.ReLU"):
         quantise_activations(nn.Conv2d(1, 1, 3), images)
