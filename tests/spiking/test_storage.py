@@ -41,6 +41,14 @@ def test_saved_and_loaded_gives_the_same_output(method: str, tmp_path: Path) -> 
     assert not loaded.training
 
 
+def test_parameters_keep_their_order(tmp_path: Path) -> None:
+    """An optimiser's moments, and gradients between processes, go by it."""
+    saved = convert(DnCNN(layers=9, width=4), torch.rand(2, 1, 16, 16))
+    save_pretrained(saved, tmp_path / "a.safetensors")
+    loaded = from_pretrained(tmp_path / "a.safetensors")
+    assert [name for name, _ in loaded.named_parameters()] == [name for name, _ in saved.named_parameters()]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_storage_is_of_kernels_alone(tmp_path: Path, dtype: torch.dtype) -> None:
     saved = network()

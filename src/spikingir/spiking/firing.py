@@ -117,8 +117,9 @@ def clocked_forward(
     """
     fired, residual = _membranes(currents, constant, theta, beta, clock)
     dtype = constant.dtype if currents is None else currents.dtype
-    count = torch.stack([spike != 0 for spike in fired]).sum(dtype=residual.dtype)
-    return torch.stack(fired).to(dtype), residual, count
+    # summed over time first: a reduction over all axes at once takes twenty times as long when compiled
+    of_each = sum(((spike != 0).to(residual.dtype) for spike in fired), start=torch.zeros_like(residual))
+    return torch.stack(fired).to(dtype), residual, of_each.sum()
 
 
 def clocked_inference(

@@ -125,7 +125,8 @@ def _build(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SpikingN
         theta = torch.ones(state[f"neurons.{name}.log_threshold"].shape)
         kind = MembranePotentialReuseNeuron if "alpha" in settings else IFNeuron
         neurons[name] = kind(theta, **settings)
-    names = {node.weights for node in nodes if node.weights is not None}
+    # in the body's order, not a set's: it is that of the parameters, by which optimisers know their moments
+    names = dict.fromkeys(node.weights for node in nodes if node.weights is not None)
     weights = {name: (state[f"weight.{name}"], state.get(f"bias.{name}")) for name in names}
     mapper = PixelMapper(state["mapper.weight"].shape[0]) if header["mapper"] else None
     config = SpikingConfig(**header["config"])
