@@ -57,6 +57,12 @@ def assert_same(network: FoldedNetwork, image: Tensor) -> Trace:
             assert torch.equal(layer.trains, wanted.trains), (path, layer.name)
             assert torch.equal(layer.spikes, wanted.spikes), (path, layer.name)
             assert torch.equal(layer.residual_membrane, wanted.residual_membrane), (path, layer.name)
+        window = (slice(1, None), slice(0, 4))
+        counted = native.count(network, image, dict.fromkeys(network.clocks, window))
+        assert torch.equal(counted[0], expected), path
+        for layer, wanted in zip(counted[1].layers, reference.layers, strict=True):
+            assert torch.equal(layer.spikes, wanted.part(window).spikes), (path, layer.name)
+            assert (layer.name, layer.neurons) == (wanted.name, wanted.part(window).neurons)
     return reference
 
 

@@ -4,8 +4,9 @@ A number of output channel ``c`` is a multiple of ``2^-k_c``, so the engine comp
 The image's current comes from the first convolution in float64; every sum is exact, as it is with torch.
 """
 
+import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from spikingir.engine import _native
 from spikingir.engine.plan import LayerPlan, NotNativeError, plan_layers
 from spikingir.spiking.folded import FoldedNetwork, Kernel
 from spikingir.spiking.formation import form_image
-from spikingir.spiking.network import LayerTrace, Trace, phased_slots
+from spikingir.spiking.network import WHOLE, LayerTrace, Trace, Window, phased_slots
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,11 @@ class NativeNetwork:
     """The layers of a folded network, made for the native engine.
 
     Args:
-        network: The network. It is not kept: :meth:`restore` and :meth:`trace` are given it again.
+        network: The network. It is not kept: the methods are given it again.
         path: Instructions to use, one of ``_native.paths()``; the best ones unless given.
+
+    Attributes:
+        bytes_per_pixel: Memory that restoring an image takes beside it, at its most.
 
     Raises:
         NotNativeError: The native engine cannot run the network.
@@ -57,6 +61,7 @@ class NativeNetwork:
         self._layers = [_make(network, plan, channels, path) for plan in plans]
         self._border = max(_kernel(network, plan).spike.shape[-1] for plan in plans) // 2
         self._last_reader = {name: i for i, plan in enumerate(plans) for name in plan.sources}
+        self.bytes_per_pixel = max(self._bytes_alive(network, channels))
 
     @torch.no_grad()
     def restore(self, network: FoldedNetwork, image: Tensor) -> Tensor:
@@ -70,9 +75,39 @@ class NativeNetwork:
         """What ``network.trace(image, trains=trains)`` gives."""
         pictures = [list(self._run(picture, every_residual=True)) for picture in network.on_image_grid(image)]
         restored = _restored(network, image, [picture[-1] for picture in pictures])
-        layers = tuple(_layer_trace(network, fired, trains) for fired in zip(*pictures, strict=True))
         size = (image.shape[-2], image.shape[-1])
+        layers = tuple(_layer_trace(network, fired, size, trains) for fired in zip(*pictures, strict=True))
         return restored, Trace(network.config.time_steps, network.config.schedule, size, layers)
+
+    @torch.no_grad()
+    def count(self, network: FoldedNetwork, image: Tensor, within: Mapping[str, Window]) -> tuple[Tensor, Trace]:
+        """What ``network(image)`` gives, and the spikes in a window of each layer; nothing else of it is kept."""
+        size = (image.shape[-2], image.shape[-1])
+        counts: dict[str, list[Tensor]] = {layer.plan.name: [] for layer in self._layers}
+        last = []
+        for picture in network.on_image_grid(image):
+            for fired in self._run(picture, every_residual=False):
+                counts[fired.name].append(_counts(network, fired, within[fired.name], size))
+            last.append(fired)
+        none = torch.empty(len(image), 0)
+        layers = tuple(
+            LayerTrace(name, torch.stack(found, 1), found[0].shape[1] * _pixels(within[name], size), none, None)
+            for name, found in counts.items()
+        )
+        return _restored(network, image, last), Trace(network.config.time_steps, network.config.schedule, size, layers)
+
+    def _bytes_alive(self, network: FoldedNetwork, channels: Mapping[str, int]) -> Iterator[float]:
+        """Bytes for each pixel, layer after layer."""
+        alive: dict[str, int] = {}
+        for i, layer in enumerate(self._layers):
+            name, clock = layer.plan.name, network.clocks[layer.plan.name]
+            words = math.ceil(channels[name] / 32)
+            alive[name] = 64 * words if network.config.phased else 4 * words * clock.steps * (1 + clock.signed)
+            current = 0 if layer.analog is None else 4 * 32 * words
+            if layer is self._layers[-1]:  # the readout takes spikes in float64, and membranes
+                current += channels[name] * (9 * clock.steps + 64)
+            yield sum(alive.values()) + current
+            alive = {name: size for name, size in alive.items() if self._last_reader.get(name, -1) > i}
 
     def _run(self, picture: Tensor, *, every_residual: bool) -> Iterator[_Fired]:
         """The layers' spikes, layer after layer; those that nobody reads any more are dropped here."""
@@ -154,10 +189,21 @@ def _restored(network: FoldedNetwork, image: Tensor, last: list[_Fired]) -> Tens
     return form_image(network.config.formation, image.double(), output).to(image.dtype)
 
 
-def _layer_trace(network: FoldedNetwork, fired: tuple[_Fired, ...], trains: bool) -> LayerTrace:
+def _pixels(window: Window, size: tuple[int, int]) -> int:
+    return math.prod(len(range(length)[part]) for part, length in zip(window, size, strict=True))
+
+
+def _counts(network: FoldedNetwork, fired: _Fired, window: Window, size: tuple[int, int]) -> Tensor:
+    """Spikes in a window, (S, C)."""
+    inside = [part.indices(length)[:2] for part, length in zip(window, size, strict=True)]
+    steps = (network.config.time_steps,) if network.config.phased else ()
+    return torch.from_numpy(fired.spikes.spikes(*steps, *inside))
+
+
+def _layer_trace(network: FoldedNetwork, fired: tuple[_Fired, ...], size: tuple[int, int], trains: bool) -> LayerTrace:
     phased, steps = network.config.phased, network.config.time_steps
     residual = torch.stack([one.residual for one in fired if one.residual is not None]).to(network.dtype)
-    counts = [torch.from_numpy(one.spikes.spikes(steps) if phased else one.spikes.spikes()) for one in fired]
+    counts = [_counts(network, one, WHOLE, size) for one in fired]
     kept = torch.stack([_spikes(network, one) for one in fired], 1) if trains else None
     if phased and kept is not None:
         kept = phased_slots(kept[0], steps)
