@@ -154,10 +154,11 @@ NB_MODULE(_native, module) {
   nb::class_<Analog>(module, "Analog")
       .def(
           "__init__",
-          [](Analog* self, Kernel<double> weights, Vector<double> bias, const std::string& path) {
-            new (self) Analog(weights_of(weights), bias.data(), path);
+          [](Analog* self, Kernel<double> weights, Vector<double> bias, Vector<int32_t> after,
+             const std::string& path) {
+            new (self) Analog(weights_of(weights), bias.data(), after.data(), path);
           },
-          "weights"_a, "bias"_a, "path"_a)
+          "weights"_a, "bias"_a, "after"_a, "path"_a)
       .def(
           "run",
           [](const Analog& self, Image image, int threads) {
