@@ -29,7 +29,7 @@ define install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-peers bench bench-quick sanitize lint format clean always
+.PHONY: help demo test test-slow test-peers bench bench-quick sanitize valgrind lint format clean always
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,12 @@ sanitize: $(VENV)/$(STAMP) ## run the engine's tests under address and undefined
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	PYTHONPATH="$(SANITIZED):$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 		$(VENV)/bin/python -S -m pytest tests/engine $(ARGS)
+
+# Valgrind knows no AVX-512: the engine takes AVX2 there. Without torch, which would take minutes to load.
+valgrind: $(VENV)/$(STAMP) ## run every kind of layer of the engine once under valgrind
+	@command -v valgrind > /dev/null || { echo "valgrind is missing: apt-get install valgrind (Debian, Ubuntu)"; exit 1; }
+	PYTHONMALLOC=malloc OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 valgrind --quiet --error-exitcode=1 \
+		--suppressions=native/valgrind.supp $(VENV)/bin/python tests/engine/smallest_run.py
 
 lint: $(VENV)/$(STAMP) ## check format, rules and types
 	$(VENV)/bin/python -m ruff format --check .

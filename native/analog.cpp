@@ -31,9 +31,11 @@ void analog_pixels(const AnalogLayer& layer, int y, int x, int block) {
         }
       }
   for (int p = 0; p < pixels && x + p < layer.width; ++p)
-    for (int i = 0; i < parts; ++i)
-      store(layer.current.at(y, x + p) + block * phased_block + i * half_lanes,
-            __builtin_convertvector(rounded(sum[p][i]), HalfInts));
+    for (int i = 0; i < parts; ++i) {
+      const int channel = block * phased_block + i * half_lanes;
+      store(layer.current.at(y, x + p) + channel,
+            __builtin_convertvector(rounded(sum[p][i]), HalfInts) + load<HalfInts>(layer.after + channel));
+    }
 }
 
 }  // namespace

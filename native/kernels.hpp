@@ -36,6 +36,7 @@ struct AnalogLayer {
   int width, kernel, channels, blocks;
   View<const double> image;  // from the upper left corner of the first pixel's window
   const double *weights, *bias;
+  const int32_t* after;  // added to what is rounded
   View<int32_t> current;
 };
 

@@ -114,13 +114,14 @@ View<const int32_t> current_of(const Current* current, const Buffer<int32_t>& bi
 
 }  // namespace
 
-Analog::Analog(Weights<double> given, const double* shift, const std::string& path)
+Analog::Analog(Weights<double> given, const double* shift, const int32_t* whole_shift, const std::string& path)
     : kernels(choose(path)),
       kernel(given.kernel),
       channels(given.inputs),
       blocks(whole(given.outputs, clocked_block) * clocked_block / phased_block),
       weights(std::size_t(blocks) * phased_block * channels * kernel * kernel, 0.0),
-      bias(filled_up(shift, given.outputs, clocked_block, 0.0)) {
+      bias(filled_up(shift, given.outputs, clocked_block, 0.0)),
+      after(filled_up(whole_shift, given.outputs, clocked_block, 0)) {
   double* end = weights.data();
   for (int b = 0; b < blocks; ++b)
     for (int dy = 0; dy < kernel; ++dy)
@@ -144,6 +145,7 @@ std::unique_ptr<Current> Analog::run(const double* planes, int height, int width
       .image = std::as_const(image).view(-(kernel / 2), -(kernel / 2)),
       .weights = weights.data(),
       .bias = bias.data(),
+      .after = after.data(),
       .current = current->view(),
   };
   share_rows(height, threads, [&](const auto& next) {

@@ -45,16 +45,17 @@ using Current = Picture<int32_t>;
 template <class Spikes>
 using Fired = std::pair<std::unique_ptr<Spikes>, std::unique_ptr<Current>>;
 
-// The current of the image, in whole numbers.
+// The current of the image, in whole numbers; `after` is added to what is rounded.
 class Analog {
  public:
-  Analog(Weights<double> weights, const double* bias, const std::string& path);
+  Analog(Weights<double> weights, const double* bias, const int32_t* after, const std::string& path);
   std::unique_ptr<Current> run(const double* planes, int height, int width, int threads) const;
 
  private:
   const Kernels& kernels;
   int kernel, channels, blocks;
   Buffer<double> weights, bias;
+  Buffer<int32_t> after;
 };
 
 // What one layer reads: spikes of others, in the order of its weights, and the image's current instead of its bias.

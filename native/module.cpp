@@ -6,6 +6,7 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "layers.hpp"
@@ -67,28 +68,49 @@ nb::ndarray<nb::numpy, int8_t> unpacked(const Trains& trains) {
   return to;
 }
 
-// How many neurons of each channel fire at each step, (S, C).
-nb::ndarray<nb::numpy, int64_t> spikes_of_trains(const Trains& trains) {
+// First and last but one.
+using Span = std::pair<int, int>;
+
+// How many neurons of each channel fire at each step in a window, (S, C). A word's 32 counters are kept as planes, of
+// which plane p holds bit p of each, so that all 32 are added to at once.
+nb::ndarray<nb::numpy, int64_t> spikes_of_trains(const Trains& trains, Span rows, Span columns) {
+  constexpr int planes = 8, most = (1 << planes) - 1;
   const auto& picture = trains.picture;
   auto to = array<int64_t>({std::size_t(trains.steps), std::size_t(trains.channels)});
-  const int words = picture.depth / trains.steps, blocks = words / (1 + trains.has_sign);
-  for (int y = 0; y < picture.height; ++y)
-    for (int x = 0; x < picture.width; ++x)
-      for (int i = 0; i < picture.depth; ++i) {
+  const int depth = picture.depth, words = depth / trains.steps, blocks = words / (1 + trains.has_sign);
+  std::vector<uint32_t> plane(std::size_t(planes) * depth), carry(depth);
+  const auto empty = [&] {
+    for (int p = 0; p < planes; ++p)
+      for (int i = 0; i < depth; ++i) {
         int64_t* count = to.data() + i / words * trains.channels + i % blocks * clocked_block;
-        for (uint32_t word = picture.at(y, x)[i]; word != 0; word &= word - 1) ++count[__builtin_ctz(word)];
+        uint32_t& bits = plane[p * depth + i];
+        for (; bits != 0; bits &= bits - 1) count[__builtin_ctz(bits)] += 1 << p;
       }
+  };
+  int added = 0;
+  for (int y = rows.first; y < rows.second; ++y)
+    for (int x = columns.first; x < columns.second; ++x) {
+      std::copy_n(picture.at(y, x), depth, carry.data());
+      for (int p = 0; p < planes; ++p)
+        for (int i = 0; i < depth; ++i) {
+          const uint32_t before = plane[p * depth + i];
+          plane[p * depth + i] ^= carry[i];
+          carry[i] &= before;
+        }
+      if (++added % most == 0) empty();
+    }
+  empty();
   return to;
 }
 
 // The same where n spikes leave one per step, from the first step on.
-nb::ndarray<nb::numpy, int64_t> spikes_of_counts(const Counts& counts, int time_steps) {
+nb::ndarray<nb::numpy, int64_t> spikes_of_counts(const Counts& counts, int time_steps, Span rows, Span columns) {
   const auto& picture = counts.picture;
   auto to = array<int64_t>({std::size_t(time_steps), std::size_t(counts.channels)});
   // how many neurons fire n times; those that fire at a step are those that fire more often than that
   std::vector<int64_t> neurons((time_steps + 1) * std::size_t(counts.channels));
-  for (int y = 0; y < picture.height; ++y)
-    for (int x = 0; x < picture.width; ++x)
+  for (int y = rows.first; y < rows.second; ++y)
+    for (int x = columns.first; x < columns.second; ++x)
       for (int c = 0; c < counts.channels; ++c) ++neurons[std::abs(picture.at(y, x)[c]) * counts.channels + c];
   for (int step = time_steps - 1; step >= 0; --step)
     for (int c = 0; c < counts.channels; ++c) {
@@ -123,8 +145,8 @@ NB_MODULE(_native, module) {
   nb::class_<Current>(module, "Current").def("array", planes<int32_t>, "channels"_a);
   nb::class_<Counts>(module, "Counts")
       .def("array", [](const Counts& counts) { return planes(counts.picture, counts.channels); })
-      .def("spikes", spikes_of_counts, "time_steps"_a);
-  nb::class_<Trains>(module, "Trains").def("array", unpacked).def("spikes", spikes_of_trains);
+      .def("spikes", spikes_of_counts, "time_steps"_a, "rows"_a, "columns"_a);
+  nb::class_<Trains>(module, "Trains").def("array", unpacked).def("spikes", spikes_of_trains, "rows"_a, "columns"_a);
 
   nb::class_<Clock>(module, "Clock")
       .def(nb::init<int, int, bool, bool>(), "time_steps"_a, "delay"_a, "extended"_a, "signed"_a);
@@ -132,10 +154,11 @@ NB_MODULE(_native, module) {
   nb::class_<Analog>(module, "Analog")
       .def(
           "__init__",
-          [](Analog* self, Kernel<double> weights, Vector<double> bias, const std::string& path) {
-            new (self) Analog(weights_of(weights), bias.data(), path);
+          [](Analog* self, Kernel<double> weights, Vector<double> bias, Vector<int32_t> after,
+             const std::string& path) {
+            new (self) Analog(weights_of(weights), bias.data(), after.data(), path);
           },
-          "weights"_a, "bias"_a, "path"_a)
+          "weights"_a, "bias"_a, "after"_a, "path"_a)
       .def(
           "run",
           [](const Analog& self, Image image, int threads) {

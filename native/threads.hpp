@@ -8,6 +8,22 @@
 
 namespace spikingir {
 
+// Threads that are waited for, whatever happens; what std::jthread is, which Apple's library lacks.
+class Threads {
+ public:
+  Threads() = default;
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
+  ~Threads() {
+    for (std::thread& thread : threads) thread.join();
+  }
+  template <class Run>
+  void start(const Run& run) { threads.emplace_back(run); }
+
+ private:
+  std::vector<std::thread> threads;
+};
+
 // Calls work(next) in each of `threads` threads; next() gives rows until there are none. Starting a thread takes a
 // thousandth of what a layer does, so that there is no pool.
 template <class Work>
@@ -15,8 +31,8 @@ void share_rows(int rows, int threads, const Work& work) {
   std::atomic<int> taken = 0;
   const auto next = [&] { return taken.fetch_add(1, std::memory_order_relaxed); };
   const auto run = [&] { work(next); };
-  std::vector<std::jthread> others;
-  for (int i = 1; i < std::min(threads, rows); ++i) others.emplace_back(run);
+  Threads others;
+  for (int i = 1; i < std::min(threads, rows); ++i) others.start(run);
   run();
 }
 

@@ -22,6 +22,8 @@ from spikingir.spiking.storage import from_pretrained
 
 pytestmark = pytest.mark.skipif(not engine.native_available(), reason="SpikingIR was installed without a compiler")
 
+SHIPPED = sorted((Path(spikingir.__file__).parent / "models").glob("*/snn*.safetensors"))
+
 
 def paths() -> list[str]:
     """Instructions that this processor has; none where there is no engine, whose tests are then skipped."""
@@ -57,6 +59,12 @@ def assert_same(network: FoldedNetwork, image: Tensor) -> Trace:
             assert torch.equal(layer.trains, wanted.trains), (path, layer.name)
             assert torch.equal(layer.spikes, wanted.spikes), (path, layer.name)
             assert torch.equal(layer.residual_membrane, wanted.residual_membrane), (path, layer.name)
+        window = (slice(1, None), slice(0, 4))
+        counted = native.count(network, image, dict.fromkeys(network.clocks, window))
+        assert torch.equal(counted[0], expected), path
+        for layer, wanted in zip(counted[1].layers, reference.layers, strict=True):
+            assert torch.equal(layer.spikes, wanted.part(window).spikes), (path, layer.name)
+            assert (layer.name, layer.neurons) == (wanted.name, wanted.part(window).neurons)
     return reference
 
 
@@ -116,6 +124,59 @@ def test_concatenations(schedule: str | int, method: str) -> None:
     assert_same(fold(network), torch.rand(2, 3, 17, 22))
 
 
+class Branches(nn.Module):
+    """Sums and differences: of weighted branches, of a skip, of the image's current, of spikes; two ways to a layer."""
+
+    def __init__(self, width: int, kernels: tuple[int, int, int], groups: int, dilation: int) -> None:
+        super().__init__()
+        width *= groups
+        first, second, third = kernels
+        self.first = nn.Conv2d(2, width, first, padding=first // 2)
+        self.second = nn.Conv2d(width, width, (third, second), padding=(third // 2, second // 2), groups=groups)
+        self.third = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+        self.image = nn.Conv2d(2, width, second, padding=second // 2)
+        self.last = nn.Conv2d(2 * width, 2, third, padding=third // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = torch.relu(self.first(x))
+        b = torch.relu(self.second(a) - 0.5 * a)
+        c = torch.relu(self.third(b) + (self.image(x) - self.second(a)) + b)
+        d = torch.relu(self.third(c + a))
+        return self.last(torch.cat([d - b, c], 1))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    width=st.integers(1, 20),
+    kernels=st.tuples(*3 * [st.sampled_from([1, 3, 5, 7])]),
+    groups=st.integers(1, 3),
+    dilation=st.integers(1, 3),
+    size=st.tuples(st.integers(1, 13), st.integers(1, 13)),
+    time_steps=st.integers(1, 6),
+    schedule=st.sampled_from(["clocked", "phased", "delayed"]),
+    method=st.sampled_from(["spikingir", "if"]),
+    seed=st.integers(0, 999),
+)
+def test_branches(
+    width: int,
+    kernels: tuple[int, int, int],
+    groups: int,
+    dilation: int,
+    size: tuple[int, int],
+    time_steps: int,
+    schedule: str,
+    method: str,
+    seed: int,
+) -> None:
+    torch.manual_seed(seed)
+    body = Branches(width, kernels, groups, dilation)
+    network = convert(body, torch.rand(2, 2, 12, 12), method, time_steps=time_steps)
+    for name in network.layers[:-1]:  # spikes of equal worth, which can be added as they are
+        network.neuron(name).log_threshold.data.fill_(-1.0)
+    network = network.at(schedule=time_steps // 2 if schedule == "delayed" else schedule)
+    assert_same(fold(network), 2 * torch.rand(2, 2, *size) - 0.5)
+
+
 @pytest.mark.parametrize("schedule", ["clocked", "phased"])
 @pytest.mark.parametrize(("factor", "low", "high"), [(1e3, 0, 0), (1.0, 0.05, 0.5), (1e-3, 0.8, 1)])
 def test_any_density(schedule: str, factor: float, low: float, high: float) -> None:
@@ -147,11 +208,12 @@ def test_weights_of_any_size(largest: int, schedule: str) -> None:
     assert_same(folded, torch.rand(1, 1, 9, 11))
 
 
-@pytest.mark.parametrize("schedule", ["clocked", "phased"])
-def test_shipped_network(schedule: str) -> None:
-    model = Path(spikingir.__file__).parent / "models" / "denoise-gray-25" / "snn.safetensors"
-    network = from_pretrained(model).at(time_steps=4, schedule=schedule)
-    assert_same(fold(network), torch.rand(1, 1, 16, 21, generator=torch.Generator().manual_seed(4)))
+@pytest.mark.parametrize("schedule", ["clocked", 2, "phased"])
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_shipped_networks(file: Path, schedule: str | int) -> None:
+    network = from_pretrained(file).at(time_steps=4, schedule=schedule)
+    channels = network.config.channels
+    assert_same(fold(network), torch.rand(1, channels, 13, 21, generator=torch.Generator().manual_seed(4)))
 
 
 def test_threads_and_batch_do_not_matter() -> None:
@@ -175,7 +237,7 @@ def test_threads_and_batch_do_not_matter() -> None:
     [
         (nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, stride=2), nn.ReLU(), nn.PixelShuffle(2)), "stride"),
         (nn.Sequential(nn.Conv2d(1, 4, 9, padding=4), nn.ReLU(), nn.Conv2d(4, 1, 1)), "9x9"),
-        (nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.AvgPool2d(3, 1, 1), nn.Conv2d(4, 1, 1)), "affine"),
+        (nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.AvgPool2d(3, 1, 1), nn.Conv2d(4, 1, 1)), "avg_pool2d"),
     ],
 )
 def test_what_it_cannot_do_is_left_to_torch_and_said_once(

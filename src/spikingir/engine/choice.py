@@ -1,16 +1,19 @@
 """The choice between the two ways to run a folded network, which give the same bits."""
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
 from spikingir.engine.plan import NotNativeError
 from spikingir.spiking.folded import FoldedNetwork
-from spikingir.spiking.network import Trace
+from spikingir.spiking.network import WHOLE, Trace, Window
 
 if TYPE_CHECKING:
     from spikingir.engine.native import NativeNetwork
@@ -45,7 +48,7 @@ def restore(network: FoldedNetwork, image: Tensor, *, engine: Engine = "auto") -
         EngineError: ``native`` was asked for and is not there, or cannot run the network; no such engine.
         ValueError: An image that the network does not take.
     """
-    native = _native(network, image, engine)
+    native = _native(network, image.device, engine)
     return network(image) if native is None else native.restore(network, image)
 
 
@@ -60,17 +63,47 @@ def trace(
         engine: Engine.
         trains: Whether to keep the spikes themselves (memory: one byte per neuron and step).
     """
-    native = _native(network, image, engine)
+    native = _native(network, image.device, engine)
     return network.trace(image, trains=trains) if native is None else native.trace(network, image, trains=trains)
 
 
-def _native(network: FoldedNetwork, image: Tensor, engine: Engine) -> "NativeNetwork | None":
+def count(
+    network: FoldedNetwork, image: Tensor, within: Mapping[str, Window], *, engine: Engine = "auto"
+) -> tuple[Tensor, Trace]:
+    """Restored image, and the spikes in a window of each layer: :func:`trace` at the cost of :func:`restore`.
+
+    The native engine counts spikes where they are and keeps no residual membranes, (B, 0) in the trace. Torch keeps
+    the spikes of all layers while it runs, unless each window is the whole layer.
+
+    Args:
+        network: See :func:`restore`, as the other arguments and errors.
+        image: Degraded image.
+        within: Rows and columns of each layer.
+        engine: Engine.
+    """
+    native = _native(network, image.device, engine)
+    if native is not None:
+        return native.count(network, image, within)
+    if all(window == WHOLE for window in within.values()):
+        return network.trace(image)
+    restored, trace = network.trace(image, trains=True)
+    parts = tuple(replace(layer.part(within[layer.name]), trains=None) for layer in trace.layers)
+    return restored, replace(trace, layers=parts)
+
+
+def bytes_per_pixel(network: FoldedNetwork, engine: Engine = "auto") -> float | None:
+    """Memory that :func:`restore` and :func:`count` take beside the image, natively; None where torch will run it."""
+    native = _native(network, network.theta.device, engine)
+    return None if native is None else native.bytes_per_pixel
+
+
+def _native(network: FoldedNetwork, device: torch.device, engine: Engine) -> "NativeNetwork | None":
     if engine == "torch":
         return None
     if engine not in ("auto", "native"):
         raise EngineError(f"engine is {engine!r}; expected auto, native or torch")
     try:
-        return _prepared(network, image)
+        return _prepared(network, device)
     except NotNativeError as error:
         if engine == "native":
             raise EngineError(f"the native engine cannot run this: {error}; torch can") from None
@@ -78,11 +111,11 @@ def _native(network: FoldedNetwork, image: Tensor, engine: Engine) -> "NativeNet
         return None
 
 
-def _prepared(network: FoldedNetwork, image: Tensor) -> "NativeNetwork":
+def _prepared(network: FoldedNetwork, device: torch.device) -> "NativeNetwork":
     if not native_available():
         raise NotNativeError("it was not built when SpikingIR was installed, which takes a C++20 compiler")
-    if image.device.type != "cpu" or network.theta.device.type != "cpu":
-        raise NotNativeError(f"the image is on {image.device}, the network on {network.theta.device}")
+    if device.type != "cpu" or network.theta.device.type != "cpu":
+        raise NotNativeError(f"the image is on {device}, the network on {network.theta.device}")
     from spikingir.engine.native import NativeNetwork
 
     if network not in _made:

@@ -4,8 +4,9 @@ A number of output channel ``c`` is a multiple of ``2^-k_c``, so the engine comp
 The image's current comes from the first convolution in float64; every sum is exact, as it is with torch.
 """
 
+import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikingir.engine import _native
-from spikingir.engine.plan import LayerPlan, NotNativeError, plan_layers
-from spikingir.spiking.folded import FoldedNetwork, Kernel
+from spikingir.engine.plan import LayerPlan, NotNativeError, plan_layers, widened
+from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.formation import form_image
-from spikingir.spiking.network import LayerTrace, Trace, phased_slots
+from spikingir.spiking.network import WHOLE, LayerTrace, Trace, Window, phased_slots
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer of the engine, the analog convolution before it if it reads the image, and its grid, ``2^k``."""
+    """A layer of the engine: the layers that it reads, what turns the image into its current, its grid, ``2^k``."""
 
-    plan: LayerPlan
+    name: str
+    sources: tuple[str, ...]
     neurons: Any
     analog: Any
     grid: Tensor
@@ -44,8 +46,11 @@ class NativeNetwork:
     """The layers of a folded network, made for the native engine.
 
     Args:
-        network: The network. It is not kept: :meth:`restore` and :meth:`trace` are given it again.
+        network: The network. It is not kept: the methods are given it again.
         path: Instructions to use, one of ``_native.paths()``; the best ones unless given.
+
+    Attributes:
+        bytes_per_pixel: Bytes that restoring an image takes beside it, at its most.
 
     Raises:
         NotNativeError: The native engine cannot run the network.
@@ -53,10 +58,10 @@ class NativeNetwork:
 
     def __init__(self, network: FoldedNetwork, path: str = "") -> None:
         plans = plan_layers(network)
-        channels = {plan.name: _kernel(network, plan).spike.shape[0] for plan in plans}
-        self._layers = [_make(network, plan, channels, path) for plan in plans]
-        self._border = max(_kernel(network, plan).spike.shape[-1] for plan in plans) // 2
-        self._last_reader = {name: i for i, plan in enumerate(plans) for name in plan.sources}
+        self._layers = [_make(network, plan, path) for plan in plans]
+        self._border = max(plan.side for plan in plans) // 2
+        self._last_reader = {name: i for i, plan in enumerate(plans) for name in plan.regular}
+        self.bytes_per_pixel = max(self._bytes_alive(network))
 
     @torch.no_grad()
     def restore(self, network: FoldedNetwork, image: Tensor) -> Tensor:
@@ -70,9 +75,39 @@ class NativeNetwork:
         """What ``network.trace(image, trains=trains)`` gives."""
         pictures = [list(self._run(picture, every_residual=True)) for picture in network.on_image_grid(image)]
         restored = _restored(network, image, [picture[-1] for picture in pictures])
-        layers = tuple(_layer_trace(network, fired, trains) for fired in zip(*pictures, strict=True))
         size = (image.shape[-2], image.shape[-1])
+        layers = tuple(_layer_trace(network, fired, size, trains) for fired in zip(*pictures, strict=True))
         return restored, Trace(network.config.time_steps, network.config.schedule, size, layers)
+
+    @torch.no_grad()
+    def count(self, network: FoldedNetwork, image: Tensor, within: Mapping[str, Window]) -> tuple[Tensor, Trace]:
+        """What ``network(image)`` gives, and the spikes in a window of each layer; nothing else of it is kept."""
+        size = (image.shape[-2], image.shape[-1])
+        counts: dict[str, list[Tensor]] = {layer.name: [] for layer in self._layers}
+        last = []
+        for picture in network.on_image_grid(image):
+            for fired in self._run(picture, every_residual=False):
+                counts[fired.name].append(_counts(network, fired, within[fired.name], size))
+            last.append(fired)
+        none = torch.empty(len(image), 0)
+        layers = tuple(
+            LayerTrace(name, torch.stack(found, 1), found[0].shape[1] * _pixels(within[name], size), none, None)
+            for name, found in counts.items()
+        )
+        return _restored(network, image, last), Trace(network.config.time_steps, network.config.schedule, size, layers)
+
+    def _bytes_alive(self, network: FoldedNetwork) -> Iterator[int]:
+        """Bytes for each pixel, layer after layer."""
+        alive: dict[str, int] = {}
+        for i, layer in enumerate(self._layers):
+            channels, clock = len(layer.grid), network.clocks[layer.name]
+            words = math.ceil(channels / 32)
+            alive[layer.name] = 64 * words if network.config.phased else 4 * words * clock.steps * (1 + clock.signed)
+            current = 0 if layer.analog is None else 4 * 32 * words
+            if layer is self._layers[-1]:  # the readout takes spikes in float64, and membranes
+                current += channels * (9 * clock.steps + 64)
+            yield sum(alive.values()) + current
+            alive = {name: size for name, size in alive.items() if self._last_reader.get(name, -1) > i}
 
     def _run(self, picture: Tensor, *, every_residual: bool) -> Iterator[_Fired]:
         """The layers' spikes, layer after layer; those that nobody reads any more are dropped here."""
@@ -82,38 +117,28 @@ class NativeNetwork:
         alive: dict[str, Any] = {}
         for i, layer in enumerate(self._layers):
             current = None if layer.analog is None else layer.analog.run(pixels, threads)
-            sources = [alive[name] for name in layer.plan.sources]
+            sources = [alive[name] for name in layer.sources]
             wanted = every_residual or layer is self._layers[-1]
             spikes, residual = layer.neurons.fire(sources, current, height, width, self._border, threads, wanted)
-            alive[layer.plan.name] = spikes
+            alive[layer.name] = spikes
             alive = {name: value for name, value in alive.items() if self._last_reader.get(name, -1) > i}
             del sources, current
-            yield _Fired(layer.plan.name, spikes, None if residual is None else _membranes(residual, layer.grid))
+            yield _Fired(layer.name, spikes, None if residual is None else _membranes(residual, layer.grid))
 
 
-def _kernel(network: FoldedNetwork, plan: LayerPlan) -> Kernel:
-    kernel = network.kernel(plan.convolution)
-    assert kernel is not None
-    return kernel
-
-
-def _make(network: FoldedNetwork, plan: LayerPlan, channels: dict[str, int], path: str) -> _Layer:
-    kernel, clock, phased = _kernel(network, plan), network.clocks[plan.name], network.config.phased
-    assert kernel.grid is not None
-    grid = kernel.grid
-    bias = torch.zeros_like(grid) if kernel.bias is None else kernel.bias * grid
-    columns = grid.view(-1, 1, 1, 1)
+def _make(network: FoldedNetwork, plan: LayerPlan, path: str) -> _Layer:
+    clock, grid, sources = network.clocks[plan.name], plan.grid, tuple(plan.regular)
+    inputs = [weight.shape[1] for weight in plan.regular.values()]
+    regular, extended = (_side_by_side(weights, plan) for weights in (plan.regular, plan.extended))
+    bias = plan.bias * grid
     analog = None
-    if plan.sources:
-        regular, extended = _whole(kernel.spike.double() * columns), _whole(kernel.extended.double() * columns)
-    else:
-        regular = extended = np.zeros((len(grid), 0, 1, 1), np.int32)
-        analog = _native.Analog((kernel.analog * columns).contiguous().numpy(), bias.numpy(), path)
-    inputs = [channels[name] for name in plan.sources]
+    if plan.image is not None:
+        weight, shift = plan.image.weight * grid.view(-1, 1, 1, 1), plan.image.bias * grid
+        analog = _native.Analog(weight.contiguous().numpy(), shift.numpy(), _whole(bias), path)
     steps = _native.Clock(clock.time_steps, clock.delay, clock.extended, clock.signed)
-    if phased:
+    if network.config.phased:
         neurons: Any = _native.Phased(regular, inputs, _whole(bias), _whole(grid.log2()), steps, path)
-        return _Layer(plan, neurons, analog, grid)
+        return _Layer(plan.name, sources, neurons, analog, grid)
     start = clock.v0 * grid
     if not torch.equal(start, start.round()):
         raise NotNativeError(f"the initial membrane {clock.v0:g} of '{plan.name}' does not lie on its grid")
@@ -129,7 +154,14 @@ def _make(network: FoldedNetwork, plan: LayerPlan, channels: dict[str, int], pat
         clock=steps,
         path=path,
     )
-    return _Layer(plan, neurons, analog, grid)
+    return _Layer(plan.name, sources, neurons, analog, grid)
+
+
+def _side_by_side(weights: Mapping[str, Tensor], plan: LayerPlan) -> NDArray[np.int32]:
+    """One kernel on all channels that a layer reads."""
+    wide = [widened(weight, plan.side) for weight in weights.values()]
+    joined = torch.cat(wide, 1) if wide else torch.zeros(len(plan.grid), 0, 1, 1)
+    return _whole(joined.double() * plan.grid.view(-1, 1, 1, 1))
 
 
 def _whole(x: Tensor) -> NDArray[np.int32]:
@@ -154,10 +186,21 @@ def _restored(network: FoldedNetwork, image: Tensor, last: list[_Fired]) -> Tens
     return form_image(network.config.formation, image.double(), output).to(image.dtype)
 
 
-def _layer_trace(network: FoldedNetwork, fired: tuple[_Fired, ...], trains: bool) -> LayerTrace:
+def _pixels(window: Window, size: tuple[int, int]) -> int:
+    return math.prod(len(range(length)[part]) for part, length in zip(window, size, strict=True))
+
+
+def _counts(network: FoldedNetwork, fired: _Fired, window: Window, size: tuple[int, int]) -> Tensor:
+    """Spikes in a window, (S, C)."""
+    inside = [part.indices(length)[:2] for part, length in zip(window, size, strict=True)]
+    steps = (network.config.time_steps,) if network.config.phased else ()
+    return torch.from_numpy(fired.spikes.spikes(*steps, *inside))
+
+
+def _layer_trace(network: FoldedNetwork, fired: tuple[_Fired, ...], size: tuple[int, int], trains: bool) -> LayerTrace:
     phased, steps = network.config.phased, network.config.time_steps
     residual = torch.stack([one.residual for one in fired if one.residual is not None]).to(network.dtype)
-    counts = [torch.from_numpy(one.spikes.spikes(steps) if phased else one.spikes.spikes()) for one in fired]
+    counts = [_counts(network, one, WHOLE, size) for one in fired]
     kept = torch.stack([_spikes(network, one) for one in fired], 1) if trains else None
     if phased and kept is not None:
         kept = phased_slots(kept[0], steps)

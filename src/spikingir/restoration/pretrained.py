@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from spikingir.networks.base import RestorationNetwork
 from spikingir.networks.registry import load_network
 from spikingir.restoration.catalogue import (
@@ -91,13 +93,16 @@ def load_spiking(
 
 
 def load_ann(model: Model) -> RestorationNetwork | None:
-    """The conventional network of a model; None where it has none.
+    """The conventional network of a model, channels last, the fastest order on a CPU; None where it has none.
 
     Raises:
         WeightsError: The file does not hold a conventional network.
     """
     path = model.folder / ANN_FILE
-    return load_network(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    network: RestorationNetwork = load_network(path).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def _without_configuration(folder: Path, name: str, paths: list[Path]) -> Model:

@@ -17,12 +17,13 @@ from itertools import chain, product
 import torch
 from torch import Tensor
 
-from spikingir.engine import Engine
+from spikingir.engine import Engine, bytes_per_pixel
+from spikingir.engine import count as run_counted
 from spikingir.engine import restore as run
 from spikingir.engine import trace as run_traced
 from spikingir.restoration.receptive_field import Layout, Network, Reach, TilingError, Wire, layout
 from spikingir.spiking.folded import FoldedNetwork
-from spikingir.spiking.network import LayerTrace, Trace
+from spikingir.spiking.network import WHOLE, LayerTrace, Trace, Window
 
 Progress = Callable[[int, int], None]
 
@@ -33,18 +34,25 @@ _SMALLEST_TILE = 32
 
 
 def default_tile(
-    network: Network, size: tuple[int, int] | None = None, *, traced: bool = False, memory: int = MEMORY
+    network: Network,
+    size: tuple[int, int] | None = None,
+    *,
+    traced: bool = False,
+    engine: Engine = "torch",
+    memory: int = MEMORY,
 ) -> int:
     """Side of the largest tiles that need at most about ``memory`` bytes, halo included.
 
     Args:
         network: The network.
         size: Height and width of the image, which may fit as a whole.
-        traced: Whether the spikes are counted, for which they are kept.
+        traced: Whether the spikes are counted, for which torch keeps them.
+        engine: What runs a folded network.
         memory: Bytes.
     """
     plan = layout(network)
-    pixels = int(memory / _bytes_per_pixel(network, plan.wires, traced))
+    bytes_ = bytes_per_pixel(network, engine) if isinstance(network, FoldedNetwork) else None
+    pixels = int(memory / (_bytes_per_pixel(network, plan.wires, traced) if bytes_ is None else bytes_))
     if size is not None and size[0] * size[1] <= pixels:
         return max(size)
     tile = max(math.isqrt(pixels) - 2 * plan.halo, _SMALLEST_TILE)
@@ -52,7 +60,7 @@ def default_tile(
 
 
 def _bytes_per_pixel(network: Network, wires: Mapping[str, Wire], traced: bool) -> float:
-    """Bytes alive at the worst node for each pixel of a tile."""
+    """Bytes alive in torch at the worst node for each pixel of a tile."""
     width = (network.dtype if isinstance(network, FoldedNetwork) else next(network.parameters()).dtype).itemsize
     steps = 1 if network.config.phased else network.config.time_steps + 1
     last_reader = {name: i for i, node in enumerate(network.nodes) for name in node.inputs}
@@ -81,11 +89,6 @@ class _Span:
     last: int
     stop: int
     ends: bool
-
-    @property
-    def whole(self) -> bool:
-        """Whether the tile is all of the axis."""
-        return self.first == 0 and self.ends
 
     def own(self, reach: Reach) -> slice:
         """The tile's own pixels within a wire that was computed from ``start`` on."""
@@ -142,9 +145,11 @@ def restore_tiled(
         EngineError: The engine that was asked for cannot run the network.
         MemoryError: There is no memory even for the smallest tile.
     """
-    if restore is None:
+    if restore is not None:
+        engine = "torch"
+    else:
         restore = network if not isinstance(network, FoldedNetwork) else partial(run, network, engine=engine)
-    return _run(network, image, tile, halo, progress, lambda piece, trains: (restore(piece), None), None)
+    return _run(network, image, tile, halo, progress, engine, lambda piece, windows: (restore(piece), None), None)
 
 
 def trace_tiled(
@@ -166,10 +171,16 @@ def trace_tiled(
     counted: list[list[LayerTrace]] = [[] for _ in image]
     trace = network.trace if not isinstance(network, FoldedNetwork) else partial(run_traced, network, engine=engine)
 
-    def compute(piece: Tensor, trains: bool) -> tuple[Tensor, Trace]:
-        return trace(piece, trains=trains or counts)
+    def compute(piece: Tensor, windows: Mapping[str, Window]) -> tuple[Tensor, Trace]:
+        if isinstance(network, FoldedNetwork) and not counts:
+            return run_counted(network, piece, windows, engine=engine)
+        trains = counts or any(window != WHOLE for window in windows.values())
+        output, found = trace(piece, trains=trains)
+        layers = tuple(layer.part(windows[layer.name]) if trains else layer for layer in found.layers)
+        return output, replace(found, layers=layers)
 
-    restored = _run(network, image, tile, halo, progress, compute, counted, counts)
+    # each neuron's spikes are taken from all layers' spikes, which both engines then keep
+    restored = _run(network, image, tile, halo, progress, "torch" if counts else engine, compute, counted, counts)
     size = (image.shape[-2], image.shape[-1])
     layers = tuple(_concatenated(per_image) for per_image in zip(*counted, strict=True))
     return restored, Trace(network.config.time_steps, network.config.schedule, size, layers)
@@ -182,7 +193,8 @@ def _run(
     tile: int | None,
     halo: int | None,
     progress: Progress,
-    compute: Callable[[Tensor, bool], tuple[Tensor, Trace | None]],
+    engine: Engine,
+    compute: Callable[[Tensor, Mapping[str, Window]], tuple[Tensor, Trace | None]],
     counted: list[list[LayerTrace]] | None,
     counts: bool = False,
 ) -> Tensor:
@@ -191,7 +203,8 @@ def _run(
         raise ValueError(f"expected images of shape (B, {network.config.channels}, H, W), got {tuple(image.shape)}")
     plan = layout(network)
     height, width = image.shape[-2:]
-    tile = default_tile(network, (height, width), traced=counted is not None) if tile is None else tile
+    if tile is None:
+        tile = default_tile(network, (height, width), traced=counted is not None, engine=engine)
     halo = plan.halo if halo is None else halo
     if tile < 1 or halo < 0:
         raise ValueError(f"tile is {tile}, halo {halo}; expected at least 1 and 0 pixels")
@@ -208,10 +221,11 @@ def _run(
     while todo:
         i, rows, columns = todo[-1]
         piece = image[i : i + 1, :, rows.start : rows.stop, columns.start : columns.stop].to(device)
+        windows = {name: (rows.own(wire.rows), columns.own(wire.columns)) for name, wire in plan.wires.items()}
         try:
             # cuDNN, on GPUs, may choose TensorFloat-32 or Winograd's transforms, whose sums are not exact
             with torch.backends.cudnn.flags(enabled=False):
-                output, traced = compute(piece, not (rows.whole and columns.whole))
+                output, traced = compute(piece, windows)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -262,20 +276,17 @@ def _halved(tile: int, stride: int) -> int:
 def _counted(
     trace: Trace, plan: Layout, rows: _Span, columns: _Span, before: Sequence[LayerTrace], counts: bool
 ) -> Iterator[LayerTrace]:
-    """Spikes of each layer within a tile's own pixels, added to those of the tiles before."""
+    """Spikes of each layer, which are those within a tile's own pixels, added to those of the tiles before."""
     for i, layer in enumerate(trace.layers):
         spikes, neurons, positions = layer.spikes.cpu(), layer.neurons, None
-        if layer.trains is not None:  # the tile is not the whole image, or each neuron's spikes are wanted
-            wire = plan.wires[layer.name]
-            own = layer.trains[..., rows.own(wire.rows), columns.own(wire.columns)]
-            spikes, neurons = own.abs().sum((-2, -1)).cpu(), own[0, 0].numel()
-            if counts:
-                positions = before[i].counts if before else None
-                top, left = int(rows.first / wire.rows.stride), int(columns.first / wire.columns.stride)
-                if positions is None:  # the first tile to come is the last of the image, and tells its size
-                    size = (*own.shape[1:3], top + own.shape[-2], left + own.shape[-1])
-                    positions = torch.zeros(size, dtype=torch.int32)
-                positions[..., top : top + own.shape[-2], left : left + own.shape[-1]] = own.abs().sum(0).cpu()
+        if counts:
+            assert layer.trains is not None
+            wire, own = plan.wires[layer.name], layer.trains.abs().sum(0, dtype=torch.int32).cpu()
+            positions = before[i].counts if before else None
+            top, left = int(rows.first / wire.rows.stride), int(columns.first / wire.columns.stride)
+            if positions is None:  # the first tile to come is the last of the image, and tells its size
+                positions = own.new_zeros(*own.shape[:2], top + own.shape[-2], left + own.shape[-1])
+            positions[..., top : top + own.shape[-2], left : left + own.shape[-1]] = own
         if before:
             spikes, neurons = spikes + before[i].spikes, neurons + before[i].neurons
         yield LayerTrace(layer.name, spikes, neurons, layer.residual_membrane.new_empty(1, 0).cpu(), None, positions)

@@ -6,9 +6,10 @@ multiples of ``2^-k`` and the image of ``2^-20``; ``k`` is lowered, channel by c
 any image can cause fits a float32 exactly. A sum of spikes is then exact in any order: the same image gives the same
 spikes, bit for bit, on every machine, thread count, tiling and batch order (METHOD section 5).
 
-A threshold follows its channel through what only moves spikes, to the next weights. Where it cannot (sums of branches
-with thresholds of their own, average pooling, resizing), a scaling of its own is put in. Weighted operations on the
-image or on analog sums run in float64, where they are exact too, and are rounded to the grid once.
+A threshold follows its channel through what only moves spikes, to the next weights. Where it cannot (branches with
+thresholds of their own in a sum, average pooling, resizing), a scaling of its own is put in. All branches of a neuron's
+current are in units of its threshold and on one grid, so that their sum is exact too. Weighted operations on the image
+or on analog sums run in float64, where they are exact as well, and are rounded to the grid once.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from spikingir.spiking.currents import neurons_of_currents
 from spikingir.spiking.folded import MAX_IMAGE, FoldedNetwork, Kernel, on_grid
 from spikingir.spiking.graph import LINEAR, Node, moved_inputs, moves_spikes
 from spikingir.spiking.network import SpikingNetwork, channel_counts
@@ -37,6 +39,18 @@ class _Scale:
 
     regular: Tensor
     extended: Tensor
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Weights of an operation before they are put on a grid, and the largest magnitude that a window's sum reaches."""
+
+    node: Node
+    regular: Tensor
+    extended: Tensor
+    analog: Tensor
+    bias: Tensor | None
+    window: Tensor
 
 
 @dataclass(frozen=True)
@@ -93,16 +107,13 @@ class _Folder:
         self.dtype = dtype
         self.steps = network.config.time_steps
         self.channels = channel_counts(network)
-        self.readers: dict[str, list[Node]] = {}
-        for node in network.nodes:
-            for name in node.inputs:
-                self.readers.setdefault(name, []).append(node)
         self.nodes: list[Node] = []
         self.kernels: dict[str, Kernel] = {}
         self.scales: dict[str, _Scale] = {}
         self.analog: set[str] = set()
         self.bounds: dict[str, _Bound] = {}
-        self.normalised: set[str] = set()
+        self.neurons = neurons_of_currents(network.nodes, self.channels)
+        self.currents: dict[str, list[_Weights]] = {}
         self.betas: dict[str, Tensor] = {}
 
     def fold(self) -> FoldedNetwork:
@@ -136,10 +147,10 @@ class _Folder:
     def _neuron(self, node: Node) -> None:
         source = node.inputs[0]
         theta, beta = self._theta(node.name), self._beta(node.name)
-        if source not in self.normalised:
-            source = self._scaling(source, f"{node.name}_threshold", 1 / theta, neuron=True)
+        if node.name not in self.currents:
+            source = self._scaling(source, f"{node.name}_threshold", node.name)
         self.nodes.append(replace(node, inputs=(source,)))
-        grid = self.kernels[source].grid
+        grid = self._on_one_grid(self.currents.pop(node.name))
         self.betas[node.name] = beta if grid is None else on_grid(beta, grid)
         self.scales[node.name] = _Scale(theta, theta * beta)
         self.bounds[node.name] = _Bound(self._one(node.name), 0 * theta)
@@ -148,10 +159,13 @@ class _Folder:
         """Sums, concatenations and the like: thresholds move along, or are multiplied in where they cannot."""
         read = moved_inputs(node)
         spiking = [name for name in node.inputs if name in self.scales and name in read]
-        inputs = node.inputs
-        if spiking and not self._can_carry(node, spiking):
+        inputs, neuron = node.inputs, self.neurons.get(node.name)
+        if neuron is not None:
+            spiking = [name for name in inputs if self.neurons.get(name) != neuron]
+        if spiking and (neuron is not None or not self._can_carry(node, spiking)):
             inputs = tuple(
-                self._scaling(name, f"{name}_to_{node.name}", None) if name in spiking else name for name in node.inputs
+                self._scaling(name, f"{name}_to_{node.name}", neuron) if name in spiking else name
+                for name in node.inputs
             )
             spiking = []
         self.nodes.append(replace(node, inputs=inputs))
@@ -187,26 +201,23 @@ class _Folder:
             )
         return True
 
-    def _scaling(self, source: str, name: str, gain: Tensor | None, *, neuron: bool = False) -> str:
-        """A per-channel factor of its own: the wire's scale, times ``gain``."""
+    def _scaling(self, source: str, name: str, neuron: str | None) -> str:
+        """A per-channel factor of its own: the wire's scale, in units of the threshold of the neuron it feeds."""
         self.channels[name] = self.channels[source]
-        one = self._one(source)
-        self._put(Node(name, "affine", (source,)), one, None, one if gain is None else gain, neuron)
+        self._put(Node(name, "affine", (source,)), self._one(source), None, neuron)
         return name
 
     def _weighted(self, node: Node) -> None:
         if node.weights is None:
             self._pooling(node)
             return
-        readers = self.readers.get(node.name, [])
         one = self._one(node.name)
-        neuron = len(readers) == 1 and readers[0].op == "neuron"
         weight, bias = self.network.weights[node.weights]
         weight = weight.detach().double()
         if node.op == "affine":
             weight = weight.expand(len(one))
         bias = None if bias is None else bias.detach().double().expand(len(one))
-        self._put(node, weight, bias, 1 / self._theta(readers[0].name) if neuron else one, neuron)
+        self._put(node, weight, bias, self.neurons.get(node.name))
 
     def _pooling(self, node: Node) -> None:
         """Average pooling and resizing weigh spikes alike: thresholds are multiplied in before them."""
@@ -222,11 +233,12 @@ class _Folder:
         window = self.steps * overshoot * (bound.spikes + bound.constant) + overshoot * bound.spikes
         self.kernels[node.name] = Kernel(one, one, one, None, self._grid(window, node.name))
 
-    def _put(self, node: Node, weight: Tensor, bias: Tensor | None, gain: Tensor, neuron: bool) -> None:
-        """Add a weighted operation whose output is multiplied by ``gain``, with all of its kernels on their grid."""
+    def _put(self, node: Node, weight: Tensor, bias: Tensor | None, neuron: str | None) -> None:
+        """Add a weighted operation, in units of the threshold of the neuron whose current it is (a part of), if any."""
         source = node.inputs[0]
         incoming = self.bounds[source]
         scale = self.scales.get(source, _Scale(self._one(source), self._one(source)))
+        gain = self._one(node.name) if neuron is None else 1 / self._theta(neuron)
         analog = _times_output(node, weight, gain)
         regular = _times_input(node, analog, scale.regular)
         extended = _times_input(node, analog, scale.extended)
@@ -235,18 +247,27 @@ class _Folder:
         bias = None if bias is None else bias * gain
         constant = _reach(node, analog, incoming.constant) + (0 if bias is None else bias.abs())
         spikes, last = _reach(node, regular, incoming.spikes), _reach(node, extended, incoming.spikes)
-        grid = self._grid(self.steps * (spikes + constant) + last + 1, node.name)
-        if grid is not None:
-            fine = _times_output(node, torch.ones_like(weight), grid)
-            analog, regular, extended = (on_grid(w, fine) for w in (analog, regular, extended))
-            bias = None if bias is None else on_grid(bias, grid)
-        self.kernels[node.name] = Kernel(regular.to(self.dtype), extended.to(self.dtype), analog, bias, grid)
         self.nodes.append(replace(node, weights=None))
         self.bounds[node.name] = _Bound(torch.maximum(spikes, last), constant)
-        if neuron:
-            self.normalised.add(node.name)
-        else:
+        weights = _Weights(node, regular, extended, analog, bias, self.steps * (spikes + constant) + last)
+        if neuron is None:
+            self._on_one_grid([weights])
             self.analog.add(node.name)
+        else:
+            self.currents.setdefault(neuron, []).append(weights)
+
+    def _on_one_grid(self, parts: Sequence[_Weights]) -> Tensor | None:
+        """Kernels of operations whose sum is exact: all on the grid that it demands."""
+        window = torch.stack([part.window for part in parts]).sum(0)
+        grid = self._grid(window + 1, " and ".join(part.node.name for part in parts))
+        for part in parts:
+            analog, regular, extended, bias = part.analog, part.regular, part.extended, part.bias
+            if grid is not None:
+                fine = _times_output(part.node, torch.ones_like(analog), grid)
+                analog, regular, extended = (on_grid(w, fine) for w in (analog, regular, extended))
+                bias = None if bias is None else on_grid(bias, grid)
+            self.kernels[part.node.name] = Kernel(regular.to(self.dtype), extended.to(self.dtype), analog, bias, grid)
+        return grid
 
     def _grid(self, window: Tensor, name: str) -> Tensor | None:
         """``2^k`` per channel: as fine as ``bits``, as coarse as a window's largest sum demands in float32."""

@@ -14,6 +14,10 @@ from spikingir.spiking.neurons import Firing, IFNeuron
 from spikingir.spiking.readout import PixelMapper, read_out
 
 Schedule = Literal["clocked", "phased"] | int
+Window = tuple[slice, slice]
+"""Rows and columns of a layer."""
+
+WHOLE: Window = (slice(0, None), slice(0, None))
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,14 @@ class LayerTrace:
     def spikes_per_neuron(self) -> float:
         """Mean number of spikes of a neuron for one image."""
         return self.spikes.sum().item() / (self.spikes.shape[1] * self.neurons)
+
+    def part(self, window: Window) -> "LayerTrace":
+        """What the neurons of a window did; of a trace that has ``trains``, but not ``counts``."""
+        assert self.trains is not None
+        assert self.counts is None
+        trains = self.trains[(..., *window)]
+        spikes = trains.abs().sum((-2, -1))
+        return LayerTrace(self.name, spikes, trains[0, 0].numel(), self.residual_membrane[(..., *window)], trains)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,80 @@
+"""Every kind of layer once, on a few pixels, without torch: what `make valgrind` watches.
+
+The paths of the processor are compared with each other; that they agree with torch is shown by test_engine.py.
+"""
+
+import sysconfig
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIZE, BORDER, STEPS, INPUTS, OUTPUTS = (5, 9), 3, 4, 3, 33
+WINDOW = (1, 4), (0, 9)
+
+
+def main() -> None:
+    native = load_extension()
+    found: dict[str, list[bytes]] = {}
+    for path in native.paths():
+        arrays = [
+            array
+            for kernel in (1, 3, 7)
+            for largest in (90, 20_000, 200_000)  # chunks of four weights, of two, and 32 bits
+            for array in run(native, path, kernel, largest)
+        ]
+        found[path] = [array.tobytes() for array in arrays]
+    assert all(arrays == found["portable"] for arrays in found.values())
+    print(f"these paths agree: {', '.join(found)}")  # noqa: T201
+
+
+def load_extension() -> ModuleType:
+    """The extension without the package around it, which imports torch."""
+    file = next(Path(sysconfig.get_path("purelib")).glob("spikingir/engine/_native*"))
+    spec = spec_from_file_location("_native", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(native: Any, path: str, kernel: int, largest: int) -> list[NDArray[Any]]:
+    """A layer on the image and one on its spikes: clocked, with and without extended step, and phased."""
+    random = np.random.default_rng(kernel)
+    weights = random.random((OUTPUTS, INPUTS, kernel, kernel)) - 0.4
+    analog = native.Analog(100 * weights, np.ones(OUTPUTS), full(OUTPUTS, 2), path)
+    current = analog.run(random.random((INPUTS, *SIZE)), 2)
+    none = np.zeros((OUTPUTS, 0, 1, 1), np.int32)
+    read = random.integers(-largest, largest, (INPUTS, OUTPUTS, kernel, kernel), np.int32)
+    found = [current.array(OUTPUTS)]
+    for extended in (False, True):
+        clock, signed = native.Clock(STEPS, 0, extended, False), native.Clock(STEPS, 1, extended, True)
+        first = native.Clocked(none, none, [], **clocked(OUTPUTS), clock=clock, path=path)
+        last = native.Clocked(read, read, [OUTPUTS], **clocked(INPUTS), clock=signed, path=path)
+        hidden, _ = first.fire([], current, *SIZE, BORDER, 2, False)
+        spikes, residual = last.fire([hidden], None, *SIZE, BORDER, 2, True)
+        found += [hidden.array(), hidden.spikes(*WINDOW), spikes.array(), residual.array(INPUTS)]
+    clock, signed = native.Clock(STEPS, STEPS - 1, False, False), native.Clock(STEPS, STEPS - 1, False, True)
+    first = native.Phased(none, [], full(OUTPUTS, 0), full(OUTPUTS, 6), clock, path)
+    last = native.Phased(read, [OUTPUTS], full(INPUTS, 3), full(INPUTS, 6), signed, path)
+    hidden, _ = first.fire([], current, *SIZE, BORDER, 2, False)
+    counts, residual = last.fire([hidden], None, *SIZE, BORDER, 2, True)
+    return [*found, hidden.array(), hidden.spikes(STEPS, *WINDOW), counts.array(), residual.array(INPUTS)]
+
+
+def full(count: int, value: int) -> NDArray[np.int32]:
+    return np.full(count, value, np.int32)
+
+
+def clocked(channels: int) -> dict[str, NDArray[np.int32]]:
+    """Bias and thresholds of a clocked layer."""
+    numbers = {"bias": 3, "start": 0, "threshold": 64, "level": 40, "amplitude": 70}
+    return {name: full(channels, value) for name, value in numbers.items()}
+
+
+if __name__ == "__main__":
+    main()
