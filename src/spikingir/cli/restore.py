@@ -44,7 +44,7 @@ class RestoreOptions:
         format: Format of the results; that of the photograph, or of the name after -o, unless given.
         quality: Quality of JPEG and WebP, 1 to 100; WebP loses nothing at 100.
         overwrite: Replace results that exist; photographs are never replaced.
-        strip_metadata: Leave out EXIF data (camera, place, time); the colour profile stays.
+        strip_metadata: Leave out EXIF and XMP data (camera, place, time); the colour profile stays.
         compare: Also write a picture of before and after, PHOTO_denoised_compare.png.
         report: Also write a .json file: time, spikes, energy, notes or error of every photograph.
         quiet: Say nothing but errors.

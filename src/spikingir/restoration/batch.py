@@ -38,7 +38,7 @@ class Options:
     Attributes:
         quality: Quality of JPEG and WebP, 1 to 100.
         overwrite: Whether existing files are replaced; photographs never are.
-        strip_metadata: Whether EXIF data (camera, time, place) is left out. The colour profile stays, as the
+        strip_metadata: Whether EXIF and XMP data (camera, time, place) are left out. The colour profile stays, as the
             colours depend on it.
         traced: Whether spikes are counted, which takes a little longer.
     """
@@ -213,7 +213,7 @@ def process(
         restored, cost = _run(choice.restorer, photo, options.traced, progress)
         outcome = replace(outcome, seconds=time.perf_counter() - start, cost=cost)
         if options.strip_metadata:
-            restored = replace(restored, exif=None)
+            restored = replace(restored, exif=None, xmp=None)
         content, lost = encode_image(restored, job.target or job.name, format=format, quality=options.quality)
         if job.comparison is not None:
             comparison, _ = encode_image(side_by_side(photo, restored), job.comparison)

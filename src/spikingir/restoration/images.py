@@ -46,7 +46,7 @@ def read_image(source: ImageSource, *, name: str | None = None, max_pixels: int 
 
     Palettes become RGB, CMYK becomes RGB with a note. 16 bits per sample stay 16; in colour or with alpha that takes
     the ``io16`` extra, without which they are refused. Of several pictures (animation, pages) the first is read, with
-    a note. EXIF and the ICC profile are kept, other metadata is not.
+    a note. EXIF, XMP and the ICC profile are kept, other metadata is not.
 
     Args:
         source: Path, content, or binary file open for reading.
