@@ -46,6 +46,8 @@ class RestoreOptions:
         overwrite: Replace results that exist; photographs are never replaced.
         strip_metadata: Leave out EXIF and XMP data (camera, place, time); the colour profile stays.
         compare: Also write a picture of before and after, PHOTO_denoised_compare.png.
+        ray: Address of a Ray cluster to share the work: HOST:PORT of its head, ray://HOST:PORT from outside it, auto
+            for the one that runs on this machine; or local, for all processors of this machine.
         report: Also write a .json file: time, spikes, energy, notes or error of every photograph.
         quiet: Say nothing but errors.
         verbose: Also say what it took: model, spikes, energy.
@@ -62,6 +64,7 @@ class RestoreOptions:
     overwrite: Annotated[bool, _Flag] = False
     strip_metadata: Annotated[bool, _Flag] = False
     compare: Annotated[bool, _Flag] = False
+    ray: str | None = None
     report: Path | None = None
     quiet: Annotated[bool, _Flag] = False
     verbose: Annotated[bool, _Flag] = False
@@ -145,7 +148,6 @@ def _restore(
         raise UsageError(str(error)) from error
     tile = options.tile if isinstance(options.tile, int) else {"auto": None, "off": WHOLE}[options.tile]
     wishes = Wishes(model, sigma, options.time_steps, options.schedule, tile, options.device, options.engine)
-    choose = Chooser(wishes)
     writing = batch.Options(
         quality=options.quality,
         overwrite=options.overwrite,
@@ -155,8 +157,14 @@ def _restore(
     outcomes: list[Outcome] = []
     said: set[str] = set()
     with progress_bars(task, len(planned)) as (progress, advance), _warnings_as_notes(options.quiet, said):
+        if options.ray is None:
+            work = batch.restore_all(planned, Chooser(wishes), writing, progress=progress)
+        else:
+            from spikingir.restoration.cluster import restore_on_cluster
+
+            work = restore_on_cluster(planned, wishes, writing, options.ray)
         try:
-            for outcome in batch.restore_all(planned, choose, writing, progress=progress):
+            for outcome in work:
                 outcomes.append(outcome)
                 if not options.quiet:
                     _tell(outcome, options.verbose, len(planned) > 1, said)
@@ -165,6 +173,8 @@ def _restore(
                 advance()
         finally:  # of what Ctrl-C stops, too
             if options.report is not None:
+                order = {job.name: i for i, job in enumerate(planned)}  # in which a cluster does not finish them
+                outcomes.sort(key=lambda outcome: order[outcome.input])
                 batch.write_report(options.report, outcomes, overwrite=options.overwrite)
     errors = [outcome.error for outcome in outcomes if outcome.error is not None]
     if errors:
