@@ -106,24 +106,30 @@ def dehaze(photos: list[str], /, *, model: str = "dehaze", options: RestoreOptio
     _restore(photos, "dehazed", model, None, options)
 
 
-def demo(*, out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("demo")) -> None:
-    """Restore a noisy sample photograph and show what it gains and costs.
+def demo(
+    *,
+    task: Literal["denoise", "dehaze"] = "denoise",
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("demo"),
+) -> None:
+    """Restore a noisy or hazy sample photograph and show what it gains and costs.
 
     Args:
+        task: What is to be removed.
         out: Folder for the pictures; those of an earlier demo are replaced.
     """
-    from spikingir.restoration.demo import SIGMA, run_demo
+    from spikingir.evaluation.energy import in_words
+    from spikingir.restoration.demo import run_demo
 
     with progress_bar("restoring") as progress:
-        found = run_demo(out, progress=progress)
+        found = run_demo(out, task=task, progress=progress)
     took = found.restoration
     say(f"original    {'':8}  {found.original}")
-    say(f"noisy       {found.noisy_db:5.2f} dB  {found.noisy} (Gaussian noise, sigma {SIGMA})")
+    say(f"{found.sample.word:11} {found.degraded_db:5.2f} dB  {found.degraded} ({found.sample.how})")
     say(f"restored    {found.restored_db:5.2f} dB  {found.restored} ({found.clock}, {took.seconds:.1f} s)")
-    say(f"gain        {found.restored_db - found.noisy_db:5.2f} dB  {found.comparison} shows them side by side")
+    say(f"gain        {found.restored_db - found.degraded_db:5.2f} dB  {found.comparison} shows them side by side")
     say(f"spikes      {took.spikes_per_neuron:5.2f} per neuron")
     say(
-        f"energy      {took.snn_mj:.1f} mJ, against {took.ann_mj:.1f} mJ of the conventional network "
+        f"energy      {in_words(took.snn_mj)}, against {in_words(took.ann_mj)} of the conventional network "
         "(operations alone, as the paper counts)"
     )
 
@@ -192,9 +198,11 @@ def _tell(outcome: "Outcome", verbose: bool, several: bool, said: set[str]) -> N
         return
     line = f"{outcome.output}: {outcome.size[0]} x {outcome.size[1]}, {outcome.clock}, {outcome.seconds:.1f} s"
     if verbose:
+        from spikingir.evaluation.energy import in_words
+
         cost = outcome.cost
-        line += f", {outcome.model}, {cost['spikes_per_neuron']:.2f} spikes per neuron, {cost['snn_mj']:.1f} mJ "
-        line += f"against {cost['ann_mj']:.1f} mJ of the conventional network"
+        line += f", {outcome.model}, {cost['spikes_per_neuron']:.2f} spikes per neuron, {in_words(cost['snn_mj'])} "
+        line += f"against {in_words(cost['ann_mj'])} of the conventional network"
     say(line)
 
 

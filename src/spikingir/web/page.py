@@ -1,6 +1,5 @@
 """How the page looks, and its API: Gradio's components around a :class:`~spikingir.web.service.Service`."""
 
-import math
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 import pandas as pd
 
+from spikingir.evaluation.energy import in_words
 from spikingir.restoration.formats import SUFFIXES, ImageError
 from spikingir.web.service import AUTO, MAX_SIGMA, SCHEDULES, TRAINED, Answer, RequestError, Service
 
@@ -223,7 +223,7 @@ def figures_of(report: Mapping[str, Any]) -> str:
     snn, ann = report["snn_mj"], report["ann_mj"]
     longest = max(snn, ann)
     bars = {
-        kind: f'{_number(spent)} mJ<div class="energy {kind}" style="width: {100 * spent / longest:.1f}%"></div>'
+        kind: f'{in_words(spent)}<div class="energy {kind}" style="width: {100 * spent / longest:.1f}%"></div>'
         for kind, spent in (("snn", snn), ("ann", ann))
     }
     sigma = "" if report["sigma"] is None else f", for sigma {report['sigma']:.3g}"
@@ -250,12 +250,6 @@ def _bars(firing_rates: Mapping[str, float]) -> Any:
         y_lim=[0, 1.05 * max(firing_rates.values()) or 1],
         visible=True,
     )
-
-
-def _number(value: float) -> str:
-    """Three digits that count, none lost before the point."""
-    digits = 2 - math.floor(math.log10(value)) if value > 0 else 0
-    return f"{value:,.{max(0, digits)}f}"
 
 
 def _size(file: Path) -> str:
