@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
+WEB := .venv-web
 STAMP := .spikingir
 SANITIZED := build/sanitize
 
@@ -29,7 +30,7 @@ define install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-peers bench bench-quick sanitize valgrind lint format clean always
+.PHONY: help demo test test-slow test-peers test-web test-ray chromium bench bench-quick sanitize valgrind lint format clean always
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +46,20 @@ test-slow: $(VENV)/$(STAMP) ## run all tests
 
 test-peers: $(PEERS)/$(STAMP) ## compare with SpikingJelly, in an environment of its own
 	$(PEERS)/bin/python -m pytest tests/peers
+
+test-web: $(WEB)/$(STAMP) chromium ## test the page, in headless Chromium too, in an environment of its own
+	$(WEB)/bin/python -m pytest tests/web $(ARGS)
+
+# The package is there already, so that only what the extra adds is installed.
+test-ray: $(VENV)/$(STAMP) ## restore on a small Ray cluster of this machine, of which parts are killed
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt 'spikingir[ray]'
+	$(PYTEST) tests/restoration/test_cluster.py $(ARGS)
+
+# The system's, with its driver: Selenium would fetch others.
+chromium:
+	@command -v chromium > /dev/null && command -v chromedriver > /dev/null \
+		|| { $$(test "$$(id -u)" = 0 || echo sudo) sh -c 'apt-get update -qq \
+		&& apt-get install -qq -y --no-install-recommends chromium chromium-driver'; }
 
 bench: $(PEERS)/$(STAMP) ## time ANN, engines, SpikingJelly and snnTorch; ARGS='--height 160' to choose, --help lists
 	$(PEERS)/bin/python -m benchmarks.performance --json build/performance.json $(ARGS)
@@ -91,6 +106,11 @@ $(VENV)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(VENV)),,alw
 $(PEERS)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(PEERS)),,always)
 	$(call install,$(PEERS),--editable . --group peers)
 	$(PEERS)/bin/python -m pip install --quiet --no-deps spikingjelly==2.0.0
+	@echo "$(CURDIR)" > $@
+
+# Gradio limits Pillow to older versions than the package itself runs with.
+$(WEB)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(WEB)),,always)
+	$(call install,$(WEB),--editable '.[web]' --group web)
 	@echo "$(CURDIR)" > $@
 
 always:

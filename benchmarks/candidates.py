@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spikingir import engine
 from spikingir.data.noise import add_gaussian_noise, sample_generator
-from spikingir.restoration.demo import sample_photograph
+from spikingir.restoration.demo import noisy_sample
 from spikingir.restoration.pretrained import load_ann, load_spiking, open_model
 from spikingir.spiking.fold import fold
 from spikingir.spiking.folded import FoldedNetwork
@@ -54,7 +54,7 @@ class Workload:
     def images(self) -> Tensor:
         """Noisy photographs, (B, C, H, W), channels last: the demo's, mirrored until it is large enough."""
         model = open_model(self.model)
-        photograph = sample_photograph()
+        photograph = noisy_sample().original
         clean = photograph if model.channels == 3 else photograph.mean(0, keepdim=True)
         for axis, size in ((1, self.height), (2, self.width)):
             while clean.shape[axis] < size:

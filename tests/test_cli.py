@@ -3,10 +3,14 @@
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import NoReturn
 
@@ -167,6 +171,18 @@ def bad_photo(kind: str, photo: Path) -> Path:
         path.write_text("dear diary")
     elif kind == "folder":
         path.mkdir()
+    elif kind == "bomb":  # 900 megapixels, of which there are a few bytes
+        head = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+        chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(bytes(10**6))), (b"IEND", b""))
+        path.write_bytes(
+            b"\x89PNG\r\n\x1a\n"
+            + b"".join(
+                struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+                for name, data in chunks
+            )
+        )
+    elif kind == "float":
+        Image.new("F", (4, 4), float("nan")).save(path, "TIFF")
     elif kind == "GIF":
         Image.open(photo).save(path, "GIF")
     return path
@@ -181,6 +197,8 @@ def bad_photo(kind: str, photo: Path) -> Path:
         ("folder", "holds no photographs"),
         ("missing", "does not exist"),
         ("GIF", "GIF"),
+        ("bomb", "900 megapixels"),
+        ("float", "32-bit samples"),
     ],
 )
 def test_bad_photographs(denoise: Run, photo: Path, kind: str, said: str) -> None:
@@ -193,17 +211,59 @@ def test_bad_photographs(denoise: Run, photo: Path, kind: str, said: str) -> Non
     assert not path.with_name("bad_denoised.png").exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
-def test_no_permission(denoise: Run, photo: Path, tmp_path: Path) -> None:
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o500)
-    code, _, err = denoise(photo, "-o", locked / "out.png")
-    assert code == 1
-    assert "not writable" in err
-    photo.chmod(0)
-    code, _, err = denoise(photo)
-    assert code == 1
-    assert "may not be read" in err
+@contextmanager
+def nobody() -> Iterator[None]:
+    """No longer root, for whom no permission counts."""
+    if os.geteuid() != 0:
+        yield
+        return
+    groups, stranger = os.getgroups(), 65534
+    os.setgroups([])
+    os.setresgid(stranger, stranger, 0)
+    os.setresuid(stranger, stranger, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+        os.setresgid(0, 0, 0)
+        os.setgroups(groups)
+
+
+@pytest.mark.skipif(not hasattr(os, "setresuid"), reason="needs a system that lets root become another user")
+def test_no_permission(run: Run, photo: Path, tiny_model: Path) -> None:
+    assert (
+        run("denoise", photo, "--model", tiny_model)[0] == 0
+    )  # all is imported while the files of the installation can be read
+    content = photo.read_bytes()
+    with TemporaryDirectory() as place:  # not below tmp_path, where only its owner may go
+        here = Path(place)
+        here.chmod(0o777)
+        model = shutil.copytree(tiny_model, here / "model")
+        model.chmod(0o755)
+        for name in ("readable", "locked", "unreadable", "secret"):
+            (here / name).mkdir(mode=0o777)
+            (here / name / "photo.png").write_bytes(content)
+        (here / "locked").chmod(0o555)
+        (here / "unreadable" / "photo.png").chmod(0)
+        (here / "secret").chmod(0)
+        with nobody():
+            for name, said in (
+                ("locked/photo.png", "the folder is not writable for this user"),
+                ("unreadable/photo.png", "may not be read by this user"),
+                ("secret/photo.png", "may not be read by this user"),
+                ("secret", "the folder cannot be searched (Permission denied)"),
+            ):
+                code, out, err = run("denoise", here / name, "--model", model)
+                assert (code, out) == (1, "")
+                assert one_sentence(err)
+                assert said in err
+            code, out, _ = run("denoise", here, "-o", here / "out", "--model", model)
+            assert (code, out.count("\n")) == (1, 2)
+        (here / "secret").chmod(0o777)
+        found = {path.relative_to(here).as_posix() for path in here.rglob("*.png")}
+        names = {f"{name}/photo.png" for name in ("readable", "locked", "unreadable", "secret")}
+        assert found == names | {"out/readable/photo_denoised.png", "out/locked/photo_denoised.png"}
+        assert all((here / name).read_bytes() == content for name in names - {"unreadable/photo.png"})
 
 
 def test_folder_that_is_not_writable(
@@ -292,6 +352,35 @@ def test_ctrl_c_from_the_terminal() -> None:
     assert process.returncode == 130
 
 
+def test_ctrl_c_in_the_middle(photo: Path, tiny_model: Path) -> None:
+    """What is done stays, what is under way leaves nothing behind."""
+    folder = photo.with_name("photos")
+    folder.mkdir()
+    for i in range(20):
+        Image.effect_noise((900, 700), 60).save(folder / f"{i:02}.png", compress_level=1)
+    out = photo.with_name("out")
+    arguments = ["denoise", str(folder), "-o", str(out), "--model", str(tiny_model)]
+    code = (
+        "import signal, sys; from spikingir.cli import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.exit(main({arguments}))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        rest, err = process.communicate()
+    assert (process.returncode, err) == (130, "spikingir: stopped\n")
+    results = sorted(out.iterdir())
+    # one may have been written, and not yet been told of
+    assert 0 <= len(results) - len((said + rest).splitlines()) <= 1
+    assert len(results) < 20
+    assert {opened(result).size for result in results} == {(900, 700)}
+    assert len(list(folder.iterdir())) == 20
+
+
 def test_closed_pipe_is_no_error() -> None:
     code = (
         "import sys; from spikingir import cli\n"
@@ -343,6 +432,15 @@ def test_demo(run: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.Mo
     }
     for said in ("dB", "comparison.png", "per neuron", "mJ", "T = 3"):
         assert said in out
+
+
+def test_demo_of_haze(run: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restorer = Restorer.from_pretrained(tiny_model, time_steps=1)
+    monkeypatch.setattr(demo_module, "Restorer", SimpleNamespace(from_pretrained=lambda name: restorer))
+    code, out, err = run("demo", "--task", "dehaze", "-o", tmp_path / "demo")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1].startswith("hazy        10.65 dB")
+    assert (tmp_path / "demo" / "hazy.png").exists()
 
 
 def test_demo_without_scikit_image(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

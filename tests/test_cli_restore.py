@@ -410,6 +410,23 @@ def test_damaged_photographs(denoise: Run, here: Path, kind: str, changes: dict[
     assert not {path.name for path in here.iterdir()} - {"x.png", "photos"}
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (20_000, 1), (30_000, 3)])
+def test_extreme_sizes(denoise: Run, here: Path, size: tuple[int, int]) -> None:
+    Image.effect_noise(size, 60).save("x.png")
+    assert denoise("x.png")[0] == 0
+    assert opened(here / "x_denoised.png").size == size
+    assert denoise("x.png", "-o", "tiles.png", "--tile", "64")[0] == 0
+    assert (here / "tiles.png").read_bytes() == (here / "x_denoised.png").read_bytes()
+
+
+def test_ray_is_an_extra(denoise: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, out, err = denoise("photos", "-o", "out", "--ray", "local")
+    assert (code, out) == (1, "")
+    assert err.endswith("install it with: pip install 'spikingir[ray]'\n")
+    assert not (here / "out").exists()
+
+
 # The terminal
 
 

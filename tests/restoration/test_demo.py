@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from spikingir.restoration.catalogue import model_names
-from spikingir.restoration.demo import MODEL, SIDE, Demo, run_demo, sample_photograph
+from spikingir.restoration.catalogue import Task, model_names
+from spikingir.restoration.demo import AIRLIGHT, MODELS, SIDE, Demo, hazy_sample, noisy_sample, run_demo
 from spikingir.restoration.images import ImageError
 from spikingir.restoration.restorer import Restorer
 
@@ -27,19 +27,29 @@ def db(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def test_photograph_is_one() -> None:
-    photograph = sample_photograph()
+    photograph = noisy_sample().original
     assert photograph.shape == (3, SIDE, SIDE)
-    assert torch.equal(photograph, sample_photograph())
+    assert torch.equal(photograph, noisy_sample().original)
     assert photograph.std() > 0.1
+
+
+def test_haze_follows_the_depth() -> None:
+    """The share of the airlight grows from the wheel in front to the wall behind, and hides nothing altogether."""
+    sample = hazy_sample()
+    assert sample.original.shape == sample.degraded.shape == (3, 500, 741)
+    share = ((sample.degraded - sample.original) / (AIRLIGHT - sample.original)).nanmedian(0).values
+    wheel, wall = share[330:420, 520:680].median(), share[:60, :200].median()
+    assert 0.2 < wheel < wall - 0.1
+    assert wall < 0.75
 
 
 def test_pictures(found: Demo) -> None:
     original = pixels(found.original)
-    assert np.array_equal(original, sample_photograph().permute(1, 2, 0).double().mul(255).round().numpy() / 255)
+    assert np.array_equal(original, noisy_sample().original.permute(1, 2, 0).double().mul(255).round().numpy() / 255)
     assert db(pixels(found.restored), original) == pytest.approx(found.restored_db, abs=0.02)
-    assert found.noisy_db == pytest.approx(20 * np.log10(255 / 25), abs=0.05)
+    assert found.degraded_db == pytest.approx(20 * np.log10(255 / 25), abs=0.05)
     # clipping, as the picture needs it, takes a little of the noise away
-    assert 0 < db(pixels(found.noisy), original) - found.noisy_db < 1
+    assert 0 < db(pixels(found.degraded), original) - found.degraded_db < 1
     height, width = pixels(found.comparison).shape[:2]
     assert height > 2 * SIDE
     assert width > 6 * SIDE
@@ -55,7 +65,7 @@ def test_numbers(found: Demo) -> None:
 def test_again_it_is_the_same(found: Demo, tiny_model: Path) -> None:
     before = {path: path.read_bytes() for path in found.original.parent.iterdir()}
     again = run_demo(found.original.parent, Restorer.from_pretrained(tiny_model))
-    assert (again.noisy_db, again.restored_db) == (found.noisy_db, found.restored_db)
+    assert (again.degraded_db, again.restored_db) == (found.degraded_db, found.restored_db)
     assert {path: path.read_bytes() for path in found.original.parent.iterdir()} == before
 
 
@@ -68,10 +78,19 @@ def test_no_place_for_the_pictures(tiny_model: Path, tmp_path: Path) -> None:
         run_demo(tmp_path, Restorer.from_pretrained(tiny_model))
 
 
+def test_dehazing(tiny_model: Path, tmp_path: Path) -> None:
+    found = run_demo(tmp_path, Restorer.from_pretrained(tiny_model, time_steps=1), task="dehaze")
+    assert {path.name for path in tmp_path.iterdir()} == {"original.png", "hazy.png", "restored.png", "comparison.png"}
+    assert pixels(found.comparison).shape[1] > 3 * 741
+    assert db(pixels(found.degraded), pixels(found.original)) == pytest.approx(found.degraded_db, abs=0.02)
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(MODEL not in model_names(), reason=f"{MODEL} has not shipped")
-def test_shipped_model_restores(tmp_path: Path) -> None:
-    found = run_demo(tmp_path)
-    assert found.restored_db - found.noisy_db >= 7
+@pytest.mark.parametrize(("task", "gain"), [("denoise", 7), ("dehaze", 2)])
+def test_shipped_model_restores(task: Task, gain: float, tmp_path: Path) -> None:
+    if MODELS[task] not in model_names():
+        pytest.skip(f"{MODELS[task]} has not shipped")
+    found = run_demo(tmp_path, task=task)
+    assert found.restored_db - found.degraded_db >= gain
     assert found.restoration.spikes_per_neuron < 4
     assert found.restoration.snn_mj < found.restoration.ann_mj

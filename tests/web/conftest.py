@@ -14,17 +14,45 @@ import pytest
 START = 120  # seconds; Gradio alone takes ten to import on a busy machine
 
 
-@pytest.fixture(scope="session")
-def address(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a page that offers one tiny model, within tight limits; after SIGTERM nothing is left of it."""
-    if find_spec("gradio") is None:
-        pytest.skip("Gradio is not installed: pip install 'spikingir[web]'")
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def port() -> int:
+    """One that nothing listens at."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def tiny_dehazer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A spiking dehazer that knows nothing: T = 2, folder with ``snn.safetensors``."""
+    import torch
+
+    from spikingir.conversion.convert import convert
+    from spikingir.networks.aodnet import AODNet
+    from spikingir.spiking.storage import save_pretrained
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = AODNet().eval()
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    folder = tmp_path_factory.mktemp("dehazer")
+    save_pretrained(convert(network, images, time_steps=2), folder / "snn.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def address(tiny_model: Path, tiny_dehazer: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a page that offers two tiny models, within tight limits; after SIGTERM nothing is left of it."""
+    if find_spec("gradio") is None:
+        pytest.skip("Gradio is not installed: pip install 'spikingir[web]'")
+    port = free_port()
     folder = tmp_path_factory.mktemp("served")
-    command = [sys.executable, "-m", "spikingir.cli", "serve", str(tiny_model), "--port", str(port)]
-    limits = ["--max-megabytes", "1", "--max-megapixels", "0.01", "--max-time-steps", "5"]
+    command = [sys.executable, "-m", "spikingir.cli", "serve", str(tiny_model), str(tiny_dehazer)]
+    limits = ["--port", str(port), "--max-megabytes", "1", "--max-megapixels", "0.01", "--max-time-steps", "5"]
     environment = {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen([*command, *limits], stdout=subprocess.PIPE, text=True, env=environment) as server:
         assert server.stdout is not None

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def test_a_photograph_is_restored(browser: Any, address: str, tmp_path: Path, wi
     assert "photo_denoised.png (8 bits" in appears("#download").text
     assert len(browser.find_elements("css selector", ".slider-wrap img, .image-container img")) >= 2
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
+    (tmp_path / "page.png").write_bytes(b64decode(shot["data"]))  # to be looked at
 
     sent = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [one["params"]["request"]["url"] for one in sent if one["method"] == "Network.requestWillBeSent"]

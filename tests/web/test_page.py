@@ -4,12 +4,15 @@ import json
 import urllib.error
 import urllib.request
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from spikingir.restoration.images import Photo, read_image, write_image
+from spikingir.web.server import serving
+from spikingir.web.service import Limits, Service
 
 
 def upload(address: str, content: bytes, name: str) -> str:
@@ -23,20 +26,28 @@ def upload(address: str, content: bytes, name: str) -> str:
         return str(json.load(answer)[0])
 
 
-def restore(address: str, photo: str, *wishes: object) -> list[Any]:
-    """What the API gives for a photograph; raises with what the server says is wrong."""
+def ask(address: str, photo: str, *wishes: object) -> str:
+    """Number under which the API restores a photograph."""
     data = [{"path": photo, "meta": {"_type": "gradio.FileData"}}, *wishes]
     request = urllib.request.Request(
         f"{address}/gradio_api/call/restore", json.dumps({"data": data}).encode(), {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=60) as answer:
-        event = json.load(answer)["event_id"]
+        return str(json.load(answer)["event_id"])
+
+
+def answer_of(address: str, event: str) -> list[Any]:
+    """What the API gives for a photograph; raises with what the server says is wrong."""
     with urllib.request.urlopen(f"{address}/gradio_api/call/restore/{event}", timeout=120) as answer:
         said = answer.read().decode()
     content = json.loads(said.rpartition("data: ")[2])
     if "event: complete" not in said:
         raise RuntimeError(content)
     return list(content)
+
+
+def restore(address: str, photo: str, *wishes: object) -> list[Any]:
+    return answer_of(address, ask(address, photo, *wishes))
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +76,47 @@ def test_restored_at_full_depth(address: str, model: str, tmp_path: Path) -> Non
     assert 0 < report["snn_mj"] < report["ann_mj"]
 
 
+def test_haze(address: str, model: str, tiny_dehazer: Path, tmp_path: Path) -> None:
+    path = tmp_path / "street.webp"
+    Image.effect_noise((30, 20), 60).convert("RGB").save(path)
+    file, report = restore(
+        address, upload(address, path.read_bytes(), path.name), tiny_dehazer.name, "auto", 0, "trained"
+    )
+    assert (report["task"], report["model"], report["time_steps"]) == ("dehaze", tiny_dehazer.name, 2)
+    with urllib.request.urlopen(file["url"], timeout=60) as answer:
+        assert read_image(answer.read()).pixels.shape == (20, 30, 3)
+    assert file["orig_name"] == "street_dehazed.webp"
+
+
+@pytest.mark.filterwarnings("ignore")  # of Gradio, which is here in this process
+def test_more_than_may_wait_are_turned_away(
+    port: int, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gradio", reason="Gradio is not installed: make test-web")
+    begun, go_on = Event(), Event()
+    restore = Service.restore
+
+    def wait(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(120)
+        return restore(*arguments, **options)
+
+    monkeypatch.setattr(Service, "restore", wait)
+    path = tmp_path / "photo.png"
+    Image.effect_noise((30, 20), 60).save(path)
+    with serving([str(tiny_model)], port=port, limits=Limits(waiting=1)) as url:
+        address = url.rstrip("/")
+        photo = upload(address, path.read_bytes(), path.name)
+        asked = [address, photo, tiny_model.name, "auto", 0, "trained"]
+        first = ask(*asked)
+        assert begun.wait(120)
+        second = ask(*asked)
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            ask(*asked)
+        go_on.set()
+        assert [len(answer_of(address, event)) for event in (first, second)] == [2, 2]
+
+
 def test_refusals_are_sentences(address: str, model: str, tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     Image.new("L", (200, 60)).save(path)
@@ -74,8 +126,9 @@ def test_refusals_are_sentences(address: str, model: str, tmp_path: Path) -> Non
     assert str(Path(large).parent) not in str(refused.value)  # folders of the server are no business of visitors
     with pytest.raises(RuntimeError, match="maximum value 5"):
         restore(address, large, model, "auto", 5.5, "trained")
+    Image.effect_noise((30, 20), 60).save(path)
     with pytest.raises(RuntimeError, match="damaged PNG"):
-        restore(address, upload(address, path.read_bytes()[:50], "torn.png"), model, "auto", 0, "trained")
+        restore(address, upload(address, path.read_bytes()[:-50], "torn.png"), model, "auto", 0, "trained")
 
 
 @pytest.mark.parametrize("place", ["http://127.0.0.1:9/photo.png", "/etc/passwd", "/etc/passwd.png"])

@@ -44,8 +44,10 @@ class RestoreOptions:
         format: Format of the results; that of the photograph, or of the name after -o, unless given.
         quality: Quality of JPEG and WebP, 1 to 100; WebP loses nothing at 100.
         overwrite: Replace results that exist; photographs are never replaced.
-        strip_metadata: Leave out EXIF data (camera, place, time); the colour profile stays.
+        strip_metadata: Leave out EXIF and XMP data (camera, place, time); the colour profile stays.
         compare: Also write a picture of before and after, PHOTO_denoised_compare.png.
+        ray: Address of a Ray cluster to share the work: HOST:PORT of its head, ray://HOST:PORT from outside it, auto
+            for the one that runs on this machine; or local, for all processors of this machine.
         report: Also write a .json file: time, spikes, energy, notes or error of every photograph.
         quiet: Say nothing but errors.
         verbose: Also say what it took: model, spikes, energy.
@@ -62,6 +64,7 @@ class RestoreOptions:
     overwrite: Annotated[bool, _Flag] = False
     strip_metadata: Annotated[bool, _Flag] = False
     compare: Annotated[bool, _Flag] = False
+    ray: str | None = None
     report: Path | None = None
     quiet: Annotated[bool, _Flag] = False
     verbose: Annotated[bool, _Flag] = False
@@ -103,24 +106,30 @@ def dehaze(photos: list[str], /, *, model: str = "dehaze", options: RestoreOptio
     _restore(photos, "dehazed", model, None, options)
 
 
-def demo(*, out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("demo")) -> None:
-    """Restore a noisy sample photograph and show what it gains and costs.
+def demo(
+    *,
+    task: Literal["denoise", "dehaze"] = "denoise",
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("demo"),
+) -> None:
+    """Restore a noisy or hazy sample photograph and show what it gains and costs.
 
     Args:
+        task: What is to be removed.
         out: Folder for the pictures; those of an earlier demo are replaced.
     """
-    from spikingir.restoration.demo import SIGMA, run_demo
+    from spikingir.evaluation.energy import in_words
+    from spikingir.restoration.demo import run_demo
 
     with progress_bar("restoring") as progress:
-        found = run_demo(out, progress=progress)
+        found = run_demo(out, task=task, progress=progress)
     took = found.restoration
     say(f"original    {'':8}  {found.original}")
-    say(f"noisy       {found.noisy_db:5.2f} dB  {found.noisy} (Gaussian noise, sigma {SIGMA})")
+    say(f"{found.sample.word:11} {found.degraded_db:5.2f} dB  {found.degraded} ({found.sample.how})")
     say(f"restored    {found.restored_db:5.2f} dB  {found.restored} ({found.clock}, {took.seconds:.1f} s)")
-    say(f"gain        {found.restored_db - found.noisy_db:5.2f} dB  {found.comparison} shows them side by side")
+    say(f"gain        {found.restored_db - found.degraded_db:5.2f} dB  {found.comparison} shows them side by side")
     say(f"spikes      {took.spikes_per_neuron:5.2f} per neuron")
     say(
-        f"energy      {took.snn_mj:.1f} mJ, against {took.ann_mj:.1f} mJ of the conventional network "
+        f"energy      {in_words(took.snn_mj)}, against {in_words(took.ann_mj)} of the conventional network "
         "(operations alone, as the paper counts)"
     )
 
@@ -145,7 +154,6 @@ def _restore(
         raise UsageError(str(error)) from error
     tile = options.tile if isinstance(options.tile, int) else {"auto": None, "off": WHOLE}[options.tile]
     wishes = Wishes(model, sigma, options.time_steps, options.schedule, tile, options.device, options.engine)
-    choose = Chooser(wishes)
     writing = batch.Options(
         quality=options.quality,
         overwrite=options.overwrite,
@@ -155,8 +163,14 @@ def _restore(
     outcomes: list[Outcome] = []
     said: set[str] = set()
     with progress_bars(task, len(planned)) as (progress, advance), _warnings_as_notes(options.quiet, said):
+        if options.ray is None:
+            work = batch.restore_all(planned, Chooser(wishes), writing, progress=progress)
+        else:
+            from spikingir.restoration.cluster import restore_on_cluster
+
+            work = restore_on_cluster(planned, wishes, writing, options.ray)
         try:
-            for outcome in batch.restore_all(planned, choose, writing, progress=progress):
+            for outcome in work:
                 outcomes.append(outcome)
                 if not options.quiet:
                     _tell(outcome, options.verbose, len(planned) > 1, said)
@@ -165,6 +179,8 @@ def _restore(
                 advance()
         finally:  # of what Ctrl-C stops, too
             if options.report is not None:
+                order = {job.name: i for i, job in enumerate(planned)}  # in which a cluster does not finish them
+                outcomes.sort(key=lambda outcome: order[outcome.input])
                 batch.write_report(options.report, outcomes, overwrite=options.overwrite)
     errors = [outcome.error for outcome in outcomes if outcome.error is not None]
     if errors:
@@ -182,9 +198,11 @@ def _tell(outcome: "Outcome", verbose: bool, several: bool, said: set[str]) -> N
         return
     line = f"{outcome.output}: {outcome.size[0]} x {outcome.size[1]}, {outcome.clock}, {outcome.seconds:.1f} s"
     if verbose:
+        from spikingir.evaluation.energy import in_words
+
         cost = outcome.cost
-        line += f", {outcome.model}, {cost['spikes_per_neuron']:.2f} spikes per neuron, {cost['snn_mj']:.1f} mJ "
-        line += f"against {cost['ann_mj']:.1f} mJ of the conventional network"
+        line += f", {outcome.model}, {cost['spikes_per_neuron']:.2f} spikes per neuron, {in_words(cost['snn_mj'])} "
+        line += f"against {in_words(cost['ann_mj'])} of the conventional network"
     say(line)
 
 

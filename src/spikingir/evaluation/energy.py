@@ -4,6 +4,7 @@ Here is column A of METHOD section 8, the paper's. It leaves out mapper, biases,
 the image's current once though it is added at every step; :mod:`spikingir.evaluation.columns` has what they cost.
 """
 
+import math
 from dataclasses import dataclass
 
 from torch import nn
@@ -130,3 +131,14 @@ def ann_energy(network: nn.Module, size: tuple[int, int], channels: int | None =
         2.467
     """
     return PRICES["mac_float32"].pj * count_macs(network, size, channels) * PJ_TO_MJ
+
+
+def in_words(energy: float) -> str:
+    """An energy in mJ, with three digits that count, none of them lost before the point.
+
+    Example:
+        >>> in_words(0.012345), in_words(12345.6)
+        ('0.0123 mJ', '12,346 mJ')
+    """
+    digits = 2 - math.floor(math.log10(energy)) if energy > 0 else 0
+    return f"{energy:,.{max(0, digits)}f} mJ"

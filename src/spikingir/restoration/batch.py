@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spikingir.files import write_atomically
+from spikingir.restoration import images
 from spikingir.restoration.catalogue import ModelError
 from spikingir.restoration.choice import Choice
-from spikingir.restoration.codecs import encode
 from spikingir.restoration.formats import FORMATS, HEAD, Format, ImageError, format_of, format_of_name
-from spikingir.restoration.images import check_output, read_image, write_image
+from spikingir.restoration.images import check_output, encode_image, read_image, write_content
 from spikingir.restoration.jobs import Job, UsageError
 from spikingir.restoration.photo import Photo, over_white
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 _GAP = 0.02  # between before and after, of the width
-_FAILURES = (ImageError, ModelError, OSError, MemoryError)
+FAILURES = (ImageError, ModelError, OSError, MemoryError)
+"""What stops one photograph, and no other."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Options:
     Attributes:
         quality: Quality of JPEG and WebP, 1 to 100.
         overwrite: Whether existing files are replaced; photographs never are.
-        strip_metadata: Whether EXIF data (camera, time, place) is left out. The colour profile stays, since the
+        strip_metadata: Whether EXIF and XMP data (camera, time, place) are left out. The colour profile stays, as the
             colours depend on it.
         traced: Whether spikes are counted, which takes a little longer.
     """
@@ -82,6 +83,21 @@ class Outcome:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class Result:
+    """A photograph that was restored, or failed to be, and is not written yet.
+
+    Attributes:
+        outcome: What became of it so far.
+        content: Content of the file of the result; None where it failed.
+        comparison: Content of the file of before and after, where one is wanted.
+    """
+
+    outcome: Outcome
+    content: bytes | None = None
+    comparison: bytes | None = None
+
+
 def restore_all(
     jobs: Sequence[Job],
     choose: Callable[[Photo], Choice],
@@ -105,37 +121,136 @@ def restore_all(
 
 
 def _restore(job: Job, choose: Callable[[Photo], Choice], options: Options, progress: Progress) -> Outcome:
-    outcome = Outcome(job.name)
-    if job.error is not None:
-        return replace(outcome, error=f"{job.name}: {job.error}")
     try:
-        photo, format = _read(job)
+        photo, format = read_job(job)
         # All that can be wrong is found out before the long work, and before torch is loaded.
-        _check_outputs(job, options)
-    except _FAILURES as error:
-        return replace(outcome, error=_sentence(error, job))
+        check_outputs(job, options)
+    except FAILURES as error:
+        return failed(job, error)
+    return store(process(photo, format, job, choose, options, progress), job, options)
+
+
+def read_content(job: Job) -> bytes:
+    """What is in the file of a photograph.
+
+    Raises:
+        ImageError: There is no such photograph, or its file cannot be read.
+    """
+    if job.error is not None:
+        raise ImageError(f"{job.name}: {job.error}")
+    return sys.stdin.buffer.read() if job.source is None else images.read_content(job.source)
+
+
+def read_job(job: Job, content: bytes | None = None) -> tuple[Photo, Format]:
+    """The photograph of a job, and the format of its result.
+
+    Args:
+        job: The job.
+        content: What is in its file; read unless given.
+
+    Raises:
+        ImageError: There is no such photograph, or it cannot be read.
+    """
+    content = read_content(job) if content is None else content
+    photo = read_image(content, name="stdin" if job.source is None else job.name)
+    path = job.target or job.source
+    named = format_of(content[:HEAD], job.name) if path is None else format_of_name(path)
+    return photo, job.format or named or FORMATS["png"]
+
+
+def check_outputs(job: Job, options: Options) -> None:
+    """Make the folder of a result where it may be made, and check that the result can be written.
+
+    Raises:
+        ImageError: It cannot.
+        OSError: The folder cannot be made.
+    """
+    if job.target is None:
+        return
+    if job.makes_folder:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+    check_output(job.target, format=job.format, overwrite=options.overwrite)
+    if job.comparison is not None:
+        check_output(job.comparison, overwrite=options.overwrite)
+
+
+def process(
+    photo: Photo,
+    format: Format,
+    job: Job,
+    choose: Callable[[Photo], Choice],
+    options: Options,
+    progress: Progress = lambda done, total: None,
+) -> Result:
+    """Restore a photograph in memory; reads and writes no file of its job.
+
+    Args:
+        photo: The photograph.
+        format: Format of the result.
+        job: What is asked for.
+        choose: See :func:`restore_all`.
+        options: Likewise.
+        progress: Likewise.
+
+    Raises:
+        ValueError: Whatever is wrong with the model.
+    """
     choice = choose(photo)
     height, width = photo.pixels.shape[:2]
     clock = choice.restorer.network.config.clock
-    outcome = replace(
-        outcome, size=(width, height), model=choice.model, clock=clock, sigma=choice.sigma, model_notes=choice.notes
+    outcome = Outcome(
+        job.name,
+        size=(width, height),
+        model=choice.model,
+        clock=clock,
+        sigma=choice.sigma,
+        model_notes=choice.notes,
+        notes=(*photo.notes, *choice.photo_notes),
     )
+    comparison = None
     try:
         start = time.perf_counter()
         restored, cost = _run(choice.restorer, photo, options.traced, progress)
         outcome = replace(outcome, seconds=time.perf_counter() - start, cost=cost)
         if options.strip_metadata:
-            restored = replace(restored, exif=None)
-        notes = (*photo.notes, *choice.photo_notes, *_write(restored, job, format, options))
-        outcome = replace(outcome, output=None if job.target is None else str(job.target), notes=notes)
+            restored = replace(restored, exif=None, xmp=None)
+        content, lost = encode_image(restored, job.target or job.name, format=format, quality=options.quality)
         if job.comparison is not None:
-            write_image(side_by_side(photo, restored), job.comparison, overwrite=options.overwrite)
+            comparison, _ = encode_image(side_by_side(photo, restored), job.comparison)
+    except FAILURES as error:
+        return Result(replace(outcome, error=_sentence(error, job)))
+    return Result(replace(outcome, notes=(*outcome.notes, *lost)), content, comparison)
+
+
+def store(result: Result, job: Job, options: Options) -> Outcome:
+    """Write what a job asks for, and say what became of it.
+
+    Raises:
+        BrokenPipeError: Nobody reads stdout any more: no matter of this photograph.
+    """
+    outcome = result.outcome
+    if result.content is None:
+        return outcome
+    try:
+        if job.target is None:
+            sys.stdout.buffer.write(result.content)
+            sys.stdout.buffer.flush()
+        else:
+            write_content(result.content, job.target, overwrite=options.overwrite)
+            outcome = replace(outcome, output=str(job.target))
+        if job.comparison is not None and result.comparison is not None:
+            write_content(result.comparison, job.comparison, overwrite=options.overwrite)
             outcome = replace(outcome, comparison=str(job.comparison))
-    except BrokenPipeError:  # nobody reads stdout any more: no matter of this photograph
+    except BrokenPipeError:
         raise
-    except _FAILURES as error:
+    except FAILURES as error:
         return replace(outcome, error=_sentence(error, job))
     return outcome
+
+
+def failed(job: Job, error: Exception) -> Outcome:
+    """What became of a photograph that could not be read or written."""
+    return Outcome(job.name, error=_sentence(error, job))
 
 
 def side_by_side(before: Photo, after: Photo) -> Photo:
@@ -182,40 +297,11 @@ def _entry(outcome: Outcome) -> dict[str, object]:
     return entry
 
 
-def _read(job: Job) -> tuple[Photo, Format]:
-    """The photograph, and the format of its result."""
-    if job.source is None:
-        content = sys.stdin.buffer.read()
-        return read_image(content), job.format or format_of(content[:HEAD], job.name)
-    named = format_of_name(job.target or job.source)
-    return read_image(job.source), job.format or named or FORMATS["png"]
-
-
-def _check_outputs(job: Job, options: Options) -> None:
-    if job.target is None:
-        return
-    if job.makes_folder:
-        job.target.parent.mkdir(parents=True, exist_ok=True)
-    check_output(job.target, format=job.format, overwrite=options.overwrite)
-    if job.comparison is not None:
-        check_output(job.comparison, overwrite=options.overwrite)
-
-
 def _run(restorer: "Restorer", photo: Photo, traced: bool, progress: Progress) -> tuple[Photo, dict[str, float]]:
     if not traced:
         return restorer(photo, progress=progress), {}
     restored, took = restorer.trace(photo, progress=progress)
     return restored, {name: getattr(took, name) for name in ("spikes", "spikes_per_neuron", "snn_mj", "ann_mj")}
-
-
-def _write(photo: Photo, job: Job, format: Format, options: Options) -> tuple[str, ...]:
-    """What is lost."""
-    if job.target is not None:
-        return write_image(photo, job.target, format=job.format, quality=options.quality, overwrite=options.overwrite)
-    content, lost = encode(photo, format, quality=options.quality)
-    sys.stdout.buffer.write(content)
-    sys.stdout.buffer.flush()
-    return lost
 
 
 def _sentence(error: Exception, job: Job) -> str:

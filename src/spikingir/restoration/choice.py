@@ -89,10 +89,11 @@ class Chooser:
             model = nearest_denoiser(sigma)
             if read_shipped(model).sigma != sigma:
                 notes.append(f"no model ships for sigma {sigma:g}; the nearest is {model}")
-        restorer = self._restorer(model)
+        restorer = self.restorer(model)
         return Choice(restorer, model, sigma, (*notes, *restorer.notes), tuple(photo_notes))
 
-    def _restorer(self, model: str) -> "Restorer":
+    def restorer(self, model: str) -> "Restorer":
+        """The restorer with a model, by name or path."""
         if model not in self._loaded:
             from spikingir.restoration.restorer import Restorer
 

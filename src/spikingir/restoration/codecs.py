@@ -9,7 +9,7 @@ import numpy as np
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
@@ -28,6 +28,7 @@ _READERS: MappingProxyType[str, type[ImageFile]] = MappingProxyType(
 _PNG_BITS, _PNG_COLOR = 24, 25  # where a PNG has its bits per sample and its colour type
 _PNG_GRAY_ALPHA = 4
 _JPEG_MAX_EXIF = 65_533  # a JPEG segment
+_JPEG_MAX_XMP = _JPEG_MAX_EXIF - 29  # which begins with a name
 _LOSSLESS = 100  # quality from which on WebP loses nothing
 
 
@@ -47,8 +48,8 @@ def decode(content: bytes, format: Format, max_pixels: int = MAX_PIXELS) -> Phot
         return from_pillow(image)
     # Pillow knows no gray with alpha in 16 bits
     mode = "LA" if content[_PNG_COLOR] == _PNG_GRAY_ALPHA else image.mode
-    exif, icc = image.info.get("exif"), image.info.get("icc_profile")
-    return from_samples(deep.decode_png(content), exif=exif, icc=icc, mode=mode)
+    exif, icc, xmp = (image.info.get(key) for key in ("exif", "icc_profile", "xmp"))
+    return from_samples(deep.decode_png(content), exif=exif, icc=icc, xmp=xmp, mode=mode)
 
 
 def encode(photo: Photo, format: Format, *, quality: int = 95) -> tuple[bytes, tuple[str, ...]]:
@@ -75,32 +76,36 @@ def encode(photo: Photo, format: Format, *, quality: int = 95) -> tuple[bytes, t
     if format.max_side is not None and max(height, width) > format.max_side:
         raise ImageError(f"it would be {width} x {height}, and {format.name} ends at {format.max_side}: write a .png")
     notes = []
-    pixels, alpha, bits, exif, icc = photo.pixels, photo.alpha, photo.bits, photo.exif, photo.icc
+    pixels, alpha, bits, exif, icc, xmp = photo.pixels, photo.alpha, photo.bits, photo.exif, photo.icc, photo.xmp
     if alpha is not None and not format.alpha:
         pixels, alpha = over_white(pixels, alpha), None
         notes.append(f"{format.name} has no transparency: the image is laid over white")
     if bits == 16 and not format.deep:
         bits = 8
         notes.append("written with 8 bits instead of 16")
-    if (exif or icc) and not format.metadata:
-        exif = icc = None
-        notes.append(f"{format.name} holds neither EXIF data nor a colour profile: they are dropped")
+    if (exif or icc or xmp) and not format.metadata:
+        exif = icc = xmp = None
+        notes.append(f"{format.name} holds neither EXIF and XMP data nor a colour profile: they are dropped")
     if exif and format.name == "JPEG" and len(exif) > _JPEG_MAX_EXIF:
         exif = None
         notes.append("the EXIF data is too long for JPEG and is dropped")
+    if xmp and format.name == "JPEG" and len(xmp) > _JPEG_MAX_XMP:
+        xmp = None
+        notes.append("the XMP data is too long for JPEG and is dropped")
     if icc and format.name == "WebP" and channels == 1:
         icc = None
         notes.append("WebP is always colour: the gray colour profile is dropped")
 
     try:
         if format.name == "TIFF":
-            encoded = _encode_tiff(to_samples(pixels, alpha, bits), exif, icc, notes)
+            encoded = _encode_tiff(to_samples(pixels, alpha, bits), exif, icc, xmp, notes)
         elif bits == 16 and (channels == 3 or alpha is not None):
-            encoded = deep.encode_png(to_samples(pixels, alpha, bits), exif, icc)
+            encoded = deep.encode_png(to_samples(pixels, alpha, bits), exif, icc, xmp)
         else:
             options: dict[str, dict[str, Any]] = {
-                "JPEG": {"quality": quality, "subsampling": "4:4:4"},
-                "WebP": {"quality": quality, "lossless": quality == _LOSSLESS, "exact": True},
+                "PNG": {"pnginfo": _png_chunks(xmp)},
+                "JPEG": {"quality": quality, "subsampling": "4:4:4", "xmp": xmp},
+                "WebP": {"quality": quality, "lossless": quality == _LOSSLESS, "exact": True, "xmp": xmp or b""},
             }
             file = io.BytesIO()
             image = to_pillow(pixels, alpha, bits)
@@ -134,20 +139,27 @@ def _decode_tiff(content: bytes, max_pixels: int) -> Photo:
     return replace(photo, notes=photo.notes + notes)
 
 
-def _encode_tiff(samples: Samples, exif: bytes | None, icc: bytes | None, notes: list[str]) -> bytes:
+def _png_chunks(xmp: bytes | None) -> PngInfo:
+    chunks = PngInfo()
+    if xmp:
+        chunks.add(b"iTXt", deep.XMP_CHUNK + xmp)
+    return chunks
+
+
+def _encode_tiff(samples: Samples, exif: bytes | None, icc: bytes | None, xmp: bytes | None, notes: list[str]) -> bytes:
     try:
-        return tiff.encode(samples, exif, icc)
+        return tiff.encode(samples, exif, icc, xmp)
     except Exception:
         if not exif:
             raise
         notes.append("the EXIF data is damaged and dropped")
-        return tiff.encode(samples, None, icc)
+        return tiff.encode(samples, None, icc, xmp)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
-            f"{width} x {height} are {width * height / 1e6:.0f} megapixels; expected at most "
+            f"{width} x {height} are {width * height / 1e6:.3g} megapixels; expected at most "
             f"{max_pixels / 1e6:g}, since more could exhaust the memory: cut it up, or make it smaller"
         )
 

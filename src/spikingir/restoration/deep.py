@@ -11,6 +11,9 @@ from spikingir.restoration.formats import ImageError
 from spikingir.restoration.metadata import EXIF_HEAD
 from spikingir.restoration.photo import Samples
 
+XMP_CHUNK = b"XML:com.adobe.xmp\0\0\0\0\0"
+"""What an iTXt chunk of a PNG file begins with where an XMP packet follows, not compressed, of no language."""
+
 _HEADER_END = 33  # signature, and IHDR, which comes first
 
 
@@ -42,13 +45,14 @@ def decode_tiff(content: bytes) -> Samples:
     return samples
 
 
-def encode_png(samples: Samples, exif: bytes | None, icc: bytes | None) -> bytes:
+def encode_png(samples: Samples, exif: bytes | None, icc: bytes | None, xmp: bytes | None) -> bytes:
     """Content of a 16-bit PNG file.
 
     Args:
         samples: Gray or RGB, and perhaps alpha.
         exif: EXIF bytes, or None.
         icc: ICC profile, or None.
+        xmp: XMP packet, or None.
 
     Shape:
         ``samples``: (H, W, C), ``C`` 1 to 4, uint16.
@@ -62,6 +66,8 @@ def encode_png(samples: Samples, exif: bytes | None, icc: bytes | None) -> bytes
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
     if exif:
         chunks += _chunk(b"eXIf", exif.removeprefix(EXIF_HEAD))
+    if xmp:
+        chunks += _chunk(b"iTXt", XMP_CHUNK + xmp)
     return content[:_HEADER_END] + chunks + content[_HEADER_END:]
 
 

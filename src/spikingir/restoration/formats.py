@@ -18,7 +18,7 @@ class Format:
         suffixes: Its file name suffixes in lower case, the usual one first.
         alpha: Whether it holds transparency.
         deep: Whether it holds 16 bits per sample.
-        metadata: Whether it holds EXIF data and colour profiles.
+        metadata: Whether it holds EXIF and XMP data and colour profiles.
         max_side: Longest side in pixels, if it ends before memory does.
     """
 

@@ -66,7 +66,7 @@ def _as_pillow(photo: Photo) -> Image.Image:
             "Pillow holds 16 bits per sample for gray alone: they are cut to 8; read_image keeps them", stacklevel=2
         )
     image = to_pillow(photo.pixels, photo.alpha, bits)
-    for key, value in (("exif", photo.exif), ("icc_profile", photo.icc)):
+    for key, value in (("exif", photo.exif), ("icc_profile", photo.icc), ("xmp", photo.xmp)):
         if value is not None:
             image.info[key] = value
     return image

@@ -31,28 +31,32 @@ __all__ = [
     "Photo",
     "check_output",
     "default_output",
+    "encode_image",
+    "read_content",
     "read_image",
+    "write_content",
     "write_image",
 ]
 
 ImageSource = str | os.PathLike[str] | bytes | BinaryIO
 
 
-def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Photo:
+def read_image(source: ImageSource, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Photo:
     """Read a PNG, JPEG, TIFF, WebP or BMP image, turned upright as its EXIF orientation asks.
 
     Palettes become RGB, CMYK becomes RGB with a note. 16 bits per sample stay 16; in colour or with alpha that takes
     the ``io16`` extra, without which they are refused. Of several pictures (animation, pages) the first is read, with
-    a note. EXIF and the ICC profile are kept, other metadata is not.
+    a note. EXIF, XMP and the ICC profile are kept, other metadata is not.
 
     Args:
         source: Path, content, or binary file open for reading.
+        name: What errors call it; its path unless given.
         max_pixels: Largest image that is read.
 
     Raises:
         ImageError: There is no such image, it cannot be read, or it has more than ``max_pixels`` pixels.
     """
-    name = _name(source)
+    name = _name(source) if name is None else name
     format, content = _content(source, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whatever Pillow has to say becomes an error or a note here
@@ -67,6 +71,15 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Photo:
                 f"{name} is a damaged {format.name} file, or an uncommon one ({one_line(error)}); {EXPECTED}: "
                 "give an unbroken copy, or convert it"
             ) from error
+
+
+def read_content(path: str | os.PathLike[str]) -> bytes:
+    """What is in an image file, not unpacked.
+
+    Raises:
+        ImageError: There is no such file, it cannot be read, or its first bytes are those of no image.
+    """
+    return _content(path, os.fspath(path))[1]
 
 
 def write_image(
@@ -98,12 +111,35 @@ def write_image(
     path = Path(path)
     check_output(path, format=format, overwrite=overwrite)
     # Encoded in memory: when Pillow writes to a file that fails, it hides the reason.
+    content, notes = encode_image(photo, path, format=format, quality=quality)
+    write_content(content, path, overwrite=overwrite)
+    return notes
+
+
+def encode_image(
+    photo: Photo, path: str | os.PathLike[str], *, format: Format | None = None, quality: int = 95
+) -> tuple[bytes, tuple[str, ...]]:
+    """What :func:`write_image` writes to ``path``, and what is lost in it.
+
+    Raises:
+        ImageError: The pixels cannot be encoded.
+        ValueError: ``quality`` is out of its range.
+    """
     try:
-        encoded, notes = encode(photo, format or SUFFIXES[path.suffix.lower()], quality=quality)
+        return encode(photo, format or SUFFIXES[Path(path).suffix.lower()], quality=quality)
     except ImageError as error:
-        raise ImageError(f"{path} was not written: {error}") from error.__cause__
+        raise ImageError(f"{os.fspath(path)} was not written: {error}") from error.__cause__
+
+
+def write_content(content: bytes, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write the content of an image file, complete or not at all.
+
+    Raises:
+        ImageError: ``path`` is taken, its folder is missing, or the disk is full.
+    """
+    path = Path(path)
     try:
-        write_atomically(path, lambda file: file.write(encoded), overwrite=overwrite)
+        write_atomically(path, lambda file: file.write(content), overwrite=overwrite)
     except FileExistsError:
         raise _taken(path) from None
     except OSError as error:
@@ -112,7 +148,6 @@ def write_image(
         else:
             reason, advice = error.strerror or str(error), "choose another folder or name"
         raise ImageError(f"{path} was not written: {reason}; {advice}") from error
-    return notes
 
 
 def check_output(path: str | os.PathLike[str], *, format: Format | None = None, overwrite: bool = False) -> None:

@@ -1,8 +1,9 @@
-r"""EXIF data: the orientation that it asks for, and the part of it that TIFF files have among their own tags.
+r"""EXIF and XMP data: the orientation that they ask for, and the part that TIFF files have among their own tags.
 
 EXIF bytes begin with ``Exif\0\0`` here, whatever file they come from.
 """
 
+import re
 import struct
 from typing import Any
 
@@ -16,6 +17,7 @@ ORIENTATION = 0x0112
 _DESCRIBING = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432)
 _DIRECTORIES = (0x8769, 0x8825)  # EXIF and GPS
 _INTEROPERABILITY = 0xA005
+_XMP_ORIENTATION = re.compile(rb"(<tiff:Orientation>|tiff:Orientation=[\"'])[2-8]")
 
 
 def reset_orientation(exif: bytes) -> tuple[int, bytes]:
@@ -42,6 +44,15 @@ def reset_orientation(exif: bytes) -> tuple[int, bytes]:
     except struct.error:  # cut short
         pass
     return 1, exif
+
+
+def reset_xmp_orientation(xmp: bytes) -> bytes:
+    """The same XMP packet asking for no turn; its length stays, so that what it says of its own size holds.
+
+    Source:
+        XMP specification, part 2, section 3.2: ``tiff:Orientation``, as an element or as an attribute.
+    """
+    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
 
 
 def describing(tags: Exif) -> dict[int, Any]:

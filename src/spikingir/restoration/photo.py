@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spikingir.restoration.formats import ImageError
-from spikingir.restoration.metadata import EXIF_HEAD, reset_orientation
+from spikingir.restoration.metadata import EXIF_HEAD, reset_orientation, reset_xmp_orientation
 
 Samples = NDArray[np.integer[Any]]
 
@@ -41,6 +41,7 @@ class Photo:
         alpha: Opacity in [0, 1], which bypasses the network, or None.
         bits: Bits per sample that the pixels carry, and a PNG or TIFF is written with: 8 or 16.
         exif: EXIF bytes, orientation reset, or None.
+        xmp: XMP packet, orientation reset, or None.
         icc: ICC colour profile that the pixels are encoded in, or None.
         mode: Pillow's name of the kind of pixels in the file.
         notes: What was lost in reading, one line each.
@@ -57,6 +58,7 @@ class Photo:
     bits: int = 8
     exif: bytes | None = None
     icc: bytes | None = None
+    xmp: bytes | None = None
     mode: str = "RGB"
     notes: tuple[str, ...] = ()
 
@@ -76,6 +78,7 @@ def from_samples(
     exif: bytes | None,
     icc: bytes | None,
     mode: str,
+    xmp: bytes | None = None,
     orientation: int | None = None,
     notes: Sequence[str] = (),
 ) -> Photo:
@@ -86,6 +89,7 @@ def from_samples(
         exif: EXIF bytes, or None.
         icc: ICC profile, or None.
         mode: See :class:`Photo`.
+        xmp: XMP packet, or None.
         orientation: As in EXIF, where the file says it elsewhere.
         notes: What was lost so far.
 
@@ -107,7 +111,8 @@ def from_samples(
         icc = None
         notes.append("the colour profile does not fit the pixels and is dropped")
     bits = 8 * samples.dtype.itemsize
-    return Photo(_unit(samples[..., :colours]), alpha, bits, exif or None, icc or None, mode, tuple(notes))
+    xmp = reset_xmp_orientation(xmp) if xmp else None
+    return Photo(_unit(samples[..., :colours]), alpha, bits, exif or None, icc or None, xmp, mode, tuple(notes))
 
 
 def from_pillow(image: Image.Image, bits_in_file: int = 8) -> Photo:
@@ -147,6 +152,7 @@ def from_pillow(image: Image.Image, bits_in_file: int = 8) -> Photo:
         samples.reshape(image.height, image.width, -1),
         exif=image.info.get("exif"),
         icc=image.info.get("icc_profile"),
+        xmp=image.info.get("xmp"),
         mode=mode,
         notes=notes,
     )

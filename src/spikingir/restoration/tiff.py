@@ -14,6 +14,7 @@ from spikingir.restoration.metadata import ORIENTATION, describing
 from spikingir.restoration.photo import Photo, Samples, from_samples
 
 WIDTH, HEIGHT, BITS = 256, 257, 258
+_XMP = 700
 _SUBFILE, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _ROWS, _COUNTS = 254, 259, 262, 273, 277, 278, 279
 _PLANAR, _PREDICTOR, _EXTRA, _SAMPLE_FORMAT, _PROFILE = 284, 317, 338, 339, 34675
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
@@ -83,17 +84,18 @@ def photo_of(samples: Samples, tags: Image.Exif, exif: bytes | None) -> Photo:
         straight = samples[..., :-1] * (65_535 / np.maximum(alpha, 1))
         samples = np.concatenate([straight.clip(0, 65_535).astype(np.uint16), samples[..., -1:]], axis=2)
     orientation, mode = _number(tags, ORIENTATION, 1), "RGB" if colours == 3 else "L"
-    icc = tags.get(_PROFILE)
-    return from_samples(samples, exif=exif, icc=icc, mode=mode, orientation=orientation)
+    icc, xmp = tags.get(_PROFILE), tags.get(_XMP)
+    return from_samples(samples, exif=exif, icc=icc, xmp=xmp, mode=mode, orientation=orientation)
 
 
-def encode(samples: Samples, exif: bytes | None, icc: bytes | None) -> bytes:
+def encode(samples: Samples, exif: bytes | None, icc: bytes | None, xmp: bytes | None) -> bytes:
     """Content of a TIFF file: strips under Deflate with horizontal differences, lossless.
 
     Args:
         samples: Gray or RGB, and perhaps alpha, of 8 or 16 bits.
         exif: EXIF bytes, or None.
         icc: ICC profile, or None.
+        xmp: XMP packet, or None.
 
     Shape:
         ``samples``: (H, W, C), ``C`` 1 to 4.
@@ -136,6 +138,8 @@ def encode(samples: Samples, exif: bytes | None, icc: bytes | None) -> bytes:
         layout[_EXTRA] = _STRAIGHT
     if icc:
         layout[_PROFILE] = icc
+    if xmp:
+        layout[_XMP] = xmp
     directory = ImageFileDirectory_v2(prefix=b"II")
     for tag, value in layout.items():
         directory[tag] = value

@@ -1,6 +1,5 @@
 """How the page looks, and its API: Gradio's components around a :class:`~spikingir.web.service.Service`."""
 
-import math
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 import pandas as pd
 
+from spikingir.evaluation.energy import in_words
 from spikingir.restoration.formats import SUFFIXES, ImageError
 from spikingir.web.service import AUTO, MAX_SIGMA, SCHEDULES, TRAINED, Answer, RequestError, Service
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FORGOTTEN_AFTER = 3600
 """Seconds after which photographs and results are deleted."""
 
+_UPRIGHT = 9  # numbers that have room side by side under a chart on a phone
 _TURN = "restore"  # one photograph at a time, whether page or API sent it
 
 _API = """Restore a photograph.
@@ -32,6 +33,7 @@ nowhere else, and are deleted after an hour. PNG, JPEG, TIFF, WebP and BMP; 16 b
 
 CSS = """
 .figures { width: 100%; border-collapse: collapse; }
+.figures, .figures tbody, .figures tr { border: 0 !important; }
 .figures th, .figures td { border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; }
 .figures th { text-align: left; font-weight: normal; opacity: .75; padding: .3em 1em .3em 0 !important; width: 40%; }
 .figures td { font-variant-numeric: tabular-nums; padding: .3em 0 !important; }
@@ -64,7 +66,7 @@ def build(service: Service) -> Any:
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
                 photo = gr.File(
-                    label=f"Photograph, up to {limits.megabytes} MiB and {limits.megapixels:g} megapixels",
+                    label=f"Photograph (up to {limits.megabytes} MiB, {limits.megapixels:g} MP)",
                     file_types=list(SUFFIXES),
                     height=150,
                 )
@@ -102,9 +104,8 @@ def build(service: Service) -> Any:
                 rates = gr.BarPlot(
                     x="layer",
                     y="rate",
-                    x_title="spiking layer, from the image on",
                     y_title="spikes per neuron and step",
-                    label="Firing rates",
+                    label="Firing rates, by layer",
                     height=260,
                     visible=False,
                     buttons=[],
@@ -223,7 +224,7 @@ def figures_of(report: Mapping[str, Any]) -> str:
     snn, ann = report["snn_mj"], report["ann_mj"]
     longest = max(snn, ann)
     bars = {
-        kind: f'{_number(spent)} mJ<div class="energy {kind}" style="width: {100 * spent / longest:.1f}%"></div>'
+        kind: f'{in_words(spent)}<div class="energy {kind}" style="width: {100 * spent / longest:.1f}%"></div>'
         for kind, spent in (("snn", snn), ("ann", ann))
     }
     sigma = "" if report["sigma"] is None else f", for sigma {report['sigma']:.3g}"
@@ -246,16 +247,11 @@ def _bars(firing_rates: Mapping[str, float]) -> Any:
     return gr.BarPlot(
         value=pd.DataFrame({"layer": numbers, "rate": list(firing_rates.values())}),
         sort=numbers,
+        x_label_angle=-90 if len(numbers) > _UPRIGHT else 0,
         # from zero, or small differences look large
         y_lim=[0, 1.05 * max(firing_rates.values()) or 1],
         visible=True,
     )
-
-
-def _number(value: float) -> str:
-    """Three digits that count, none lost before the point."""
-    digits = 2 - math.floor(math.log10(value)) if value > 0 else 0
-    return f"{value:,.{max(0, digits)}f}"
 
 
 def _size(file: Path) -> str:

@@ -1,12 +1,12 @@
 """Runs the page: on this machine alone unless told otherwise, and without a word to any other."""
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spikingir.environment import environment
 from spikingir.restoration.choice import Device
 from spikingir.web.service import Limits, Service
 
@@ -78,7 +78,7 @@ def serving(
     with tempfile.TemporaryDirectory(prefix="spikingir-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         # Gradio keeps there what visitors send, and serves nothing from elsewhere
-        with _environment({**_SILENCE, "GRADIO_TEMP_DIR": str(folder)}):
+        with environment({**_SILENCE, "GRADIO_TEMP_DIR": str(folder)}):
             from spikingir.web import page
 
             service = Service(folder, models, limits=limits, device=device, engine=engine)
@@ -116,18 +116,3 @@ def _launch(blocks: Any, page: Any, host: str, port: int, megabytes: int) -> str
             "give another with --port or --host"
         ) from error
     return str(url)
-
-
-@contextmanager
-def _environment(settings: dict[str, str]) -> Iterator[None]:
-    """Settings that hold while Gradio runs, and are gone afterwards."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
