@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from spikingir.files import write_atomically
+from spikingir.files import write_text
 from spikingir.networks.registry import save_network
 from spikingir.restoration.catalogue import CONFIG_FILE, Model, read_model
 from spikingir.spiking.network import SpikingNetwork
@@ -64,9 +64,9 @@ def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path) -> Model:
         "default": file if (file := f"{recipe.default}.safetensors") in clocks else next(iter(clocks)),
         "licence": recipe.licence,
     }
-    _write(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+    write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
     model = read_model(folder)
-    _write(folder / CARD_FILE, card(recipe, model, done))
+    write_text(folder / CARD_FILE, card(recipe, model, done))
     return model
 
 
@@ -146,7 +146,3 @@ def _summary(log: Path) -> dict[str, Any]:
     last = [entry for entry in entries if "loss" in entry][-1]
     psnr = [entry["psnr"] for entry in entries if "psnr" in entry]
     return {**start, "steps": last["step"], "seconds": last["seconds"], "psnr": psnr[-1] if psnr else None}
-
-
-def _write(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()), overwrite=True)
