@@ -236,6 +236,18 @@ def test_qcfs_values_and_gradients() -> None:
     torch.testing.assert_close(layer.log_clip_level.grad, 2 * rise.sum().view(1))
 
 
+def test_qcfs_by_channel_is_qcfs_of_each_channel() -> None:
+    clips = torch.tensor([0.5, 1.0, 2.0])
+    x = 2 * torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    layer, each = QCFS(4, clips), [QCFS(4, clip.item()) for clip in clips]
+    y = layer(x)
+    wanted = torch.cat([one(x[:, [i]]) for i, one in enumerate(each)], 1)
+    torch.testing.assert_close(y, wanted)
+    y.square().sum().backward()
+    wanted.square().sum().backward()
+    torch.testing.assert_close(layer.log_clip_level.grad, torch.cat([one.log_clip_level.grad for one in each]))
+
+
 @pytest.mark.parametrize(("levels", "clip", "complaint"), [(0, 1, "levels is 0"), (4, 0, "clip_level is 0")])
 def test_qcfs_refuses(levels: int, clip: float, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
@@ -312,6 +324,11 @@ def test_relus_give_way_to_qcfs_at_calibrated_clip_levels() -> None:
     assert activations[0].log_clip_level.exp().item() == pytest.approx(network[:2](images).max().item())
     torch.testing.assert_close(quantised(images), network(images), rtol=0, atol=0.01)
     assert isinstance(network[1], nn.ReLU), "the network itself is not changed"
+    each = quantise_activations(network, images, levels=256, percentile=100, per_channel=True)
+    maxima = network[:2](images).amax((0, 2, 3))
+    torch.testing.assert_close(each[1].log_clip_level.exp(), maxima.clamp_min(1e-3 * maxima.max()))
+    spiking = convert(each, images, "qcfs", time_steps=256, schedule="phased")
+    torch.testing.assert_close(spiking(images), each(images), rtol=0, atol=1e-4)
     with pytest.raises(ConversionError, match=r"no nn\.ReLU"):
         quantise_activations(nn.Conv2d(1, 1, 3), images)
 

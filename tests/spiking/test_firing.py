@@ -35,7 +35,7 @@ class Step(torch.autograd.Function):
 
 def reference(
     currents: Tensor | None, constant: Tensor | None, neuron: IFNeuron, time_steps: int, delay: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """METHOD sections 1, 2 and 6, one step after the other, autograd doing the rest."""
     theta, beta = (p.exp().view(-1, 1, 1) for p in (neuron.log_threshold, getattr(neuron, "log_beta", torch.zeros(1))))
     shape = currents[0].shape if currents is not None else constant.shape
@@ -45,9 +45,17 @@ def reference(
         varying = torch.zeros(()) if currents is None else currents[t]
         return varying + (0 if constant is None or t == time_steps else constant)
 
+    count = torch.zeros(())
+
     def fire(v: Tensor, level: float) -> Tensor:
+        nonlocal count
         spike = Step.apply(v / theta - level, neuron.surrogate)
-        return spike - Step.apply(-v / theta - level, neuron.surrogate) if neuron.signed else spike
+        count = count + spike.sum()
+        if not neuron.signed:
+            return spike
+        negative = Step.apply(-v / theta - level, neuron.surrogate)
+        count = count + negative.sum()
+        return spike - negative
 
     fired = []
     for t in range(min(delay, time_steps)):
@@ -61,7 +69,7 @@ def reference(
         v = v + current(time_steps)
         fired.append(beta * theta * fire(v, neuron.alpha))
         v = v - fired[-1]
-    return torch.stack(fired), v
+    return torch.stack(fired), v, count
 
 
 def leaf(*shape: int, generator: torch.Generator, scale: float = 1.0, shift: float = 0.0) -> Tensor:
@@ -131,15 +139,16 @@ def test_neuron_and_its_gradients(extended: bool, signed: bool, surrogate: str, 
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("read", ["spikes", "residual"])
-def test_gradient_where_one_of_the_two_results_is_read(read: str) -> None:
+@pytest.mark.parametrize("read", ["spikes", "residual", "count"])
+def test_gradient_where_one_of_the_results_is_read(read: str) -> None:
     generator = torch.Generator().manual_seed(0)
     currents = leaf(4, BATCH, CHANNELS, HEIGHT, WIDTH, generator=generator)
     neuron = MPRN(torch.ones(CHANNELS, dtype=torch.float64))
-    which = 0 if read == "spikes" else 1
+    which = ["spikes", "residual", "count"].index(read)
     leaves = [currents, neuron.log_threshold, neuron.log_beta]
     found = torch.autograd.grad(neuron(currents)[which].square().sum(), leaves)
-    wanted = torch.autograd.grad(reference(currents, None, neuron, 3, 0)[which].square().sum(), leaves)
+    expected = reference(currents, None, neuron, 3, 0)[which].square().sum()
+    wanted = torch.autograd.grad(expected, leaves, materialize_grads=True)  # no count depends on the last amplitude
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -177,7 +186,7 @@ def test_bfloat16_currents_keep_float32_membranes(grad: bool, constant: Tensor |
     """600 currents of 2^-8: a bfloat16 sum would stand still at 1 and never reach the threshold of 2."""
     currents = torch.full((600, 1, 1, 1, 1), 2.0**-8, dtype=torch.bfloat16, requires_grad=grad)
     with torch.set_grad_enabled(grad):
-        fired, residual = IFNeuron(2.0)(currents, constant)
+        fired, residual, _ = IFNeuron(2.0)(currents, constant)
     assert residual.dtype == torch.float32
     assert fired.dtype == torch.bfloat16
     assert fired.flatten().nonzero().flatten().tolist() == [511]
@@ -201,7 +210,8 @@ def test_inference_gives_the_numbers_of_training(
     before = None if currents is None else currents.detach().clone()
     with torch.no_grad():
         found = neuron(currents, constant, time_steps=time_steps, delay=delay, overwrite=overwrite)
-    for a, b in zip(found, wanted, strict=True):
+    assert found.spike_count is None
+    for a, b in zip(found[:2], wanted[:2], strict=True):
         assert not a.requires_grad
         assert torch.equal(a, b)
     if currents is not None and not overwrite:
@@ -211,16 +221,16 @@ def test_inference_gives_the_numbers_of_training(
 def test_overwrite_takes_the_memory_of_channels_last_currents() -> None:
     currents = torch.rand(4 * 2, 3, 5, 5).contiguous(memory_format=torch.channels_last).view(4, 2, 3, 5, 5)
     with torch.no_grad():
-        fired, _ = IFNeuron(1.0)(currents, overwrite=True)
+        fired, *_ = IFNeuron(1.0)(currents, overwrite=True)
     assert fired.data_ptr() == currents.data_ptr()
 
 
 def test_one_pixel_and_no_image() -> None:
     """H = W = B = 1: a full constant current has the shape of a uniform one."""
     constant = torch.tensor([0.4, 0.8]).view(1, 2, 1, 1)
-    fired, _ = IFNeuron(1.0)(None, constant, time_steps=5)
+    fired, *_ = IFNeuron(1.0)(None, constant, time_steps=5)
     assert fired.sum(0).flatten().tolist() == [2, 4]
-    fired, _ = IFNeuron(1.0)(torch.zeros(5, 1, 2, 1, 1), constant)
+    fired, *_ = IFNeuron(1.0)(torch.zeros(5, 1, 2, 1, 1), constant)
     assert fired.sum(0).flatten().tolist() == [2, 4]
     with torch.no_grad():
         assert IFNeuron(1.0)(torch.zeros(5, 0, 2, 3, 4)).weighted_spikes.shape == (5, 0, 2, 3, 4)
@@ -240,7 +250,9 @@ def test_compiled_neurons_give_the_eager_numbers() -> None:
         constant = shift.clone().requires_grad_()
         firing = neuron(currents, constant)
         quantised = neuron.quantise(currents[0], 4)
-        (firing.weighted_spikes.square().sum() + firing.residual_membrane.sum() + quantised.square().sum()).backward()
+        assert firing.spike_count is not None
+        loss = firing.weighted_spikes.square().sum() + firing.residual_membrane.sum() + 0.3 * firing.spike_count
+        (loss + quantised.square().sum()).backward()
         grads = [x.grad for x in (currents, constant, neuron.log_threshold, neuron.log_beta)]
         results.append([*firing, quantised, *grads])
     for eager, compiled_ in zip(*results, strict=True):

@@ -21,7 +21,7 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
 def test_steps_fill_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, compiling = 0.0, 30.0
 
-    def fit(network: nn.Module, pairs: object, config: FitConfig, folder: Path, *, progress: bool) -> FitResult:
+    def fit(network: nn.Module, pairs: object, config: FitConfig, folder: Path, **kwargs: object) -> FitResult:
         nonlocal clock, compiling
         clock += compiling + 7 + 0.5 * config.steps  # seven seconds to start, half a second a step
         compiling = 0.0  # the second time it is known

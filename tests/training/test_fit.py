@@ -15,7 +15,7 @@ from spikingir.conversion.convert import convert
 from spikingir.networks.dncnn import DnCNN
 from spikingir.training.checkpoints import load_checkpoint
 from spikingir.training.config import FitConfig, rate_at
-from spikingir.training.fit import TrainingStopped, fit, validate
+from spikingir.training.fit import TrainingError, TrainingStopped, fit, validate
 
 Pair = tuple[Tensor, Tensor]
 
@@ -144,6 +144,31 @@ def test_thresholds_learn_faster(tmp_path: Path) -> None:
     moved = {name: (p - before[name]).abs().max().item() for name, p in network.named_parameters()}
     assert moved["neurons.relu0.log_threshold"] == pytest.approx(5e-4, rel=0.02)
     assert moved["weight.conv0"] == pytest.approx(1e-4, rel=0.02)
+
+
+class Teacher(nn.Module):
+    """Restores every image as the same gray, and must be asked for no gradient."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
+        return torch.full_like(image, 0.25)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_teacher_is_part_of_the_target(share: float, tmp_path: Path) -> None:
+    config = FitConfig(steps=1, batch_size=2, ema=0.0, precision="float32", distillation=share, log_every=1)
+    network = ann()
+    samples = [Pairs()[i] for i in range(2)]
+    degraded, clean = (torch.stack(images) for images in zip(*samples, strict=True))
+    target = (1 - share) * clean + share * 0.25
+    expected = (network.train()(degraded) - target).square().mean().item()
+    fit(ann(), Pairs(), config, tmp_path, teacher=Teacher(), progress=False)
+    assert log(tmp_path)[-1]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_share_of_distillation_needs_a_teacher(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no teacher"):
+        fit(ann(), Pairs(), FitConfig(steps=1, distillation=1.0), tmp_path, progress=False)
 
 
 def test_bad_configuration() -> None:

@@ -10,7 +10,8 @@ from PIL import Image
 from spikingir.restoration.pretrained import load_ann, load_spiking
 from spikingir.restoration.restorer import Restorer
 from spikingir.training import follow as following
-from spikingir.training.publish import publish
+from spikingir.training import publish as publishing
+from spikingir.training.publish import publish, training_record
 from spikingir.training.recipe import Recipe, RecipeError, load_recipe
 
 RECIPE = """
@@ -78,7 +79,14 @@ def test_a_model_is_published(recipe: Recipe, tmp_path: Path) -> None:
         ("snn-phased-t4.safetensors", "phased", 4),
     ]
     assert model.default == "snn.safetensors"
-    assert {path.stem for path in model.folder.iterdir()} == {"ann", "snn", "snn-phased-t4", "config", "README"}
+    assert {path.stem for path in model.folder.iterdir()} == {
+        "ann",
+        "snn",
+        "snn-phased-t4",
+        "config",
+        "training",
+        "README",
+    }
     chosen = load_spiking(model.folder, schedule="phased")
     trained = following.load_any(done["phased"])
     for name, tensor in chosen.network.state_dict().items():
@@ -97,6 +105,22 @@ def test_a_model_is_published(recipe: Recipe, tmp_path: Path) -> None:
     assert "not run yet" not in card
     publish(recipe, {name: path for name, path in done.items() if name != "phased"}, tmp_path / "model")
     assert "| phased | | | not run yet" in (model.folder / "README.md").read_text()
+
+
+def test_training_goes_on_elsewhere_from_a_model_that_ships(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = following.follow(recipe, tmp_path, tmp_path / "run", progress=False)
+    shipped = publish(recipe, done, tmp_path / "models" / "tiny")
+    elsewhere = tmp_path / "elsewhere" / "conventional" / "model.safetensors"
+    elsewhere.parent.mkdir(parents=True)
+    elsewhere.write_bytes((shipped.folder / "ann.safetensors").read_bytes())
+    with pytest.raises(RecipeError, match="stage conventional has weights, but no"):
+        training_record(recipe, {"conventional": elsewhere})
+    monkeypatch.setattr(publishing, "SHIPPED", tmp_path / "models")
+    assert training_record(recipe, {"conventional": elsewhere}) == {
+        "conventional": training_record(recipe, done)["conventional"]
+    }
 
 
 def test_without_a_spiking_network_there_is_no_model(recipe: Recipe, tmp_path: Path) -> None:

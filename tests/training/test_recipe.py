@@ -45,9 +45,10 @@ fit = { steps = 3, batch_size = 2, precision = "float32" }
 name = "snn"
 kind = "snn"
 start = "qann"
+teacher = "ann"
 time_steps = 5
 patch = 12
-fit = { steps = 3, batch_size = 2, precision = "float32" }
+fit = { steps = 3, batch_size = 2, distillation = 0.5, precision = "float32" }
 """
 
 
@@ -102,6 +103,8 @@ def test_a_recipe_is_followed_stage_by_stage(tmp_path: Path, monkeypatch: pytest
         ("steps = 3", "steps = 0", r"stages\[0\]\.fit: steps is 0"),
         ('name = "tiny"', "name = ", "is not TOML"),
         ('architecture = "dncnn"', "", "architecture"),
+        ("distillation = 0.5", "distillation = 2.0", r"distillation is 2\.0; expected a share"),
+        ("distillation = 0.5", "distillation = 0.0", "a teacher and fit.distillation above 0 go together"),
         ("sigma = 25", "zzz = 25", "known keys: folder, sigma"),
     ],
 )
@@ -160,7 +163,7 @@ def test_minutes_fit_the_steps_and_a_resumed_run_keeps_them(tmp_path: Path, monk
     monkeypatch.setattr(following, "can_compile", lambda: False)
     seconds: list[float] = []
 
-    def fit_to_time(network: object, pairs: object, config: FitConfig, time: float) -> FitConfig:
+    def fit_to_time(network: object, pairs: object, config: FitConfig, time: float, teacher: object) -> FitConfig:
         seconds.append(time)
         return replace(config, steps=2)
 

@@ -136,7 +136,8 @@ def convert(
     config = SpikingConfig(time_steps, schedule, formation, batches[0].shape[1], recycling, method)
     output = _check_trace(traced, body, batches[0][:1])
     levels = dict(calibrate(traced, batches, percentile, per_channel))
-    levels |= {name: level.expand_as(levels[name]).clone() for name, level in traced.clip_levels.items()}
+    for name, own in traced.clip_levels.items():
+        levels[name] = own.expand(max(len(own), len(levels[name]))).clone()
     missing = [name for name in levels if name not in traced.clip_levels and name not in traced.signed]
     if method == "qcfs" and missing:
         raise ConversionError(
@@ -190,7 +191,7 @@ def _check_trace(traced: TracedBody, body: nn.Module, image: Tensor) -> Tensor:
     def neuron(node: Node, current: Wave, owned: bool) -> Wave:
         if node.name in traced.clip_levels:
             assert current.constant is not None
-            level = traced.clip_levels[node.name]
+            level = traced.clip_levels[node.name].view(-1, 1, 1)
             levels = traced.levels[node.name]
             return Wave(None, phased_forward(current.constant, level, levels, False))
         return Wave(None, analog_neuron(traced, node, current))

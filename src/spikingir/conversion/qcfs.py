@@ -14,12 +14,13 @@ from spikingir.spiking.firing import PhasedFiring
 class QCFS(nn.Module):
     """Quantisation-clip-floor-shift activation, in place of ReLU.
 
-    ``y = lambda clip(floor(x L / lambda + 1/2) / L, 0, 1)``, the floor straight-through, ``lambda`` trained per layer.
-    It is the phased schedule of an IF neuron with ``theta = lambda`` and ``T = L``, and is computed as that.
+    ``y = lambda clip(floor(x L / lambda + 1/2) / L, 0, 1)``, the floor straight-through, ``lambda`` trained, one for
+    the layer as published, or one for each channel. It is the phased schedule of an IF neuron with ``theta = lambda``
+    and ``T = L``, and is computed as that.
 
     Args:
         levels: ``L``, the number of steps of the quantiser.
-        clip_level: Initial ``lambda``.
+        clip_level: Initial ``lambda``: one, or one for each channel, (C,).
 
     Attributes:
         compiled: Whether it runs through ``torch.compile``; the numbers are the same.
@@ -31,27 +32,33 @@ class QCFS(nn.Module):
         Bu et al. 2022, "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency SNNs", Eq. 15.
     """
 
-    def __init__(self, levels: int = 8, clip_level: float = 1.0) -> None:
+    def __init__(self, levels: int = 8, clip_level: float | Tensor = 1.0) -> None:
         super().__init__()
         if levels < 1:
             raise ValueError(f"levels is {levels}; a quantiser has at least 1")
-        if not clip_level > 0:
+        clip = torch.as_tensor(clip_level, dtype=torch.float32).reshape(-1)
+        if not (clip > 0).all():
             raise ValueError(f"clip_level is {clip_level}; it must be positive")
         self.levels = levels
         self.compiled = False
-        self.log_clip_level = nn.Parameter(torch.tensor([clip_level]).log())
+        self.log_clip_level = nn.Parameter(clip.log())
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantised activation."""
         quantised: Tensor = PhasedFiring.apply(  # type: ignore[no-untyped-call]
-            x, self.log_clip_level.exp(), self.levels, False, self.compiled
+            x, self.log_clip_level.exp().view(-1, 1, 1), self.levels, False, self.compiled
         )
         return quantised
 
 
 @torch.no_grad()
 def quantise_activations(
-    network: nn.Module, calibration_images: Tensor, levels: int = 8, percentile: float = 99.0
+    network: nn.Module,
+    calibration_images: Tensor,
+    levels: int = 8,
+    percentile: float = 99.0,
+    *,
+    per_channel: bool = False,
 ) -> nn.Module:
     """A copy of ``network`` with QCFS in place of every ``nn.ReLU``, to be trained on.
 
@@ -62,7 +69,8 @@ def quantise_activations(
         network: Trained network whose activations are ``nn.ReLU`` modules.
         calibration_images: Degraded images that the initial clip levels are taken from.
         levels: ``L``.
-        percentile: Of each layer's activations, for its initial clip level.
+        percentile: Of each layer's or channel's activations, for its initial clip level.
+        per_channel: One clip level for each channel, or one for each layer, as published.
 
     Shape:
         ``calibration_images``: (B, C, H, W).
@@ -86,6 +94,7 @@ def quantise_activations(
     network(calibration_images)
     for hook, name in zip(hooks, found, strict=True):
         hook.remove()
-        level = ranges[name].quantile(percentile / 100, per_channel=False).item()
-        network.set_submodule(name, QCFS(levels, max(level, 1e-6)))
+        level = ranges[name].quantile(percentile / 100, per_channel)
+        least = max(1e-3 * ranges[name].maximum.max().item(), 1e-6)  # as for a dead channel in calibrate
+        network.set_submodule(name, QCFS(levels, level.clamp_min(least)))
     return network

@@ -98,8 +98,8 @@ def _membranes(
 
 def clocked_forward(
     currents: Tensor | None, constant: Tensor, theta: Tensor, beta: Tensor, clock: Clock
-) -> tuple[Tensor, Tensor]:
-    """Amplitude-weighted spikes and residual membrane of one layer, step by step.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Amplitude-weighted spikes, residual membrane and number of spikes of one layer, step by step.
 
     For t = 1..T: ``v'(t) = v(t-1) + I(t)``, ``s(t) = [v'(t) >= theta]``, ``v(t) = v'(t) - theta s(t)`` with
     ``v(0) = v0 theta``; at T+1 level ``alpha theta`` and reset ``beta theta`` (SpikingIR, Eq. 5-7).
@@ -113,17 +113,18 @@ def clocked_forward(
 
     Shape:
         ``currents`` (S, N, C) with S = T, or T + 1 with the extended step; ``constant`` (N, C) or (1, C);
-        ``theta`` and ``beta`` (C,) or (1,). Result: (S, N, C) and (N, C).
+        ``theta`` and ``beta`` (C,) or (1,). Result: (S, N, C), (N, C) and a scalar.
     """
     fired, residual = _membranes(currents, constant, theta, beta, clock)
     dtype = constant.dtype if currents is None else currents.dtype
-    return torch.stack(fired).to(dtype), residual
+    count = torch.stack([spike != 0 for spike in fired]).sum(dtype=residual.dtype)
+    return torch.stack(fired).to(dtype), residual, count
 
 
 def clocked_inference(
     currents: Tensor | None, constant: Tensor, theta: Tensor, beta: Tensor, clock: Clock, overwrite: bool
 ) -> tuple[Tensor, Tensor]:
-    """:func:`clocked_forward` with the spikes in one buffer, that of ``currents`` if ``overwrite``."""
+    """:func:`clocked_forward` with the spikes in one buffer, that of ``currents`` if ``overwrite``, uncounted."""
     if currents is None:
         fired = constant.new_empty(clock.steps, *constant.shape)
     else:
@@ -135,6 +136,7 @@ def clocked_inference(
 def clocked_backward(
     grad_fired: Tensor,
     grad_residual: Tensor | None,
+    grad_count: Tensor,
     currents: Tensor | None,
     constant: Tensor,
     theta: Tensor,
@@ -145,6 +147,7 @@ def clocked_backward(
 
     With ``y = a s`` (``a = theta``, at T+1 ``beta theta``) and ``v = v' - y``: the error of ``y`` is
     ``e = dL/dy - dL/dv`` (the reset stays attached), ``ds/dv' = g(u)/theta``, ``ds/dtheta = -g(u) v'/theta^2``.
+    The count is the sum of ``|s|``. It has its place here as it then costs no pass over memory of its own.
     The membranes are computed again rather than kept: memory is dearer than arithmetic.
     """
     dtype = _accumulator(constant)
@@ -160,11 +163,12 @@ def clocked_backward(
         last = step == clock.time_steps
         v, spike = before[step], fired[step]
         level, amplitude = (clock.alpha, beta * theta) if last else (1.0, theta)
-        slope = derivative(v / theta - level)
+        slope = rise = derivative(v / theta - level)
         if clock.signed:
-            slope = slope + derivative(-v / theta - level)
+            negative = derivative(-v / theta - level)
+            slope, rise = slope + negative, slope - negative
         error = grad_fired[step].to(dtype) - grad_v
-        grad_spike = amplitude * error * slope / theta
+        grad_spike = (amplitude * error * slope + grad_count * rise) / theta
         grad_theta = grad_theta + spike / theta * error - grad_spike * v / theta
         if last:
             grad_beta = spike / beta * error
@@ -247,27 +251,30 @@ class ClockedFiring(torch.autograd.Function):
         beta: Tensor,
         clock: Clock,
         compiled: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """Weighted spikes and residual membrane."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Weighted spikes, residual membrane, number of spikes."""
         ctx.save_for_backward(currents, constant, theta, beta)
         ctx.clock, ctx.compiled = clock, compiled
         ctx.set_materialize_grads(False)
-        fired, residual = _call(clocked_forward, compiled, currents, constant, theta, beta, clock)
-        return fired, residual
+        fired, residual, count = _call(clocked_forward, compiled, currents, constant, theta, beta, clock)
+        return fired, residual, count
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Gradients of currents, constant, theta and beta."""
         currents, constant, theta, beta = ctx.saved_tensors
-        grad_fired, grad_residual = grads
+        grad_fired, grad_residual, grad_count = grads
         if grad_fired is None:
             steps, size = ctx.clock.steps, constant.shape if currents is None else currents.shape[1:]
             grad_fired = constant.new_zeros(steps, *size)
+        if grad_count is None:
+            grad_count = theta.new_zeros(())
         result = _call(
             clocked_backward,
             ctx.compiled,
             grad_fired,
             grad_residual,
+            grad_count,
             currents,
             constant,
             theta,

@@ -271,9 +271,9 @@ class SpikingNetwork(nn.Module):
         read: list[Tensor] = []
 
         def neuron(node: Node, current: Wave, owned: bool) -> Wave:
-            wave, decoded, leftover = fire(node, current, owned, layers, trains, last=node.name == output)
+            wave, decoded, leftover, spikes = fire(node, current, owned, layers, trains, last=node.name == output)
             if counts is not None:
-                counts[node.name] = self._spikes_per_neuron(self.neuron(node.name), wave)
+                counts[node.name] = self._spikes_per_neuron(self.neuron(node.name), wave) if spikes is None else spikes
             if decoded is not None:
                 with torch.autocast(image.device.type, enabled=False):  # pixels are worth float32
                     recycled = leftover if self.config.recycling else None
@@ -311,19 +311,20 @@ class SpikingNetwork(nn.Module):
         trains: bool,
         *,
         last: bool,
-    ) -> tuple[Wave, Tensor | None, Tensor | None]:
-        """Spikes of one layer; for the last one also the decoded output and ``I``."""
+    ) -> tuple[Wave, Tensor | None, Tensor | None, Tensor | None]:
+        """Spikes of one layer; for the last one also the decoded output and ``I``; spikes a neuron, with gradients."""
         neuron, config = self.neuron(node.name), self.config
         firing: Firing = neuron(*current, time_steps=config.time_steps, delay=config.delay, overwrite=owned)
-        spikes, residual = firing
+        spikes, residual, count = firing
+        mean_count = None if count is None else count / residual.numel()
         if layers is not None:
             theta = neuron.v_threshold.view(-1, 1, 1)
             layers.append(_clocked_trace(node.name, neuron, firing, residual / theta, trains))
         if not last:
-            return Wave(spikes, None), None, None
+            return Wave(spikes, None), None, None, mean_count
         decoded = spikes.to(residual.dtype).sum(0) / config.time_steps
         leftover = (residual - neuron.v0 * neuron.v_threshold.view(-1, 1, 1)) / config.time_steps
-        return Wave(spikes, None), decoded, leftover
+        return Wave(spikes, None), decoded, leftover, mean_count
 
     def _fire_phased(
         self,
@@ -334,7 +335,7 @@ class SpikingNetwork(nn.Module):
         trains: bool,
         *,
         last: bool,
-    ) -> tuple[Wave, Tensor | None, Tensor | None]:
+    ) -> tuple[Wave, Tensor | None, Tensor | None, Tensor | None]:
         """Decoded values of one layer, a whole window at once; for the last one also ``I``."""
         neuron = self.neuron(node.name)
         mean = current.constant
@@ -344,7 +345,7 @@ class SpikingNetwork(nn.Module):
         decoded = neuron.quantise(mean, self.config.time_steps)
         if layers is not None:
             layers.append(_phased_trace(node.name, neuron, mean, decoded, self.config.time_steps, trains))
-        return Wave(None, decoded), decoded if last else None, mean - decoded if last else None
+        return Wave(None, decoded), decoded if last else None, mean - decoded if last else None, None
 
 
 def _operations_on_image(nodes: Sequence[Node]) -> frozenset[str]:

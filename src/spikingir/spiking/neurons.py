@@ -14,10 +14,17 @@ from spikingir.spiking.surrogate import SURROGATES, Surrogate
 
 
 class Firing(NamedTuple):
-    """Weighted spikes ``(S, B, C, H, W)`` and residual membrane ``v(end)`` ``(B, C, H, W)``, in data units."""
+    """What a neuron did.
+
+    Attributes:
+        weighted_spikes: Spikes times their amplitude in data units, ``(S, B, C, H, W)``.
+        residual_membrane: ``v(end)`` in data units, ``(B, C, H, W)``.
+        spike_count: Number of spikes, a scalar through which gradients flow; None where no gradients are wanted.
+    """
 
     weighted_spikes: Tensor
     residual_membrane: Tensor
+    spike_count: Tensor | None = None
 
 
 class IFNeuron(nn.Module):
@@ -123,12 +130,14 @@ class IFNeuron(nn.Module):
             still = _channels_last(constant.expand(shape)).reshape(positions, channels)
         theta, beta = self.v_threshold, self.beta
         if torch.is_grad_enabled():
-            fired, residual = ClockedFiring.apply(flat, still, theta, beta, clock, self.compiled)  # type: ignore[no-untyped-call]
+            fired, residual, count = ClockedFiring.apply(flat, still, theta, beta, clock, self.compiled)  # type: ignore[no-untyped-call]
         else:
+            count = None
             fired, residual = clocked_inference(flat, still, theta, beta, clock, overwrite)
         return Firing(
             fired.view(steps, batch, height, width, channels).permute(0, 1, 4, 2, 3),
             residual.view(batch, height, width, channels).permute(0, 3, 1, 2),
+            count,
         )
 
     def quantise(self, current: Tensor, time_steps: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from spikingir.conversion.convert import convert
+from spikingir.conversion.convert import METHODS, convert
 from spikingir.conversion.qcfs import QCFS, quantise_activations
 from spikingir.data.folders import list_images, read_gray
 from spikingir.data.haze import HazyPatches
@@ -169,7 +169,14 @@ def _network(
         return _conventional(stage, start)
     compiled = can_compile()
     if stage.kind == "qann":
-        quantised = quantise_activations(_conventional(stage, start), _calibration(pairs), stage.time_steps)
+        how = recipe.conversion
+        quantised = quantise_activations(
+            _conventional(stage, start),
+            _calibration(pairs),
+            stage.time_steps,
+            how.percentile,
+            per_channel=METHODS[how.method].per_channel,
+        )
         for module in quantised.modules():
             if isinstance(module, QCFS):
                 module.compiled = compiled

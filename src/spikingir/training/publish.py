@@ -1,4 +1,4 @@
-"""From the runs of a recipe to a model's folder: weights, configuration, card."""
+"""From the runs of a recipe to a model's folder: weights, configuration, record of the training, card."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import torch
 
 from spikingir.files import write_text
 from spikingir.networks.registry import save_network
-from spikingir.restoration.catalogue import CONFIG_FILE, Model, read_model
+from spikingir.restoration.catalogue import CONFIG_FILE, SHIPPED, Model, read_model
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.spiking.storage import save_pretrained
 from spikingir.training.follow import load_any
@@ -17,6 +17,10 @@ from spikingir.training.journal import LOG_FILE
 from spikingir.training.recipe import Recipe, RecipeError
 
 CARD_FILE = "README.md"
+RECORD_FILE = "training.json"
+"""How each stage was trained, by its name."""
+
+_RECORDED = ("batch_size", "accumulate", "processes", "precision", "processor", "version", "torch", "commit")
 
 _NOT_FOR = {
     "denoise": "noise of another level or kind, which it was not trained on; colour noise that is correlated between "
@@ -66,19 +70,48 @@ def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path) -> Model:
     }
     write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
     model = read_model(folder)
-    write_text(folder / CARD_FILE, card(recipe, model, done))
+    runs = training_record(recipe, done)
+    write_text(folder / RECORD_FILE, json.dumps(runs, indent=2) + "\n")
+    write_text(folder / CARD_FILE, card(recipe, model, runs))
     return model
 
 
-def card(recipe: Recipe, model: Model, done: Mapping[str, Path]) -> str:
+def training_record(recipe: Recipe, done: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """How each stage that is done was trained: by its log, or, without one, by the record of the model that ships.
+
+    So training can go on elsewhere from weights that ship, put where a stage looks for them.
+
+    Args:
+        recipe: The recipe that was followed.
+        done: The model file of each stage that is done, its log beside it.
+
+    Raises:
+        RecipeError: A stage has neither.
+    """
+    shipped = SHIPPED / recipe.name / RECORD_FILE
+    known = json.loads(shipped.read_text(encoding="utf-8")) if shipped.exists() else {}
+    runs = {}
+    for stage in recipe.stages:
+        if stage.name not in done:
+            continue
+        log = done[stage.name].parent / LOG_FILE
+        if log.exists():
+            runs[stage.name] = _summary(log)
+        elif stage.name in known:
+            runs[stage.name] = known[stage.name]
+        else:
+            raise RecipeError(f"stage {stage.name} has weights, but no {log} that says how they were trained")
+    return runs
+
+
+def card(recipe: Recipe, model: Model, runs: Mapping[str, Mapping[str, Any]]) -> str:
     """The model card, in Markdown.
 
     Args:
         recipe: The recipe that was followed.
         model: The model.
-        done: The model file of each stage that is done, its log beside it.
+        runs: How each stage was trained, as :func:`training_record` tells.
     """
-    runs = {stage.name: _summary(done[stage.name].parent / LOG_FILE) for stage in recipe.stages if stage.name in done}
     lines = [
         "| stage | made from | clock | steps | patches | hours | held-back images |",
         "|---|---|---|---|---|---|---|",
@@ -92,6 +125,8 @@ def card(recipe: Recipe, model: Model, done: Mapping[str, Path]) -> str:
         clock = "" if stage.kind == "ann" else f"T = {stage.time_steps}, {stage.schedule}"
         psnr = "" if run["psnr"] is None else f"{run['psnr']:.2f} dB"
         start = stage.start or "random weights"
+        if stage.teacher is not None:
+            start += f", taught by {stage.teacher}"
         hours = f"{run['seconds'] / 3600:.2f}"
         lines.append(f"| {stage.name} | {start} | {clock} | {run['steps']} | {patches} | {hours} | {psnr} |")
     machines = dict.fromkeys(
@@ -145,4 +180,5 @@ def _summary(log: Path) -> dict[str, Any]:
     start = [entry for entry in entries if entry.get("event") == "start"][-1]
     last = [entry for entry in entries if "loss" in entry][-1]
     psnr = [entry["psnr"] for entry in entries if "psnr" in entry]
-    return {**start, "steps": last["step"], "seconds": last["seconds"], "psnr": psnr[-1] if psnr else None}
+    said = {key: start[key] for key in _RECORDED}
+    return {"steps": last["step"], "seconds": last["seconds"], "psnr": psnr[-1] if psnr else None, **said}
