@@ -41,12 +41,14 @@ class Table:
     Attributes:
         header: Names of the columns.
         rows: Cells as text.
-        name: Mark around it in Markdown, by which a script finds it.
+        name: Mark around it and its note in Markdown, by which a script finds them.
+        note: What is said below it.
     """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     name: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,10 @@ def _markdown(block: Block, figures: str) -> str:
         return f"![{block.caption}]({figures}/{block.name})\n\n*{block.caption}*"
     rule = tuple("---" if i == 0 else "---:" for i in range(len(block.header)))
     lines = "\n".join(f"| {' | '.join(row)} |" for row in (block.header, rule, *block.rows))
-    return lines if block.name is None else f"{marker(block.name)}\n\n{lines}\n\n{marker('end ' + block.name)}"
+    parts = [lines] if block.note is None else [lines, block.note]
+    if block.name is not None:
+        parts = [marker(block.name), *parts, marker(f"end {block.name}")]
+    return "\n\n".join(parts)
 
 
 def marker(name: str) -> str:
@@ -138,7 +143,8 @@ def _html(block: Block) -> str:
         caption = _inline(block.caption)
         return f'<figure><img alt="{caption}" src="{source}"><figcaption>{caption}</figcaption></figure>'
     rows = [_row(block.header, "th"), *(_row(row, "td") for row in block.rows)]
-    return f"<table>{''.join(rows)}</table>"
+    note = "" if block.note is None else f"<p>{_inline(block.note)}</p>"
+    return f"<table>{''.join(rows)}</table>{note}"
 
 
 def _row(cells: Sequence[str], tag: str) -> str:

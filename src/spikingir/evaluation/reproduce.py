@@ -92,16 +92,19 @@ def reproduce(benchmark: Benchmark, target: Target) -> list[Block]:
     return blocks
 
 
-def _setting(benchmark: Benchmark) -> str:
+def _images(benchmark: Benchmark) -> str:
     limit = "all images of each set" if benchmark.limit is None else f"at most {benchmark.limit} images of each set"
-    crop = "" if benchmark.crop is None else f", the middle {benchmark.crop} x {benchmark.crop} of each"
+    return limit if benchmark.crop is None else f"{limit}, the middle {benchmark.crop} x {benchmark.crop} of each"
+
+
+def _setting(benchmark: Benchmark) -> str:
     quick = "" if benchmark.limit is None and benchmark.crop is None else " **A quick look, not the full test.**"
     return (
-        f"Made by `spikingir reproduce` on {date.today()}, version {__version__}, commit {commit()}: {limit}{crop}; "
-        f"noise unclipped, seed {benchmark.seed}.{quick} PSNR and SSIM of images clipped to 0..1, each by itself, then "
-        "averaged. Intervals are 95 % confidence intervals over images; that of a loss is that of the differences "
-        "on the same images, far narrower. Spiking networks run in their deployment form; all rows but those named "
-        "phased are clocked. T is the paper's: energy includes the extended step, T + 1."
+        f"Made by `spikingir reproduce` on {date.today()}, version {__version__}, commit {commit()}: "
+        f"{_images(benchmark)}; noise unclipped, seed {benchmark.seed}.{quick} PSNR and SSIM of images clipped to "
+        "0..1, each by itself, then averaged. Intervals are 95 % confidence intervals over images; that of a loss is of "
+        "the differences on the same images, far narrower. Spiking networks run in their deployment form; all rows but "
+        "those named phased are clocked. T is the paper's: energy includes the extended step, T + 1."
     )
 
 
@@ -121,10 +124,11 @@ def _summary(benchmark: Benchmark) -> list[Block]:
             rows.append(tuple(row))
     header = ("model, test set", "network", "PSNR, dB", "SSIM", "of the ANN, %", "spikes per neuron", "energy, mJ")
     note = (
+        f"`spikingir reproduce all`, {date.today()}, version {__version__}, commit {commit()}: {_images(benchmark)}. "
         "Energy as the paper counts it, for an image of its size: 481 x 321 to denoise, 640 x 480 to dehaze. The rate "
         "is SNN over ANN, not capped."
     )
-    return [Heading("Summary"), Table(header, tuple(rows), SUMMARY), Paragraph(note)]
+    return [Heading("Summary"), Table(header, tuple(rows), SUMMARY, note)]
 
 
 def _table1(benchmark: Benchmark) -> list[Block]:
