@@ -38,6 +38,8 @@ def test_denoising(benchmark: Benchmark) -> None:
     assert printed[1] == f"{found.mean('psnr') - 31.378:+.2f}"
     text = as_markdown(blocks, "")
     assert "28.88?" in text  # garbled in print
+    quoted = next(row for row in tables(blocks)[1].rows if row[0] == "DnSNN, T = 15 (quoted alone)")
+    assert quoted[-4:] == ("29.02", "", "", "")
     assert "the losses beside it give 28.879" in text
     assert "Not measured: DnSNN, T = 15: there is no denoise-gray-25/dnsnn.safetensors" in text
     assert [block.name for block in blocks if isinstance(block, Figure)] == [

@@ -102,9 +102,9 @@ def _setting(benchmark: Benchmark) -> str:
     return (
         f"Made by `spikingir reproduce` on {date.today()}, version {__version__}, commit {commit()}: "
         f"{_images(benchmark)}; noise unclipped, seed {benchmark.seed}.{quick} PSNR and SSIM of images clipped to "
-        "0..1, each by itself, then averaged. Intervals are 95 % confidence intervals over images; that of a loss is of "
-        "the differences on the same images, far narrower. Spiking networks run in their deployment form; all rows but "
-        "those named phased are clocked. T is the paper's: energy includes the extended step, T + 1."
+        "0..1, each by itself, then averaged. Intervals are 95 % confidence intervals over images; that of a loss is "
+        "of the differences on the same images, far narrower. Spiking networks run in their deployment form; all rows "
+        "but those named phased are clocked. T is the paper's: energy includes the extended step, T + 1."
     )
 
 
