@@ -57,6 +57,15 @@ def write_atomically(
         beside.unlink(missing_ok=True)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file in UTF-8, complete or not at all, in place of one that is there.
+
+    Raises:
+        OSError: As :func:`write_atomically`.
+    """
+    write_atomically(path, lambda file: file.write(text.encode()), overwrite=True)
+
+
 def _exists(path: Path) -> FileExistsError:
     return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 

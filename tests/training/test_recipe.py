@@ -18,6 +18,8 @@ from spikingir.training.finetune import finetuning
 from spikingir.training.follow import follow
 from spikingir.training.recipe import Haze, Noise, Recipe, RecipeError, load_recipe, recipe_names
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "recipes"
+
 TINY = """
 name = "tiny"
 architecture = "dncnn"
@@ -117,6 +119,27 @@ def test_missing_recipe_and_data(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, TINY))
     with pytest.raises(DataError, match="clean"):
         follow(recipe, tmp_path, tmp_path / "run")
+
+
+def test_a_spiking_network_starts_from_random_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DnSNN: no conventional network before it."""
+    monkeypatch.setattr(following, "can_compile", lambda: False)
+    folder_of_images(tmp_path)
+    head, _, _, snn = TINY.split("[[stages]]")
+    alone = f'{head}[conversion]\nmethod = "dnsnn"\n[[stages]]{snn}'.replace('start = "qann"\n', "")
+    done = follow(load_recipe(write(tmp_path, alone)), tmp_path, tmp_path / "run", progress=False)
+    network = from_pretrained(done["snn"])
+    assert network.config.method == "dnsnn"
+    assert network.config.recycling  # reads the output's membrane
+    assert network.mapper is None
+    quantised = alone.replace('kind = "snn"', 'kind = "qann"')
+    with pytest.raises(RecipeError, match="a network of kind qann starts from another one; name it"):
+        follow(load_recipe(write(tmp_path, quantised)), tmp_path, tmp_path / "none", progress=False)
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_baselines_recipes_load(path: Path) -> None:
+    assert load_recipe(path).name == path.stem
 
 
 def test_a_stage_starts_from_a_file_or_a_model_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

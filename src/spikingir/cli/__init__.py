@@ -27,6 +27,7 @@ from spikingir.cli.console import (
 from spikingir.cli.energy import energy
 from spikingir.cli.evaluate import ablation, evaluate
 from spikingir.cli.models import models
+from spikingir.cli.reproduce import benchmark, reproduce
 from spikingir.cli.restore import dehaze, demo, denoise
 from spikingir.cli.serve import serve
 from spikingir.cli.train import convert, finetune, recipes, train
@@ -37,7 +38,9 @@ app = App(
     version=__version__,
     help_format="plaintext",
 )
-for command in (denoise, dehaze, demo, train, finetune, convert, recipes, models, evaluate, ablation, energy, serve):
+_COMMANDS = (denoise, dehaze, demo, train, finetune, convert, recipes, models)
+_MEASURING = (evaluate, ablation, energy, benchmark, reproduce)
+for command in (*_COMMANDS, *_MEASURING, serve):
     app.command(command)
 app.register_install_completion_command(help="Install completion for this shell.")
 

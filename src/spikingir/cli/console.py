@@ -7,7 +7,14 @@ from contextlib import contextmanager
 DONE, FAILED, WRONG_USAGE, STOPPED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
 # Top-level modules that come with an extra of ours
-_EXTRAS = {"lightning": "train", "lightning_fabric": "train", "skimage": "demo", "gradio": "web", "ray": "ray"}
+_EXTRAS = {
+    "lightning": "train",
+    "lightning_fabric": "train",
+    "skimage": "demo",
+    "matplotlib": "plot",
+    "gradio": "web",
+    "ray": "ray",
+}
 
 
 STREAM = "\0"

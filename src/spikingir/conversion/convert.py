@@ -51,6 +51,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "rueckauer": Method("if", 0.0, 99.9, False, False, False, "Rueckauer et al. 2017"),
         "qcfs": Method("if", 0.5, 100.0, False, False, False, "Bu et al. 2022"),
         "lan": Method("lan", 0.0, 99.9, False, False, False, "Lan et al. 2023 (reconstruction)"),
+        # with neither mapper nor spikes to decode, recycling reads the output's membrane
+        "dnsnn": Method("if", 0.0, 99.9, True, False, True, "DnSNN / SPIDEN 2023: trained from random weights"),
     }
 )
 
@@ -83,7 +85,8 @@ def convert(
             then a body whose image formation is the identity.
         calibration_images: Degraded images, in [0, 1]: a tensor or an iterable of tensors.
         method: ``spikingir``; or a baseline: ``if`` (v0 = 1/2), ``rueckauer``, ``qcfs`` (the network must have been
-            trained with :class:`~spikingir.conversion.qcfs.QCFS` activations), ``lan``.
+            trained with :class:`~spikingir.conversion.qcfs.QCFS` activations), ``lan``, ``dnsnn`` (what is trained by
+            surrogate gradients alone starts so, from random weights).
         time_steps: ``T``.
         schedule: See :class:`~spikingir.spiking.network.SpikingConfig`.
         percentile: Of the activations, in (0, 100]; 100 is the exact maximum. Default by method.

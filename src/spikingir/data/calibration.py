@@ -7,7 +7,11 @@ from torch import Tensor
 
 from spikingir.data.errors import DataError
 from spikingir.data.folders import list_images, read_gray, read_rgb, to_tensor
+from spikingir.data.haze import HazyPatches
 from spikingir.data.noise import add_gaussian_noise, sample_generator
+from spikingir.data.nyu import list_nyu
+
+_SCENES = "dehaze/nyu/train"
 
 
 def calibration_images(
@@ -45,3 +49,23 @@ def calibration_images(
         square = image[:, top : top + side, left : left + side]
         squares.append(square if sigma is None else add_gaussian_noise(square, sigma, sample_generator(seed, i)))
     return torch.stack(squares)
+
+
+def hazy_calibration_images(root: Path, *, side: int = 64, count: int = 16, seed: int = 0) -> Tensor:
+    """Pieces of hazy training scenes of the image collection, to calibrate a dehazer on.
+
+    Args:
+        root: Folder of the image collection.
+        side: Side of the squares in pixels.
+        count: Number of images, and of scenes that they are drawn from.
+        seed: Seed of scene, place and haze.
+
+    Shape:
+        (count, 3, side, side), in [0, 1].
+
+    Raises:
+        DataError: The scenes are missing or damaged.
+    """
+    scenes = list_nyu(root / _SCENES)
+    patches = HazyPatches([scenes[i * len(scenes) // count].read() for i in range(count)], side, seed)
+    return torch.stack([patches[i][0] for i in range(count)])

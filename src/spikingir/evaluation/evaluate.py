@@ -133,12 +133,12 @@ def evaluate(
 @torch.inference_mode()
 def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None, task: Task) -> Measures:
     restored, took = restorer.trace(pair.degraded)
-    degraded_psnr, degraded_ssim = _quality(pair.degraded, pair)
-    snn_psnr, snn_ssim = _quality(restored, pair)
+    degraded_psnr, degraded_ssim = quality(pair.degraded, pair)
+    snn_psnr, snn_ssim = quality(restored, pair)
     ann_psnr = ann_ssim = loss = rate = None
     if ann is not None:
         reference = restore_tiled(restorer.network, pair.degraded[None], restorer.tile, restore=ann)
-        ann_psnr, ann_ssim = _quality(reference[0], pair)
+        ann_psnr, ann_ssim = quality(reference[0], pair)
         loss = ann_psnr - snn_psnr
         rate = conversion_rate(snn_psnr / ann_psnr, snn_ssim / ann_ssim, task)
     return Measures(
@@ -158,8 +158,12 @@ def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None,
     )
 
 
-def _quality(image: Tensor, pair: TestPair) -> tuple[float, float]:
-    """PSNR and SSIM."""
+def quality(image: Tensor, pair: TestPair) -> tuple[float, float]:
+    """PSNR and SSIM of a restored image.
+
+    Shape:
+        ``image``: (C, H, W), as the pair's.
+    """
     return psnr(image[None], pair.clean[None]).item(), ssim(image[None], pair.clean[None]).item()
 
 

@@ -157,14 +157,16 @@ def _network(
     recipe: Recipe, stage: Stage, directory: Path, pairs: Dataset[Pair]
 ) -> RestorationNetwork | SpikingNetwork:
     """What a stage trains: random weights, a conversion, or a network that goes on."""
-    start = None if stage.start is None else _named(recipe, stage, stage.start, directory)
-    if stage.kind == "ann":
-        if start is None:
-            start = build_network(recipe.architecture, **recipe.options)
-            start.reset_parameters(torch.Generator().manual_seed(stage.fit.seed))
-        return _conventional(stage, start)
-    if start is None:
+    start: RestorationNetwork | SpikingNetwork
+    if stage.start is not None:
+        start = _named(recipe, stage, stage.start, directory)
+    elif stage.kind == "qann":
         raise RecipeError(f"stage {stage.name}: a network of kind {stage.kind} starts from another one; name it")
+    else:
+        start = build_network(recipe.architecture, **recipe.options)
+        start.reset_parameters(torch.Generator().manual_seed(stage.fit.seed))
+    if stage.kind == "ann":
+        return _conventional(stage, start)
     compiled = can_compile()
     if stage.kind == "qann":
         how = recipe.conversion

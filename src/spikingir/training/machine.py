@@ -3,7 +3,6 @@
 import math
 import os
 import platform
-import subprocess
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from spikingir import __version__
+from spikingir.provenance import commit
 
 try:
     from lightning_fabric import Fabric
@@ -48,10 +48,8 @@ def describe(fabric: Fabric) -> dict[str, str]:
         processor = torch.cuda.get_device_name(fabric.device)
     else:
         processor = f"{_processor()}, {torch.get_num_threads()} threads"
-    here = Path(__file__).parent
-    commit = subprocess.run(["git", "-C", here, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     versions = {"version": __version__, "torch": str(torch.__version__)}
-    return {"processor": processor, **versions, "commit": commit.stdout.strip() or "unknown"}
+    return {"processor": processor, **versions, "commit": commit()}
 
 
 def _processor() -> str:

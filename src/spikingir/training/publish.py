@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from spikingir.files import write_atomically
+from spikingir.files import write_text
 from spikingir.networks.registry import save_network
 from spikingir.restoration.catalogue import CONFIG_FILE, SHIPPED, Model, read_model
 from spikingir.spiking.network import SpikingNetwork
@@ -68,11 +68,11 @@ def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path) -> Model:
         "default": file if (file := f"{recipe.default}.safetensors") in clocks else next(iter(clocks)),
         "licence": recipe.licence,
     }
-    _write(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+    write_text(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
     model = read_model(folder)
     runs = training_record(recipe, done)
-    _write(folder / RECORD_FILE, json.dumps(runs, indent=2) + "\n")
-    _write(folder / CARD_FILE, card(recipe, model, runs))
+    write_text(folder / RECORD_FILE, json.dumps(runs, indent=2) + "\n")
+    write_text(folder / CARD_FILE, card(recipe, model, runs))
     return model
 
 
@@ -182,7 +182,3 @@ def _summary(log: Path) -> dict[str, Any]:
     psnr = [entry["psnr"] for entry in entries if "psnr" in entry]
     said = {key: start[key] for key in _RECORDED}
     return {"steps": last["step"], "seconds": last["seconds"], "psnr": psnr[-1] if psnr else None, **said}
-
-
-def _write(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()), overwrite=True)

@@ -75,7 +75,7 @@ class Stage:
         patch: Side of the training patches in pixels.
         fit: The run itself.
         start: What this one starts from: a stage, a network of a model that ships (``denoise-gray-25/ann``), or a
-            file; none for random weights.
+            file; none for random weights, of an SNN by conversion (DnSNN), which a ``qann`` cannot do.
         teacher: Network whose restored images are part of the target, as ``fit.distillation`` says; named like
             ``start``.
         time_steps: ``T`` of an SNN.

@@ -1,0 +1,112 @@
+"""Commands that measure many networks on many test sets: the paper's tables and figures, or a grid of one's own."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from spikingir.cli.console import CommandError, UsageError, complain, say, sentence
+from spikingir.cli.evaluate import Crop, DataRoot, Positive
+from spikingir.cli.tables import number, table
+
+Words = Parameter(consume_multiple=True, negative=())
+
+
+def reproduce(
+    target: Literal["table1", "table2", "table3", "figure2", "figure3", "ablation", "all"],
+    /,
+    *,
+    data_root: DataRoot = None,
+    limit: Positive = None,
+    crop: Crop = None,
+    models: Path | None = None,
+    weights: Path = Path("benchmarks/weights"),
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("runs/reproduce"),
+    docs: Path | None = None,
+) -> None:
+    """Measure what a table or figure of the paper shows, and write it beside the paper's own numbers.
+
+    Writes OUT/results.html, one page with all figures within, and OUT/results.md. What has been measured is kept in
+    OUT/cells and not measured again while weights and settings are the same: an interrupted run goes on. What does not
+    ship, or has not been trained, is named in the report.
+
+    Args:
+        target: table1 (dehazing), table2 (denoising), table3 (energy), figure2 and figure3 (pictures), ablation, or
+            all.
+        data_root: Folder of the image collection.
+        limit: Take at most so many images of each set, spread evenly over it.
+        crop: Cut so many pixels square out of the middle of each.
+        models: Folder of models that go before those that ship.
+        weights: Folder with the weights of baselines that were trained.
+        out: Folder for the report and for what is kept.
+        docs: File for the Markdown report in place of OUT/results.md, such as docs/results.md; figures go into a folder
+            beside it.
+    """
+    from spikingir.evaluation.benchmark import Benchmark
+    from spikingir.evaluation.document import write
+    from spikingir.evaluation.reproduce import reproduce as measure
+
+    if data_root is None:
+        raise UsageError("the paper's test sets need the image collection; give its folder with --data-root")
+    benchmark = Benchmark(out / "cells", data_root, models, weights, limit, crop, announce=complain)
+    try:
+        blocks = measure(benchmark, target)
+    except ValueError as error:  # images that do not fit: said in one sentence
+        raise CommandError(sentence(error)) from error
+    page, text = out / "results.html", docs or out / "results.md"
+    write(blocks, "SpikingIR: results", page, text)
+    say(f"{page}\n{text}")
+
+
+def benchmark(
+    model: Annotated[list[str], Parameter(negative=())],
+    /,
+    *,
+    data: Annotated[list[str], Words],
+    method: Annotated[list[str], Words],
+    time_steps: Annotated[list[int] | None, Words] = None,
+    data_root: DataRoot = None,
+    limit: Positive = None,
+    crop: Crop = None,
+    models: Path | None = None,
+    weights: Path = Path("benchmarks/weights"),
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("runs/benchmark"),
+) -> None:
+    """Measure models x test sets x methods x time steps; what has been measured is kept.
+
+    Writes OUT/results.json, with the scores of each image, and OUT/results.csv.
+
+    Args:
+        model: Names of models; each brings its task and noise level.
+        data: Names of test sets, or folders: clean images to denoise; to dehaze, folders hazy and gt in it.
+        method: degraded, nlm, bm3d, dcp, ann, control, rueckauer, lan, qcfs-ann, qcfs, dnsnn, if, spikingir, phased.
+        time_steps: Time steps of the spiking methods; the network's own unless given.
+        data_root: Folder of the image collection; only names need it.
+        limit: Take at most so many images of each set, spread evenly over it.
+        crop: Cut so many pixels square out of the middle of each.
+        models: Folder of models that go before those that ship.
+        weights: Folder with the weights of baselines that were trained.
+        out: Folder for the results and for what is kept.
+    """
+    from spikingir.evaluation.benchmark import Benchmark, as_csv, as_json, cells
+    from spikingir.files import write_text
+
+    bench = Benchmark(out / "cells", data_root, models, weights, limit, crop, announce=complain)
+    try:
+        results = bench.measure_all(cells(model, data, method, time_steps or [None]))
+    except ValueError as error:
+        raise CommandError(sentence(error)) from error
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "results.json", as_json(results))
+    write_text(out / "results.csv", as_csv(results))
+    rows = [["model", "test set", "method", "PSNR dB", "SSIM", "spikes/neuron"]]
+    for cell, found in results.items():
+        means = [number(found.mean(name), digits) for name, digits in _MEASURES]
+        rows.append([cell.subject, cell.data, cell.label, *means])
+    say(table(rows, words=3))
+    for found in results.values():
+        if found.missing is not None:
+            complain(f"not measured: {found.cell.label} for {found.cell.subject}: {found.missing}")
+
+
+_MEASURES = (("psnr", 2), ("ssim", 4), ("spikes_per_neuron", 2))

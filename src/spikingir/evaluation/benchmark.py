@@ -1,0 +1,275 @@
+"""Test sets x methods x time steps x noise levels: each cell measured once, kept, and found again.
+
+A cell is kept as a file whose name is a digest of all that its result depends on: the question and the weights. What
+is interrupted goes on with the cells that are missing.
+"""
+
+import csv
+import io
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from spikingir import __version__
+from spikingir.data.testsets import Task, TestPair, open_testset
+from spikingir.evaluation.contenders import METHODS, Contender, Subject, UnavailableError, label
+from spikingir.evaluation.evaluate import confidence_interval, conversion_rate, quality
+from spikingir.files import write_text
+from spikingir.provenance import commit
+
+_FORMAT = 1  # another one makes all cells be measured anew
+
+Json = dict[str, Any]
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One measurement.
+
+    Attributes:
+        subject: Name of the model under test, which tells task and noise level.
+        data: Name of a test set, or a folder.
+        method: Key of :data:`~spikingir.evaluation.contenders.METHODS`.
+        time_steps: ``T`` of a spiking method; None for what has none, and for a network's own.
+    """
+
+    subject: str
+    data: str
+    method: str
+    time_steps: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Name in reports."""
+        return label(self.method, self.time_steps)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one contender made of one image; what it has none of is None.
+
+    Attributes:
+        name: The image.
+        psnr: PSNR in dB, of the image clipped to [0, 1].
+        ssim: SSIM, likewise.
+        snn_mj: Energy of the spiking network, as the paper counts it (column A).
+        ann_mj: Energy of the conventional network, likewise.
+        spikes_per_neuron: Mean number of spikes of a neuron.
+        spikes_per_synapse: Spikes that a synapse carries.
+    """
+
+    name: str
+    psnr: float
+    ssim: float
+    snn_mj: float | None = None
+    ann_mj: float | None = None
+    spikes_per_neuron: float | None = None
+    spikes_per_synapse: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The scores of a cell, in the order of the test set.
+
+    Attributes:
+        cell: What was measured.
+        scores: One for each image; empty where it could not be measured.
+        missing: Why not.
+        made: Commit, day and seconds of the measurement.
+    """
+
+    cell: Cell
+    scores: tuple[Score, ...]
+    missing: str | None = None
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    def mean(self, measure: str) -> float | None:
+        """Mean of one of :class:`Score`'s measures over images; None where it has none."""
+        values = [getattr(score, measure) for score in self.scores]
+        return fmean(values) if values and None not in values else None
+
+    @property
+    def psnr_ci95(self) -> tuple[float, float] | None:
+        """95 % confidence interval of the mean PSNR over images."""
+        return confidence_interval(score.psnr for score in self.scores)
+
+    @property
+    def energy_ratio(self) -> float | None:
+        """Energy of the spiking network over that of the conventional one, column A: the same for any image size."""
+        snn, ann = self.mean("snn_mj"), self.mean("ann_mj")
+        return None if snn is None or not ann else snn / ann
+
+    def loss(self, reference: "Result") -> tuple[float, tuple[float, float] | None] | None:
+        """PSNR that it loses against a reference on the same images: the mean, and its 95 % confidence interval.
+
+        The interval is that of the differences, which images share: far narrower than that of a mean PSNR.
+        """
+        if not self.scores or len(self.scores) != len(reference.scores):
+            return None
+        losses = [theirs.psnr - ours.psnr for ours, theirs in zip(self.scores, reference.scores, strict=True)]
+        return fmean(losses), confidence_interval(losses)
+
+    def rate(self, reference: "Result", task: Task) -> float | None:
+        """Conversion rate in per cent, not capped: the mean over images."""
+        if not self.scores or len(self.scores) != len(reference.scores):
+            return None
+        pairs = zip(self.scores, reference.scores, strict=True)
+        return fmean(conversion_rate(one.psnr / other.psnr, one.ssim / other.ssim, task) for one, other in pairs)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """How cells are measured, and where they are kept.
+
+    Attributes:
+        folder: Folder of the kept cells.
+        data_root: Folder of the image collection.
+        models: Folder of models that go before those that ship.
+        weights: Folder of baselines' weights, one folder for each model.
+        limit: Images of a set, at most, spread evenly.
+        crop: Side of the middle of each that is used.
+        seed: Seed of the noise.
+        announce: Told one line for each cell that is measured.
+    """
+
+    folder: Path
+    data_root: Path | None = None
+    models: Path | None = None
+    weights: Path = Path("benchmarks/weights")
+    limit: int | None = None
+    crop: int | None = None
+    seed: int = 0
+    announce: Announce = lambda text: None
+
+    def subject(self, name: str) -> Subject:
+        """The model under test of that name."""
+        return Subject.open(name, self.models, self.weights, self.data_root)
+
+    def pairs(self, cell: Cell) -> Sequence[TestPair]:
+        """The images of a cell."""
+        subject = self.subject(cell.subject)
+        return open_testset(
+            cell.data,
+            self.data_root,
+            task=subject.task,
+            channels=subject.channels,
+            sigma=subject.sigma,
+            seed=self.seed,
+            limit=self.limit,
+            crop=self.crop,
+        )
+
+    def measure(self, cell: Cell) -> Result:
+        """The scores of a cell, measured now or before.
+
+        A contender that is not available gives a result without scores that says why, and is not kept.
+
+        Raises:
+            DataError: The test set is missing.
+            ModelError: There is no such model.
+        """
+        setting = {"limit": self.limit, "crop": self.crop, "seed": self.seed}
+        try:
+            kept = self.keep(cell.subject, {"cell": asdict(cell), **setting}, cell.label, lambda: self._scores(cell))
+        except UnavailableError as error:
+            return Result(cell, (), str(error))
+        return Result(cell, tuple(Score(**score) for score in kept["scores"]), None, kept["made"])
+
+    def measure_all(self, cells: Iterable[Cell]) -> dict[Cell, Result]:
+        """The results of many cells, each once."""
+        return {cell: self.measure(cell) for cell in dict.fromkeys(cells)}
+
+    def keep(self, subject: str, question: Json, title: str, answer: Callable[[], Json]) -> Json:
+        """The answer to a question about a subject's weights, from the folder if it was asked before.
+
+        Args:
+            subject: Name of the model, whose weights the answer depends on.
+            question: All else that it depends on; plain values.
+            title: What is announced when it has to be worked out.
+            answer: Works it out; plain values.
+        """
+        weights = [sha256(path.read_bytes()).hexdigest() for path in self.subject(subject).files()]
+        asked = {"format": _FORMAT, "version": __version__, "subject": subject, "weights": weights, **question}
+        path = self.folder / f"{sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]}.json"
+        if path.is_file():
+            found: Json = json.loads(path.read_text(encoding="utf-8"))["answer"]
+            return found
+        start = time.monotonic()
+        found = answer()
+        seconds = round(time.monotonic() - start, 1)
+        found["made"] = {"commit": commit(), "date": date.today().isoformat(), "seconds": seconds}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps({"question": asked, "answer": found}, indent=1))
+        self.announce(f"{subject}: {title} ({seconds} s)")
+        return found
+
+    def _scores(self, cell: Cell) -> Json:
+        contender = METHODS[cell.method].make(self.subject(cell.subject), cell.time_steps)
+        return {"scores": [asdict(score(contender, pair)) for pair in self.pairs(cell)]}
+
+
+def cells(
+    subjects: Sequence[str], data: Sequence[str], methods: Sequence[str], time_steps: Sequence[int | None]
+) -> list[Cell]:
+    """The grid of all these; a method without time steps is there once.
+
+    Raises:
+        ValueError: An unknown method.
+    """
+    for method in methods:
+        if method not in METHODS:
+            raise ValueError(f"unknown method {method!r}; known ones: {', '.join(METHODS)}")
+    return [
+        Cell(subject, one, method, steps)
+        for subject, one, method in product(subjects, data, methods)
+        for steps in (time_steps if METHODS[method].spiking else (None,))
+    ]
+
+
+@torch.inference_mode()
+def score(contender: Contender, pair: TestPair) -> Score:
+    """Restore one image and measure.
+
+    Raises:
+        UnavailableError: The contender needs a package that is not there.
+        ValueError: The image is smaller than SSIM's window.
+    """
+    restored = contender(pair.degraded)
+    found = Score(pair.name, *quality(restored.image, pair), ann_mj=restored.ann_mj)
+    if restored.trace is None or restored.energy is None:
+        return found
+    return replace(
+        found,
+        snn_mj=restored.energy.snn_mj,
+        spikes_per_neuron=restored.trace.spikes_per_neuron,
+        spikes_per_synapse=restored.energy.spikes_per_synapse,
+    )
+
+
+def as_json(results: Mapping[Cell, Result]) -> str:
+    """Results with the scores of each image."""
+    return json.dumps([asdict(result) for result in results.values()], indent=1) + "\n"
+
+
+def as_csv(results: Mapping[Cell, Result]) -> str:
+    """Results, a line a cell: means over images."""
+    measures = [name for name in Score.__dataclass_fields__ if name != "name"]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["model", "data", "method", "time_steps", "images", *measures, "psnr_low", "psnr_high", "missing"])
+    for cell, result in results.items():
+        means = ["" if (value := result.mean(name)) is None else f"{value:.6g}" for name in measures]
+        interval = [f"{bound:.4f}" for bound in result.psnr_ci95 or ()] or ["", ""]
+        row = [cell.subject, cell.data, cell.method, cell.time_steps or "", len(result.scores), *means, *interval]
+        writer.writerow([*row, result.missing or ""])
+    return file.getvalue()

@@ -1,0 +1,267 @@
+"""Who restores: the model's own networks, and every baseline that is made of, or trained beside, them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spikingir.conversion.convert import convert
+from spikingir.data.calibration import hazy_calibration_images
+from spikingir.data.errors import DataError
+from spikingir.data.testsets import Task
+from spikingir.evaluation.ablation import noisy_calibration_images
+from spikingir.evaluation.classical import bm3d, dark_channel_prior, non_local_means
+from spikingir.evaluation.energy import Energy, ann_energy, paper_energy
+from spikingir.networks.base import RestorationNetwork
+from spikingir.networks.registry import load_network
+from spikingir.restoration.catalogue import ANN_FILE, Model, ModelError, choose_variant
+from spikingir.restoration.pretrained import open_model
+from spikingir.restoration.tiling import trace_tiled
+from spikingir.spiking.fold import fold
+from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
+from spikingir.spiking.storage import from_pretrained
+
+
+class UnavailableError(Exception):
+    """A contender that cannot run here, because its weights or a package are not there; the text says which."""
+
+
+class Restored(NamedTuple):
+    """What restoring one image gave.
+
+    Attributes:
+        image: The restored image, (C, H, W), not clipped.
+        trace: Spikes, of a spiking network.
+        energy: Energy of a spiking network, as the paper counts it.
+        ann_mj: Energy of the conventional network, likewise.
+    """
+
+    image: Tensor
+    trace: Trace | None = None
+    energy: Energy | None = None
+    ann_mj: float | None = None
+
+
+Contender = Callable[[Tensor], Restored]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A task, and the model under test that is for it.
+
+    Attributes:
+        name: Name of the model.
+        task: What it does.
+        channels: Channels of its images.
+        sigma: Level of the noise, of 255; None to dehaze.
+        model: The model; None where it does not ship.
+        weights: Folder with the weights of baselines that were trained.
+        data_root: Folder of the image collection, for images to calibrate on.
+    """
+
+    name: str
+    task: Task
+    channels: int
+    sigma: float | None
+    model: Model | None
+    weights: Path
+    data_root: Path | None
+
+    @classmethod
+    def open(cls, name: str, models: Path | None, weights: Path, data_root: Path | None) -> "Subject":
+        """The subject of a name: ``denoise-gray-SIGMA``, ``dehaze``, or any model's.
+
+        Args:
+            name: Name of a model.
+            models: Folder with models that go before those that ship.
+            weights: Folder with a folder of baselines' weights for each model.
+            data_root: Folder of the image collection.
+
+        Raises:
+            ModelError: There is no such model, and its name does not say what it would be for.
+        """
+        path = None if models is None else models / name
+        try:
+            model: Model | None = open_model(path if path is not None and path.is_dir() else name)
+        except ModelError:
+            model = None
+            if name != "dehaze" and not name.startswith("denoise-gray-"):
+                raise
+        if model is not None:
+            task, channels, sigma = model.task, model.channels, model.sigma
+        elif name == "dehaze":
+            task, channels, sigma = "dehaze", 3, None
+        else:
+            task, channels, sigma = "denoise", 1, float(name.rsplit("-", 1)[1])
+        return cls(name, task, channels, sigma, model, weights / name, data_root)
+
+    def files(self) -> list[Path]:
+        """All files of weights that its contenders are made of."""
+        folders = [self.weights] if self.model is None else [self.model.folder, self.weights]
+        return [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
+
+    def ann(self) -> RestorationNetwork:
+        """Its conventional network.
+
+        Raises:
+            UnavailableError: It has none.
+        """
+        if self.model is None:
+            raise UnavailableError(f"{self.name} does not ship")
+        return load_network(_existing(self.model.folder / ANN_FILE))
+
+    def calibration(self) -> Tensor:
+        """Degraded images that conversions are calibrated on.
+
+        Raises:
+            UnavailableError: There are none.
+        """
+        if self.sigma is not None:
+            return noisy_calibration_images(self.data_root, self.channels, self.sigma)[0]
+        if self.data_root is None:
+            raise UnavailableError("hazy images to calibrate on need the image collection")
+        try:
+            return hazy_calibration_images(self.data_root)
+        except DataError as error:
+            raise UnavailableError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Method:
+    """A contender by name.
+
+    Attributes:
+        label: What it is called in a report.
+        make: Makes it for a subject at so many time steps.
+        spiking: Whether it has time steps.
+        task: The only task it is for.
+    """
+
+    label: str
+    make: Callable[[Subject, int | None], Contender]
+    spiking: bool = False
+    task: Task | None = None
+
+
+def spiking_network(subject: Subject, method: str, time_steps: int | None) -> SpikingNetwork:
+    """The spiking network of a method, as it is before folding.
+
+    Raises:
+        UnavailableError: Its weights are not there.
+    """
+    if method in ("spikingir", "phased"):
+        return _own(subject, "clocked" if method == "spikingir" else "phased", time_steps)
+    if method in _TRAINED:
+        network = from_pretrained(_existing(subject.weights / f"{method}.safetensors"))
+        return network.at(time_steps=time_steps, schedule="clocked")
+    images = subject.calibration()
+    if method == "lan":  # holds all spikes of all images at once; quantiles of millions of membranes need no more
+        images = images[::4]
+    return convert(subject.ann(), images, method, time_steps=time_steps or 10)
+
+
+_TRAINED = ("qcfs", "dnsnn")
+
+
+def _own(subject: Subject, schedule: Schedule, time_steps: int | None) -> SpikingNetwork:
+    """A network of the model, of those trained on the schedule the one trained at the nearest T."""
+    if subject.model is None:
+        raise UnavailableError(f"{subject.name} does not ship")
+    choice = choose_variant(subject.model, schedule, time_steps)
+    if choice.variant.schedule != schedule:
+        raise UnavailableError(f"{subject.name} ships no network trained {schedule}")
+    network = from_pretrained(subject.model.folder / choice.variant.file)
+    return network.at(time_steps=choice.time_steps, schedule=schedule)
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise UnavailableError(f"there is no {path.parent.name}/{path.name}; it has not been trained or does not ship")
+    return path
+
+
+def _spiking(method: str) -> Callable[[Subject, int | None], Contender]:
+    def make(subject: Subject, time_steps: int | None) -> Contender:
+        return run_spiking(spiking_network(subject, method, time_steps))
+
+    return make
+
+
+def run_spiking(network: SpikingNetwork) -> Contender:
+    """A spiking network as a contender: in its deployment form where it has one (Lan's graded spikes have none)."""
+    deployed = network if network.config.method == "lan" else fold(network).eval()
+
+    def restore(image: Tensor) -> Restored:
+        restored, trace = trace_tiled(deployed, image[None])
+        energy = paper_energy(network, trace)
+        return Restored(restored[0], trace, energy, energy.ann_mj)
+
+    return restore
+
+
+def _conventional(load: Callable[[Subject], RestorationNetwork]) -> Callable[[Subject, int | None], Contender]:
+    def make(subject: Subject, time_steps: int | None) -> Contender:
+        network = load(subject)
+
+        @torch.inference_mode()
+        def restore(image: Tensor) -> Restored:
+            size = (image.shape[-2], image.shape[-1])
+            return Restored(network(image[None])[0], ann_mj=ann_energy(network, size))
+
+        return restore
+
+    return make
+
+
+def _quantised(subject: Subject, time_steps: int | None) -> Contender:
+    """QCFS's own network: its spiking one on the phased schedule, at as many steps as it has levels."""
+    network = from_pretrained(_existing(subject.weights / "qcfs.safetensors"))
+    return run_spiking(network.at(schedule="phased"))
+
+
+def _classical(restore: Callable[[Tensor, float], Tensor], package: str) -> Callable[[Subject, int | None], Contender]:
+    def make(subject: Subject, time_steps: int | None) -> Contender:
+        sigma = subject.sigma or 0.0
+
+        def run(image: Tensor) -> Restored:
+            try:
+                return Restored(restore(image, sigma))
+            except ModuleNotFoundError as error:
+                raise UnavailableError(f"{package} is not installed") from error
+
+        return run
+
+    return make
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "degraded": Method("degraded image", lambda subject, _: Restored),
+        "nlm": Method("non-local means", _classical(non_local_means, "scikit-image"), task="denoise"),
+        "bm3d": Method("BM3D", _classical(bm3d, "bm3d"), task="denoise"),
+        "dcp": Method("dark channel prior", _classical(lambda image, _: dark_channel_prior(image), ""), task="dehaze"),
+        "ann": Method("ANN", _conventional(Subject.ann)),
+        "control": Method(
+            "ANN, fine-tuned as long (control)",
+            _conventional(lambda subject: load_network(_existing(subject.weights / "control.safetensors"))),
+        ),
+        "rueckauer": Method("Rueckauer", _spiking("rueckauer"), spiking=True),
+        "lan": Method("Lan (reconstruction)", _spiking("lan"), spiking=True),
+        "qcfs-ann": Method("QCFS, its own quantised ANN", _quantised),
+        "qcfs": Method("QCFS (Bu)", _spiking("qcfs"), spiking=True),
+        "dnsnn": Method("DnSNN", _spiking("dnsnn"), spiking=True),
+        "if": Method("IF, v0 = 1/2", _spiking("if"), spiking=True),
+        "spikingir": Method("SpikingIR, clocked", _spiking("spikingir"), spiking=True),
+        "phased": Method("SpikingIR, phased", _spiking("phased"), spiking=True),
+    }
+)
+"""The methods by name, in the order of reports."""
+
+
+def label(method: str, time_steps: int | None) -> str:
+    """Name of a contender in reports: ``SpikingIR, clocked, T = 10``."""
+    return METHODS[method].label + ("" if time_steps is None else f", T = {time_steps}")

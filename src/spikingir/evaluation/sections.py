@@ -1,0 +1,222 @@
+"""Parts of the report: one table or figure each, measured where it is not kept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from spikingir.data.testsets import Task
+from spikingir.evaluation.ablation import ablate
+from spikingir.evaluation.benchmark import Benchmark, Cell, Json, Result
+from spikingir.evaluation.columns import COLUMNS
+from spikingir.evaluation.contenders import METHODS, UnavailableError, spiking_network
+from spikingir.evaluation.document import Block, Bullets, Figure, Heading, Paragraph, Table
+from spikingir.evaluation.paper import ANN_MJ, PRINTED, Printed
+from spikingir.evaluation.pictures import comparison, sample
+from spikingir.evaluation.plots import bars, curves, histograms
+from spikingir.evaluation.profile import EDGES, profile
+
+Contender = tuple[str, int | None]
+
+PAPER_DATA: Mapping[Task, str] = {"dehaze": "testset-a-like", "denoise": "bsd68"}
+"""The test set that the paper's figures are set beside, by task."""
+
+_NOTHING = Printed()
+
+
+def number(value: float | None, digits: int, sign: str = "") -> str:
+    """A number with so many digits after the point; nothing where there is none."""
+    return "" if value is None else f"{value:{sign}.{digits}f}"
+
+
+def interval(bounds: tuple[float, float] | None, digits: int = 2) -> str:
+    """A confidence interval; nothing where there is none."""
+    return "" if bounds is None else f"{bounds[0]:.{digits}f} to {bounds[1]:.{digits}f}"
+
+
+def measured(benchmark: Benchmark, subject: str, data: str, contenders: Sequence[Contender]) -> dict[Contender, Result]:
+    """Results by contender, in order; of contenders for the other task none."""
+    task = benchmark.subject(subject).task
+    fitting = [contender for contender in contenders if METHODS[contender[0]].task in (None, task)]
+    return {contender: benchmark.measure(Cell(subject, data, *contender)) for contender in fitting}
+
+
+def missing(results: Mapping[Contender, Result]) -> list[Block]:
+    """Why some contenders are not in a table."""
+    reasons: dict[str, list[str]] = {}
+    for result in results.values():
+        if result.missing is not None:
+            reasons.setdefault(result.missing, []).append(result.cell.label)
+    return [Bullets(tuple(f"Not measured: {', '.join(names)}: {why}." for why, names in reasons.items()))] * bool(
+        reasons
+    )
+
+
+def scaled_mj(result: Result, task: Task) -> float | None:
+    """Energy for an image of the paper's size: by border rule full it grows with the number of pixels."""
+    if result.cell.method == "ann" and result.scores:
+        return ANN_MJ[task]
+    return None if result.energy_ratio is None else result.energy_ratio * ANN_MJ[task]
+
+
+def quality_table(benchmark: Benchmark, subject: str, data: str, contenders: Sequence[Contender]) -> list[Block]:
+    """PSNR and SSIM by contender, beside the paper's where the test set is the paper's, or made like it."""
+    task = benchmark.subject(subject).task
+    results = measured(benchmark, subject, data, contenders)
+    ann, beside = results["ann", None], data == PAPER_DATA[task]
+    rows: list[tuple[str, ...]] = []
+    for (method, steps), found in results.items():
+        printed = PRINTED.get((subject, method, steps), _NOTHING)
+        if found.missing is not None:
+            if beside and printed != _NOTHING:
+                rows.append((f"{found.cell.label} (quoted alone)", *[""] * 6, *_beside(printed, found)))
+            continue
+        # what QCFS's networks lose, they lose against the network that they were made of
+        reference = results.get(("qcfs-ann", None), ann) if method == "qcfs" else ann
+        loss = found.loss(reference) if METHODS[method].spiking or method == "control" else None
+        rate = found.rate(reference, task) if METHODS[method].spiking else None
+        row = [found.cell.label, number(found.mean("psnr"), 2), interval(found.psnr_ci95)]
+        row += [
+            number(found.mean("ssim"), 4),
+            *(("", "") if loss is None else (number(loss[0], 3), interval(loss[1], 3))),
+        ]
+        row.append(number(rate, 2))
+        if beside:
+            row += _beside(printed, found)
+        rows.append(tuple(row))
+    header: tuple[str, ...] = ("method", "PSNR, dB", "95 %", "SSIM", "loss, dB", "95 %", "rate, %")
+    if beside:
+        header += ("paper: PSNR", "ours - paper", "paper: SSIM", "ours - paper")
+    count = max(len(result.scores) for result in results.values())
+    return [Heading(f"{subject}, {data}, {count} images", 3), Table(header, tuple(rows)), *missing(results)]
+
+
+def _beside(printed: Printed, found: Result) -> list[str]:
+    mark = "?" if printed.suspect else ""
+    cells = []
+    for measure, wanted, digits in (("psnr", printed.psnr, 2), ("ssim", printed.ssim, 4)):
+        value = found.mean(measure)
+        difference = None if wanted is None or value is None else value - wanted
+        cells += [number(wanted, digits) + mark * (wanted is not None), number(difference, digits, "+")]
+    return cells
+
+
+def energy_table(benchmark: Benchmark, subject: str, contenders: Sequence[Contender]) -> list[Block]:
+    """Spikes and energy by contender, beside the paper's."""
+    task = benchmark.subject(subject).task
+    data = PAPER_DATA[task]
+    results = measured(benchmark, subject, data, [("ann", None), *contenders])
+    rows = []
+    for (method, steps), found in results.items():
+        energy = scaled_mj(found, task)
+        if energy is None:
+            continue
+        printed = PRINTED.get((subject, method, steps), _NOTHING).mj
+        spikes = [number(found.mean(name), 3) for name in ("spikes_per_neuron", "spikes_per_synapse")]
+        share, wanted = number(100 * energy / ANN_MJ[task], 1), number(printed, 3)
+        difference = number(None if printed is None else energy - printed, 3, "+")
+        rows.append((found.cell.label, *spikes, number(energy, 3), share, wanted, difference))
+    header = ("method", "spikes per neuron", "spikes per synapse", "mJ", "of the ANN, %", "paper: mJ", "ours - paper")
+    return [Heading(f"{subject}, {data}", 3), Table(header, tuple(rows)), *missing(results)]
+
+
+def columns_table(benchmark: Benchmark, contenders: Sequence[tuple[str, Contender]]) -> list[Block]:
+    """Energy of spiking networks over that of their ANN by all four columns."""
+    rows, absent = [], []
+    for subject, (method, steps) in contenders:
+        cell = Cell(subject, PAPER_DATA[benchmark.subject(subject).task], method, steps)
+        try:
+            energy = profile(benchmark, cell)["energy"]
+        except UnavailableError as error:
+            absent.append(f"Not measured: {subject}, {cell.label}: {error}.")
+            continue
+        shares = (number(energy["snn"][column] / energy["ann"][column], 2) for column in COLUMNS)
+        rows.append((f"{subject}, {cell.label}", number(energy["spikes_per_synapse"]["true"], 2), *shares))
+    header = ("network", "spikes per synapse", *COLUMNS.values())
+    intro = "Energy of the SNN over that of the ANN, on the middle of a test set's first image, at most 128 x 128."
+    return [
+        Heading("All four columns", 3),
+        Paragraph(f"{intro} Below 1 the spiking network pays; see [energy](energy.md)."),
+        Table(header, tuple(rows)),
+        *([Bullets(tuple(absent))] if absent else []),
+    ]
+
+
+def suspects(task: Task) -> list[Block]:
+    """The paper's cells that cannot be right, marked with ? in the tables."""
+    notes = []
+    for (subject, method, steps), printed in PRINTED.items():
+        if printed.suspect is not None and (subject == "dehaze") == (task == "dehaze"):
+            notes.append(f"{subject}, {Cell(subject, '', method, steps).label}: {printed.suspect}.")
+    return [Heading("Cells of the paper that cannot be right (marked ?)", 3), Bullets(tuple(notes))]
+
+
+def psnr_against_steps(benchmark: Benchmark, subject: str, contenders: Sequence[Contender]) -> list[Block]:
+    """PSNR against T and against energy, on the paper's test set."""
+    task = benchmark.subject(subject).task
+    results = measured(benchmark, subject, PAPER_DATA[task], [*contenders, ("ann", None)])
+    steps: dict[str, list[tuple[float, float]]] = {}
+    energies: dict[str, list[tuple[float, float]]] = {}
+    for (method, time_steps), found in results.items():
+        psnr, energy = found.mean("psnr"), scaled_mj(found, task)
+        if time_steps is None or psnr is None or energy is None:
+            continue
+        steps.setdefault(METHODS[method].label, []).append((time_steps, psnr))
+        energies.setdefault(METHODS[method].label, []).append((energy, psnr))
+    if not steps:
+        return []
+    ann = results["ann", None].mean("psnr")
+    level = None if ann is None else ("ANN", ann)
+    drawn = curves({"time steps T": steps, "energy, mJ (column A)": energies}, level, "PSNR, dB")
+    return [Figure(f"psnr-{subject}.svg", drawn, f"{subject}: PSNR against T and against energy.")]
+
+
+def rates_figure(benchmark: Benchmark, contenders: Sequence[tuple[str, Contender]]) -> list[Block]:
+    """Firing rate by layer, one figure for each architecture."""
+    figures: dict[Task, dict[str, dict[str, float]]] = {}
+    for subject, (method, steps) in contenders:
+        task = benchmark.subject(subject).task
+        cell = Cell(subject, PAPER_DATA[task], method, steps)
+        try:
+            figures.setdefault(task, {})[f"{subject}, {cell.label}"] = profile(benchmark, cell)["rates"]
+        except UnavailableError:
+            continue
+    return [
+        Figure(f"rates-{task}.svg", bars(groups, "spikes per neuron and step"), f"Firing rate by layer, to {task}.")
+        for task, groups in figures.items()
+        if groups
+    ]
+
+
+def ablation_table(benchmark: Benchmark, subject: str, steps: int) -> list[Block]:
+    """The method's parts one by one, and what the extended step does to the membranes."""
+    cell = Cell(subject, PAPER_DATA[benchmark.subject(subject).task], "spikingir", steps)
+    heading = Heading(f"{subject}, {cell.data}, T = {steps}", 3)
+    question = {"ablation": asdict(cell), "crop": benchmark.crop, "seed": benchmark.seed, "limit": benchmark.limit}
+    try:
+        kept = benchmark.keep(subject, question, f"ablation at T = {steps}", lambda: _stages(benchmark, cell))
+        found = profile(benchmark, cell)
+    except UnavailableError as error:
+        return [heading, Paragraph(f"Not measured: {error}.")]
+    rows = tuple(
+        (name, number(mean["psnr"], 2), number(mean["ssim"], 4), number(mean["spikes_per_neuron"], 2))
+        for name, mean in kept["stages"]
+    )
+    shares = {"end of step T": found["before"], "end of step T + 1": found["after"]}
+    drawn = histograms({cell.label: shares}, EDGES, "residual membrane, thresholds")
+    caption = f"{subject}: residual membranes of the hidden neurons before and after the extended step, T = {steps}."
+    table = Table(("network", "PSNR, dB", "SSIM", "spikes per neuron"), rows)
+    return [heading, table, Figure(f"membranes-{subject}.svg", drawn, caption)]
+
+
+def _stages(benchmark: Benchmark, cell: Cell) -> Json:
+    subject = benchmark.subject(cell.subject)
+    tuned = spiking_network(subject, cell.method, cell.time_steps)
+    found = ablate(subject.ann(), tuned, subject.calibration(), benchmark.pairs(cell))
+    return {"stages": [(row.name, asdict(row.evaluation.mean)) for row in found]}
+
+
+def pictures(benchmark: Benchmark, subject: str, contenders: Sequence[Contender], side: int, about: str) -> list[Block]:
+    """What contenders make of a freely licensed photograph, with the same part of each enlarged."""
+    opened = benchmark.subject(subject)
+    drawn, absent = comparison(opened, contenders, sample(opened, side, benchmark.seed))
+    figure = Figure(f"pictures-{subject}.jpg", drawn, f"{subject}: {about}; the marked part enlarged.")
+    return [figure, *([Bullets(tuple(f"Not shown: {why}." for why in absent))] if absent else [])]
