@@ -23,6 +23,7 @@ from spikingir.spiking.folded import MAX_IMAGE, FoldedNetwork, Kernel, on_grid
 from spikingir.spiking.graph import LINEAR, Node, moved_inputs, moves_spikes
 from spikingir.spiking.network import SpikingNetwork, channel_counts
 from spikingir.spiking.readout import PixelMapper
+from spikingir.spiking.scaled import reach, times_input, times_output
 
 GRID_BITS = 14
 MAPPER_BITS = 30
@@ -239,14 +240,14 @@ class _Folder:
         incoming = self.bounds[source]
         scale = self.scales.get(source, _Scale(self._one(source), self._one(source)))
         gain = self._one(node.name) if neuron is None else 1 / self._theta(neuron)
-        analog = _times_output(node, weight, gain)
-        regular = _times_input(node, analog, scale.regular)
-        extended = _times_input(node, analog, scale.extended)
+        analog = times_output(node, weight, gain)
+        regular = times_input(node, analog, scale.regular)
+        extended = times_input(node, analog, scale.extended)
         if not all(torch.isfinite(t).all() for t in (regular, extended)):
             raise FoldError(f"the weights of '{node.name}' are not finite")
         bias = None if bias is None else bias * gain
-        constant = _reach(node, analog, incoming.constant) + (0 if bias is None else bias.abs())
-        spikes, last = _reach(node, regular, incoming.spikes), _reach(node, extended, incoming.spikes)
+        constant = reach(node, analog, incoming.constant) + (0 if bias is None else bias.abs())
+        spikes, last = reach(node, regular, incoming.spikes), reach(node, extended, incoming.spikes)
         self.nodes.append(replace(node, weights=None))
         self.bounds[node.name] = _Bound(torch.maximum(spikes, last), constant)
         weights = _Weights(node, regular, extended, analog, bias, self.steps * (spikes + constant) + last)
@@ -263,7 +264,7 @@ class _Folder:
         for part in parts:
             analog, regular, extended, bias = part.analog, part.regular, part.extended, part.bias
             if grid is not None:
-                fine = _times_output(part.node, torch.ones_like(analog), grid)
+                fine = times_output(part.node, torch.ones_like(analog), grid)
                 analog, regular, extended = (on_grid(w, fine) for w in (analog, regular, extended))
                 bias = None if bias is None else on_grid(bias, grid)
             self.kernels[part.node.name] = Kernel(regular.to(self.dtype), extended.to(self.dtype), analog, bias, grid)
@@ -280,37 +281,6 @@ class _Folder:
                 "sums; a threshold is far too small for its currents"
             )
         return torch.exp2(exponent)
-
-
-def _times_output(node: Node, weight: Tensor, gain: Tensor) -> Tensor:
-    """Weights of an operation whose output channels are multiplied by ``gain``."""
-    if node.op == "conv_transpose2d":
-        groups, per_group = node.options["groups"], weight.shape[1]
-        rows = gain.view(groups, 1, per_group).expand(groups, weight.shape[0] // groups, per_group)
-        return weight * rows.reshape(weight.shape[0], per_group, 1, 1)
-    return weight * (gain if node.op == "affine" else gain.view(-1, 1, 1, 1))
-
-
-def _times_input(node: Node, weight: Tensor, scale: Tensor) -> Tensor:
-    """Weights of an operation whose input channels are multiplied by ``scale``."""
-    if node.op == "affine":
-        return weight * scale
-    if node.op == "conv_transpose2d":
-        return weight * scale.view(-1, 1, 1, 1)
-    groups = node.options["groups"]
-    columns = scale.view(groups, 1, -1).expand(groups, weight.shape[0] // groups, -1)
-    return weight * columns.reshape(weight.shape[0], weight.shape[1], 1, 1)
-
-
-def _reach(node: Node, weight: Tensor, bound: Tensor) -> Tensor:
-    """Largest magnitude of each output channel while inputs stay within ``bound``."""
-    worst = _times_input(node, weight.abs(), bound)
-    if node.op == "affine":
-        return worst
-    if node.op == "conv_transpose2d":
-        groups = node.options["groups"]
-        return worst.view(groups, -1, *worst.shape[1:]).sum((1, 3, 4)).flatten()
-    return worst.sum((1, 2, 3))
 
 
 def _fold_mapper(mapper: PixelMapper | None, theta: Tensor, beta: Tensor, bits: int | None) -> Kernel:
