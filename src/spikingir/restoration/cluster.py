@@ -116,7 +116,7 @@ def _connected(address: str) -> Iterator[Any]:
         try:
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **local)
         except Exception as error:  # of many kinds, and many lines
-            reason = next(iter(str(error).split("\n")))
+            reason = str(error).partition("\n")[0]
             raise ClusterError(
                 f"no Ray cluster can be reached at {address!r} ({reason}); "
                 f"expected HOST:PORT, ray://HOST:PORT, auto or {LOCAL}"

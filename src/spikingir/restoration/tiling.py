@@ -67,8 +67,9 @@ def _bytes_per_pixel(network: Network, wires: Mapping[str, Wire], traced: bool) 
         worst = max(worst, sum(held.values()) + 2 * size)  # the result, and a copy of it in another order
         held[node.name] = size
         held = {name: bytes_ for name, bytes_ in held.items() if last_reader.get(name, -1) > i}
-    if traced:
-        worst += sum(wires[node.name].density * (steps + width) for node in network.nodes if node.op == "neuron")
+    if traced:  # spikes of each step, a byte each, and membranes, of all layers at once; phased ones as well
+        kept = network.config.time_steps + 1 + width
+        worst += sum(wires[node.name].density * kept for node in network.nodes if node.op == "neuron")
     return worst
 
 
@@ -268,7 +269,9 @@ def _counted(
         if layer.trains is not None:  # the tile is not the whole image, or each neuron's spikes are wanted
             wire = plan.wires[layer.name]
             own = layer.trains[..., rows.own(wire.rows), columns.own(wire.columns)]
-            spikes, neurons = own.abs().sum((-2, -1)).cpu(), own[0, 0].numel()
+            # step by step: torch sums bytes in a copy of eight times their size
+            spikes = torch.stack([step.abs().sum((-2, -1)) for step in own]).cpu()
+            neurons = own[0, 0].numel()
             if counts:
                 positions = before[i].counts if before else None
                 top, left = int(rows.first / wire.rows.stride), int(columns.first / wire.columns.stride)
