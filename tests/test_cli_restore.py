@@ -111,6 +111,15 @@ def test_streams(here: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, 
     assert below(here) == {"photos/a.png", "photos/sub/b.jpg", "photos/broken.png"}
 
 
+def test_stdin_to_a_file(here: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name says how the result is written."""
+    content = (here / "photos" / "sub" / "b.jpg").read_bytes()
+    for name, kind in (("clean.png", "PNG"), ("clean.tif", "TIFF")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        assert main(["denoise", "-", "-o", name, "--quiet", "--model", str(tiny_model)]) == 0
+        assert opened(here / name).format == kind
+
+
 def test_streams_between_processes(here: Path, tiny_model: Path) -> None:
     command = [sys.executable, "-m", "spikingir.cli", "denoise", "-", "--model", str(tiny_model)]
     content = (here / "photos" / "sub" / "b.jpg").read_bytes()
@@ -119,6 +128,7 @@ def test_streams_between_processes(here: Path, tiny_model: Path) -> None:
     assert Image.open(io.BytesIO(done.stdout)).format == "JPEG"
     done = subprocess.run(command, input=b"no image", capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"spikingir: stdin is no image of a known format")
     assert done.stderr.count(b"\n") == 1
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spikingir.conversion.convert import convert, correct_biases
-from spikingir.evaluation.energy import ann_energy, paper_energy
+from spikingir.evaluation.energy import ann_energy, in_words, paper_energy
 from spikingir.evaluation.operations import count_macs, count_operations
 from spikingir.networks import AODNet, DnCNN
 from spikingir.spiking.fold import fold
@@ -374,3 +374,10 @@ def test_real_synapses_need_spikes_per_position() -> None:
     _, trace = spiking.trace(torch.rand(1, 2, 8, 8))
     with pytest.raises(ValueError, match="has no spikes per position; trace with trains=True"):
         count_operations(spiking, trace, "true")
+
+
+@pytest.mark.parametrize(
+    ("energy", "words"), [(0.0, "0 mJ"), (0.012345, "0.0123 mJ"), (2.976, "2.98 mJ"), (12345.6, "12,346 mJ")]
+)
+def test_in_words(energy: float, words: str) -> None:
+    assert in_words(energy) == words

@@ -205,6 +205,9 @@ def test_default_tile_keeps_to_the_memory() -> None:
     assert 0.97 < side**2 * 3 * 64 * 11 * 4 / 2**30 <= 1
     assert default_tile(network, traced=True) < default_tile(network)
     assert default_tile(network.at(time_steps=20)) < default_tile(network)
+    few, many = (network.at(schedule="phased", time_steps=steps) for steps in (2, 20))
+    assert default_tile(few) == default_tile(many)
+    assert default_tile(many, traced=True) < default_tile(few, traced=True)
     assert default_tile(network, memory=1) == 32
     # An image that fits is not cut.
     assert default_tile(network, (side, side)) == side

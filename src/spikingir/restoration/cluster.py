@@ -116,8 +116,10 @@ def _connected(address: str) -> Iterator[Any]:
         try:
             ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **local)
         except Exception as error:  # of many kinds, and many lines
+            reason = str(error).partition("\n")[0]
             raise ClusterError(
-                f"no Ray cluster can be reached at {address!r}; expected HOST:PORT, ray://HOST:PORT, auto or {LOCAL}"
+                f"no Ray cluster can be reached at {address!r} ({reason}); "
+                f"expected HOST:PORT, ray://HOST:PORT, auto or {LOCAL}"
             ) from error
         try:
             yield ray

@@ -75,8 +75,9 @@ def _bytes_per_pixel(network: Network, wires: Mapping[str, Wire], traced: bool) 
         worst = max(worst, sum(held.values()) + 2 * size)  # the result, and a copy of it in another order
         held[node.name] = size
         held = {name: bytes_ for name, bytes_ in held.items() if last_reader.get(name, -1) > i}
-    if traced:
-        worst += sum(wires[node.name].density * (steps + width) for node in network.nodes if node.op == "neuron")
+    if traced:  # spikes of each step, a byte each, and membranes, of all layers at once; phased ones as well
+        kept = network.config.time_steps + 1 + width
+        worst += sum(wires[node.name].density * kept for node in network.nodes if node.op == "neuron")
     return worst
 
 
