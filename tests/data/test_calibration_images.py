@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from spikingir.data.calibration import calibration_images
+from spikingir.data.calibration import calibration_images, hazy_calibration_images
 from spikingir.data.errors import DataError
 
 
@@ -37,3 +37,18 @@ def test_refusals(folder: Path) -> None:
     Image.fromarray(np.zeros((20, 3), np.uint8)).save(folder / "narrow.png")
     with pytest.raises(DataError, match="only 3 pixels"):
         calibration_images(folder, 1)
+
+
+def test_hazy_pieces_of_training_scenes(tmp_path: Path) -> None:
+    scenes = tmp_path / "dehaze" / "nyu" / "train"
+    depth = np.linspace(1000, 5000, 480).astype(np.uint16)[:, None].repeat(640, 1)
+    for part, array in (("rgb", np.full((480, 640, 3), 30, np.uint8)), ("depth", depth)):
+        (scenes / part).mkdir(parents=True)
+        Image.fromarray(array).save(scenes / part / "0001.png")
+    images = hazy_calibration_images(tmp_path, side=16, count=3)
+    assert images.shape == (3, 3, 16, 16)
+    assert images.min() > 30 / 255  # haze is brighter than the scene
+    assert torch.equal(hazy_calibration_images(tmp_path, side=16, count=3), images)
+    assert not torch.equal(hazy_calibration_images(tmp_path, side=16, count=3, seed=1), images)
+    with pytest.raises(DataError):
+        hazy_calibration_images(tmp_path / "nothing")

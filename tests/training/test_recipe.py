@@ -126,7 +126,9 @@ def test_a_spiking_network_starts_from_random_weights(tmp_path: Path, monkeypatc
     monkeypatch.setattr(following, "can_compile", lambda: False)
     folder_of_images(tmp_path)
     head, _, _, snn = TINY.split("[[stages]]")
-    alone = f'{head}[conversion]\nmethod = "dnsnn"\n[[stages]]{snn}'.replace('start = "qann"\n', "")
+    alone = f'{head}[conversion]\nmethod = "dnsnn"\n[[stages]]{snn}'
+    for given in ('start = "qann"\n', 'teacher = "ann"\n', ", distillation = 0.5"):
+        alone = alone.replace(given, "")
     done = follow(load_recipe(write(tmp_path, alone)), tmp_path, tmp_path / "run", progress=False)
     network = from_pretrained(done["snn"])
     assert network.config.method == "dnsnn"

@@ -181,7 +181,7 @@ def _table3(benchmark: Benchmark) -> list[Block]:
 def _figure2(benchmark: Benchmark) -> list[Block]:
     contenders = [("degraded", None), ("dcp", None), ("ann", None), ("rueckauer", 20), ("qcfs", 8), ("lan", 20)]
     contenders += [("if", 10), ("spikingir", 5), ("spikingir", 10)]
-    about = "a rocket's launch (NASA, public domain), with haze of beta 1.2 and airlight 0.9 by a depth made up for it"
+    about = "an astronaut's portrait (NASA, public domain), haze of beta 1.2 and airlight 0.9 by a depth made up for it"
     return [Heading("Figure 2: dehazing, to see"), *pictures(benchmark, DEHAZER, contenders, _DEHAZED_SIDE, about)]
 
 

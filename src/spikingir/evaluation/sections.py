@@ -134,7 +134,7 @@ def columns_table(benchmark: Benchmark, contenders: Sequence[tuple[str, Contende
     intro = "Energy of the SNN over that of the ANN, on the middle of a test set's first image, at most 128 x 128."
     return [
         Heading("All four columns", 3),
-        Paragraph(f"{intro} Below 1 the spiking network pays; see [energy](energy.md)."),
+        Paragraph(f"{intro} Below 1 the spiking network pays; `docs/energy.md` says what each column counts."),
         Table(header, tuple(rows)),
         *([Bullets(tuple(absent))] if absent else []),
     ]
