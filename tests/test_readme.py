@@ -9,7 +9,7 @@ from spikingir.evaluation.reproduce import SUMMARY
 
 def test_results_are_those_of_the_report() -> None:
     if not RESULTS.is_file():
-        pytest.skip("docs/results.md is not there yet: make it with spikingir reproduce all --docs docs/results.md")
+        pytest.skip("docs/results.md is not there yet: make it with spikingir reproduce summary --docs docs/results.md")
     readme = README.read_text("utf-8")
     assert updated(readme, RESULTS.read_text("utf-8")) == readme, "run python -m benchmarks.readme_results"
 

@@ -13,7 +13,7 @@ Words = Parameter(consume_multiple=True, negative=())
 
 
 def reproduce(
-    target: Literal["table1", "table2", "table3", "figure2", "figure3", "ablation", "all"],
+    target: Literal["summary", "table1", "table2", "table3", "figure2", "figure3", "ablation", "all"],
     /,
     *,
     data_root: DataRoot = None,
@@ -31,8 +31,8 @@ def reproduce(
     ship, or has not been trained, is named in the report.
 
     Args:
-        target: table1 (dehazing), table2 (denoising), table3 (energy), figure2 and figure3 (pictures), ablation, or
-            all.
+        target: summary (the models that ship beside their ANNs), table1 (dehazing), table2 (denoising), table3
+            (energy), figure2 and figure3 (pictures), ablation, or all.
         data_root: Folder of the image collection.
         limit: Take at most so many images of each set, spread evenly over it.
         crop: Cut so many pixels square out of the middle of each.
