@@ -99,4 +99,4 @@ def test_suspect_cells_are_noted() -> None:
     assert {("dehaze", "qcfs", 8), ("dehaze", "qcfs", 10), ("dehaze", "lan", 20), ("dehaze", "lan", 50)} <= set(
         suspects
     )
-    assert set(SECTIONS) == {"table1", "table2", "table3", "figure2", "figure3", "ablation"}
+    assert set(SECTIONS) == {"summary", "table1", "table2", "table3", "figure2", "figure3", "ablation"}

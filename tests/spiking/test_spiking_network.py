@@ -327,19 +327,19 @@ def test_waiting_for_the_whole_window_is_phased(time_steps: int) -> None:
     neuron = IFNeuron(theta, v0=0.5)
     generator = torch.Generator().manual_seed(4)
     currents = torch.randn(time_steps, 2, 3, 4, 4, generator=generator, dtype=torch.float64) + 0.4
-    fired, _ = neuron(currents, delay=time_steps - 1)
+    fired, *_ = neuron(currents, delay=time_steps - 1)
     torch.testing.assert_close(fired.sum(0) / time_steps, neuron.quantise(currents.mean(0), time_steps))
 
 
 def test_untrained_mprn_is_if_with_half_a_threshold() -> None:
     """METHOD section 2: on constant currents they differ in the 0.1 % between alpha = 0.501 and one half."""
     z = image(1, 1, 400, 400)
-    plain, _ = IFNeuron(1.0, v0=0.5)(None, z, time_steps=8)
-    reused, _ = MPRN(1.0)(None, z, time_steps=8)
+    plain, *_ = IFNeuron(1.0, v0=0.5)(None, z, time_steps=8)
+    reused, *_ = MPRN(1.0)(None, z, time_steps=8)
     difference = (reused.sum(0) - plain.sum(0)).abs()
     assert difference.max() <= 1
     assert 0 < difference.mean() < 0.002
-    from_zero, _ = IFNeuron(1.0)(None, z, time_steps=8)
+    from_zero, *_ = IFNeuron(1.0)(None, z, time_steps=8)
     assert (from_zero.sum(0) - plain.sum(0)).abs().mean() > 0.4
 
 
