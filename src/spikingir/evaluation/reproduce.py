@@ -7,6 +7,7 @@ from typing import Literal
 
 from spikingir import __version__
 from spikingir.evaluation.benchmark import Benchmark
+from spikingir.evaluation.contenders import Subject
 from spikingir.evaluation.document import Block, Bullets, Heading, Paragraph, Table
 from spikingir.evaluation.prices import ASSUMPTIONS
 from spikingir.evaluation.sections import (
@@ -109,8 +110,9 @@ def _setting(benchmark: Benchmark) -> str:
 def _summary(benchmark: Benchmark) -> list[Block]:
     rows = []
     for name in (*DENOISERS, DEHAZER):
-        task = benchmark.subject(name).task
-        data, own = ("sots-indoor", _TUNED_DEHAZER) if name == DEHAZER else ("bsd68", _TUNED_DENOISER)
+        subject = benchmark.subject(name)
+        task, own = subject.task, _shipped(subject)
+        data = "sots-indoor" if name == DEHAZER else "bsd68"
         control = (("control", None),) * (name == DEHAZER)
         results = measured(benchmark, name, data, (("degraded", None), ("ann", None), *control, *own))
         for contender, found in results.items():
@@ -128,6 +130,16 @@ def _summary(benchmark: Benchmark) -> list[Block]:
         "640 x 480 to dehaze. The rate is that over the ANN, not capped; to dehaze, the mean of PSNR's and SSIM's."
     )
     return [Heading("Summary"), Table(header, tuple(rows), SUMMARY, note)]
+
+
+def _shipped(subject: Subject) -> Contenders:
+    """The networks of a model, each at the schedule and the time steps that it was trained at."""
+    if subject.model is None:
+        return (("spikingir", None),)
+    return tuple(
+        ("phased" if variant.schedule == "phased" else "spikingir", variant.time_steps)
+        for variant in sorted(subject.model.variants, key=lambda v: (v.schedule == "phased", v.time_steps))
+    )
 
 
 def _table1(benchmark: Benchmark) -> list[Block]:
