@@ -25,7 +25,8 @@ _RECORDED = ("batch_size", "accumulate", "processes", "precision", "processor", 
 _NOT_FOR = {
     "denoise": "noise of another level or kind, which it was not trained on; colour noise that is correlated between "
     "channels.",
-    "dehaze": "fog at night, rain or smoke, which it was not trained on; measuring distances through haze.",
+    "dehaze": "fog at night, rain or smoke, which it was not trained on; measuring distances through haze. Trained on "
+    "synthetic haze in rooms, it darkens outdoor photographs and speckles smooth skies.",
 }
 
 
