@@ -57,12 +57,6 @@ _DENOISING: Contenders = (
     ("phased", None),
 )
 _BRIEF: Contenders = (("degraded", None), ("ann", None), ("spikingir", 10), ("spikingir", 15), ("phased", None))
-_TUNED_DENOISER: Contenders = (("spikingir", 10), ("phased", None))
-_TUNED_DEHAZER: Contenders = (("spikingir", 5), ("spikingir", 10))
-_OWN = (
-    *((name, contender) for name in DENOISERS for contender in _TUNED_DENOISER),
-    *((DEHAZER, contender) for contender in _TUNED_DEHAZER),
-)
 _DENOISED_SIDE, _DEHAZED_SIDE = 160, 320
 
 SUMMARY = "results"
@@ -184,8 +178,9 @@ def _table3(benchmark: Benchmark) -> list[Block]:
     for name, steps in ((DEHAZER, (5, 8, 10)), *((name, (10, 15)) for name in DENOISERS)):
         others = (("rueckauer", t) for t in (10, 20, 50))
         blocks += energy_table(benchmark, name, (*others, *(("spikingir", t) for t in steps), ("phased", None)))
-    blocks += columns_table(benchmark, _OWN)
-    blocks += rates_figure(benchmark, _OWN)
+    own = [(name, one) for name in (*DENOISERS, DEHAZER) for one in _shipped(benchmark.subject(name))]
+    blocks += columns_table(benchmark, own)
+    blocks += rates_figure(benchmark, own)
     return [*blocks, Heading("What the energy columns assume", 3), Bullets(ASSUMPTIONS)]
 
 
