@@ -15,7 +15,6 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 
-from spikingir.engine.plan import LayerPlan, plan_layers
 from spikingir.spiking.folded import FoldedNetwork, Kernel
 from spikingir.spiking.formation import form_image
 
@@ -26,7 +25,7 @@ StepMode = Literal["m", "s"]
 class _Layer:
     """A layer of the folded network; ``sources`` are positions of the layers it reads, none: the image."""
 
-    plan: LayerPlan
+    name: str
     kernel: Kernel
     sources: tuple[int, ...]
     v0: float
@@ -51,7 +50,7 @@ class _Peer(nn.Module):
     def restored(self, image: Tensor, mean_current: Tensor) -> Tensor:
         """Restored image from the last layer's current."""
         output = mean_current * self.folded.theta.view(-1, 1, 1).float()
-        signed = self.folded.clocks[self.layers[-1].plan.name].signed
+        signed = self.folded.clocks[self.layers[-1].name].signed
         return form_image(self.folded.config.formation, image, output if signed else output.relu()).to(image.dtype)
 
 
@@ -151,14 +150,19 @@ def expected(folded: FoldedNetwork, image: Tensor) -> Tensor:
 def _layers(folded: FoldedNetwork) -> list[_Layer]:
     if folded.config.schedule != "clocked":
         raise ValueError(f"the schedule is {folded.config.schedule!r}; the peers run clocked networks only")
-    plans = plan_layers(folded)
-    place = {plan.name: i for i, plan in enumerate(plans)}
+    nodes = {node.name: node for node in folded.nodes}
+    neurons = [node for node in folded.nodes if node.op == "neuron"]
+    place = {node.name: i for i, node in enumerate(neurons)}
     layers = []
-    for plan in plans:
-        kernel = folded.kernel(plan.convolution)
-        assert kernel is not None
-        sources = tuple(place[name] for name in plan.sources)
-        layers.append(_Layer(plan, kernel, sources, folded.clocks[plan.name].v0))
+    for fires in neurons:
+        convolution = nodes[fires.inputs[0]]
+        kernel = folded.kernel(convolution.name)
+        read = nodes[convolution.inputs[0]]
+        names = read.inputs if read.op == "concat" else (read.name,)
+        if convolution.op != "conv2d" or kernel is None or not {*names} <= {*place, folded.nodes[0].name}:
+            raise ValueError("the peers run layers of one convolution each, on the image or on spikes")
+        sources = tuple(place[name] for name in names if name in place)
+        layers.append(_Layer(fires.name, kernel, sources, folded.clocks[fires.name].v0))
     if layers[0].sources or not all(one.sources for one in layers[1:]):
         raise ValueError("the peers run networks whose first layer alone reads the image")
     return layers
