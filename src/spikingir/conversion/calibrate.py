@@ -85,9 +85,4 @@ def calibrate(
     dtype = next(weight.dtype for weight, _ in traced.weights.values())
     for batch in images:
         run_graph(traced.nodes, traced.weights, batch.to(dtype), observe, traced.raw)
-    levels = {}
-    for name, seen in ranges.items():
-        maximum = seen.maximum.max().item()
-        level = seen.quantile(percentile / 100, per_channel)
-        levels[name] = level.clamp_min(1e-3 * maximum) if maximum > 0 else torch.ones_like(level)
-    return levels
+    return {name: seen.clip_level(percentile / 100, per_channel) for name, seen in ranges.items()}

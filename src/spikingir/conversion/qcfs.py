@@ -94,7 +94,5 @@ def quantise_activations(
     network(calibration_images)
     for hook, name in zip(hooks, found, strict=True):
         hook.remove()
-        level = ranges[name].quantile(percentile / 100, per_channel)
-        least = max(1e-3 * ranges[name].maximum.max().item(), 1e-6)  # as for a dead channel in calibrate
-        network.set_submodule(name, QCFS(levels, level.clamp_min(least)))
+        network.set_submodule(name, QCFS(levels, ranges[name].clip_level(percentile / 100, per_channel)))
     return network

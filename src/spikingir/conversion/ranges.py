@@ -59,6 +59,17 @@ class StreamingRange:
         value = torch.where(bin_index == 0, 0.0, _bin_edge(bin_index - 1 + fraction))
         return torch.minimum(value.squeeze(1).to(maximum.dtype), maximum)
 
+    def clip_level(self, q: float, per_channel: bool) -> Tensor:
+        """``lambda``: the quantile, but at least 1e-3 of the layer's maximum, so that a dead channel stays finite.
+
+        A layer that is dead as a whole gets 1.
+
+        Shape:
+            As :meth:`quantile`.
+        """
+        level, maximum = self.quantile(q, per_channel), self.maximum.max().item()
+        return level.clamp_min(1e-3 * maximum) if maximum > 0 else torch.ones_like(level)
+
 
 def _bin_edge(position: Tensor) -> Tensor:
     """Value at a position, in bins; within an octave the bins are linear, as a float's mantissa is."""
