@@ -63,7 +63,16 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     Raises:
         OSError: As :func:`write_atomically`.
     """
-    write_atomically(path, lambda file: file.write(text.encode()), overwrite=True)
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file, complete or not at all, in place of one that is there.
+
+    Raises:
+        OSError: As :func:`write_atomically`.
+    """
+    write_atomically(path, lambda file: file.write(content), overwrite=True)
 
 
 def _exists(path: Path) -> FileExistsError:

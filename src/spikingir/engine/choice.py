@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
@@ -84,11 +83,8 @@ def count(
     native = _native(network, image.device, engine)
     if native is not None:
         return native.count(network, image, within)
-    if all(window == WHOLE for window in within.values()):
-        return network.trace(image)
-    restored, trace = network.trace(image, trains=True)
-    parts = tuple(replace(layer.part(within[layer.name]), trains=None) for layer in trace.layers)
-    return restored, replace(trace, layers=parts)
+    restored, trace = network.trace(image, trains=any(window != WHOLE for window in within.values()))
+    return restored, trace.within(within)
 
 
 def bytes_per_pixel(network: FoldedNetwork, engine: Engine = "auto") -> float | None:

@@ -19,7 +19,7 @@ from spikingir.evaluation.energy import Energy, ann_energy, paper_energy
 from spikingir.networks.base import RestorationNetwork
 from spikingir.networks.registry import load_network
 from spikingir.restoration.catalogue import ANN_FILE, Model, ModelError, choose_variant
-from spikingir.restoration.pretrained import open_model
+from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.tiling import trace_tiled
 from spikingir.spiking.fold import fold
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
@@ -112,7 +112,10 @@ class Subject:
         """
         if self.model is None:
             raise UnavailableError(f"{self.name} does not ship")
-        return load_network(_existing(self.model.folder / ANN_FILE))
+        network = load_ann(self.model)
+        if network is None:
+            raise _absent(self.model.folder / ANN_FILE)
+        return network
 
     def calibration(self) -> Tensor:
         """Degraded images that conversions are calibrated on.
@@ -180,8 +183,12 @@ def _own(subject: Subject, schedule: Schedule, time_steps: int | None) -> Spikin
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise UnavailableError(f"there is no {path.parent.name}/{path.name}; it has not been trained or does not ship")
+        raise _absent(path)
     return path
+
+
+def _absent(path: Path) -> UnavailableError:
+    return UnavailableError(f"there is no {path.parent.name}/{path.name}; it has not been trained or does not ship")
 
 
 def _spiking(method: str) -> Callable[[Subject, int | None], Contender]:

@@ -5,11 +5,9 @@ import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
-from spikingir.files import write_atomically, write_text
+from spikingir.files import write_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -164,10 +162,6 @@ def write(blocks: Sequence[Block], title: str, page: Path, text: Path) -> None:
     for block in blocks:
         if isinstance(block, Figure):
             figures.mkdir(exist_ok=True)
-            write_atomically(figures / block.name, partial(_put, block.content), overwrite=True)
+            write_bytes(figures / block.name, block.content)
     write_text(page, as_html(blocks, title))
     write_text(text, as_markdown(blocks, figures.name))
-
-
-def _put(content: bytes, file: BinaryIO) -> None:
-    file.write(content)

@@ -5,14 +5,13 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from spikingir.evaluation.benchmark import Benchmark, Cell
 from spikingir.evaluation.columns import energy_columns
 from spikingir.evaluation.contenders import spiking_network
 from spikingir.restoration.tiling import trace_tiled
 from spikingir.spiking.fold import fold
-from spikingir.spiking.network import SpikingNetwork
+from spikingir.spiking.network import SpikingNetwork, Trace
 
 EDGES = tuple(i / 20 for i in range(-30, 41))
 """Edges of the histograms of membranes, in thresholds."""
@@ -48,8 +47,8 @@ def _profile(benchmark: Benchmark, cell: Cell) -> dict[str, Any]:
     columns = energy_columns(folded, counted, image, subject.ann())
     return {
         "rates": trace.firing_rates(),
-        "before": _shares(_without_extended_step(network), image),
-        "after": _shares(network, image),
+        "before": _shares(_without_extended_step(network).trace(image)[1]),
+        "after": _shares(trace),
         "energy": {
             "snn": columns.snn_mj,
             "ann": columns.ann_mj,
@@ -66,9 +65,8 @@ def _without_extended_step(network: SpikingNetwork) -> SpikingNetwork:
     return stopped
 
 
-def _shares(network: SpikingNetwork, image: Tensor) -> list[float]:
+def _shares(trace: Trace) -> list[float]:
     """Histogram of the hidden layers' residual membranes."""
-    _, trace = network.trace(image)
     membranes = torch.cat([layer.residual_membrane.flatten() for layer in trace.layers[:-1]]).float()
     inside = membranes.clamp(EDGES[0], EDGES[-1])
     counts = torch.histogram(inside.cpu(), torch.tensor(EDGES)).hist

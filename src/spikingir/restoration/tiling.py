@@ -175,10 +175,8 @@ def trace_tiled(
     def compute(piece: Tensor, windows: Mapping[str, Window]) -> tuple[Tensor, Trace]:
         if isinstance(network, FoldedNetwork) and not counts:
             return run_counted(network, piece, windows, engine=engine)
-        trains = counts or any(window != WHOLE for window in windows.values())
-        output, found = trace(piece, trains=trains)
-        layers = tuple(layer.part(windows[layer.name]) if trains else layer for layer in found.layers)
-        return output, replace(found, layers=layers)
+        output, found = trace(piece, trains=counts or any(window != WHOLE for window in windows.values()))
+        return output, found.within(windows)
 
     # each neuron's spikes are taken from all layers' spikes, which both engines then keep
     restored = _run(network, image, tile, halo, progress, "torch" if counts else engine, compute, counted, counts)

@@ -102,7 +102,9 @@ class LayerTrace:
         return self.spikes.sum().item() / (self.spikes.shape[1] * self.neurons)
 
     def part(self, window: Window) -> "LayerTrace":
-        """What the neurons of a window did; of a trace that has ``trains``, but not ``counts``."""
+        """What the neurons of a window did; but for the whole, of a trace that has ``trains``, and not ``counts``."""
+        if window == WHOLE:
+            return self
         assert self.trains is not None
         assert self.counts is None
         trains = self.trains[(..., *window)]
@@ -125,6 +127,10 @@ class Trace:
         """Mean number of spikes of a neuron for one image, over all layers."""
         total = sum(layer.spikes_per_neuron * layer.neurons for layer in self.layers)
         return total / sum(layer.neurons for layer in self.layers)
+
+    def within(self, windows: Mapping[str, Window]) -> "Trace":
+        """What the neurons of each layer's window did, see :meth:`LayerTrace.part`."""
+        return replace(self, layers=tuple(layer.part(windows[layer.name]) for layer in self.layers))
 
     def firing_rates(self) -> dict[str, float]:
         """Spikes per neuron and time step of each layer."""
