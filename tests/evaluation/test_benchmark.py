@@ -114,7 +114,7 @@ def test_every_method_restores(method: str, benchmark: Benchmark) -> None:
     assert (found.energy_ratio is not None) == METHODS[method].spiking
 
 
-@pytest.mark.parametrize("method", ["control", "dnsnn", "qcfs", "qcfs-ann"])
+@pytest.mark.parametrize("method", ["control", "dnsnn", "short", "qcfs", "qcfs-ann"])
 def test_what_is_not_trained_says_so(method: str, benchmark: Benchmark) -> None:
     found = benchmark.measure(Cell(NAME, "bsd68", method, 4 if METHODS[method].spiking else None))
     assert found.scores == ()

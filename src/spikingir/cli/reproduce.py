@@ -79,7 +79,8 @@ def benchmark(
     Args:
         model: Names of models; each brings its task and noise level.
         data: Names of test sets, or folders: clean images to denoise; to dehaze, folders hazy and gt in it.
-        method: degraded, nlm, bm3d, dcp, ann, control, rueckauer, lan, qcfs-ann, qcfs, dnsnn, if, spikingir, phased.
+        method: degraded, nlm, bm3d, dcp, ann, control, rueckauer, lan, qcfs-ann, qcfs, dnsnn, short, if, spikingir,
+            phased.
         time_steps: Time steps of the spiking methods; the network's own unless given.
         data_root: Folder of the image collection; only names need it.
         limit: Take at most so many images of each set, spread evenly over it.

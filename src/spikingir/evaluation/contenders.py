@@ -167,7 +167,7 @@ def spiking_network(subject: Subject, method: str, time_steps: int | None) -> Sp
     return convert(subject.ann(), images, method, time_steps=time_steps or 10)
 
 
-_TRAINED = ("qcfs", "dnsnn")
+_TRAINED = ("qcfs", "dnsnn", "short")
 
 
 def _own(subject: Subject, schedule: Schedule, time_steps: int | None) -> SpikingNetwork:
@@ -261,6 +261,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "qcfs-ann": Method("QCFS, its own quantised ANN", _quantised),
         "qcfs": Method("QCFS (Bu)", _spiking("qcfs"), spiking=True),
         "dnsnn": Method("DnSNN", _spiking("dnsnn"), spiking=True),
+        "short": Method("SpikingIR, clocked, with DnSNN's steps (control)", _spiking("short"), spiking=True),
         "if": Method("IF, v0 = 1/2", _spiking("if"), spiking=True),
         "spikingir": Method("SpikingIR, clocked", _spiking("spikingir"), spiking=True),
         "phased": Method("SpikingIR, phased", _spiking("phased"), spiking=True),
