@@ -14,6 +14,8 @@ inline constexpr int phased_block = 16;   // output channels of a phased or an a
 inline constexpr int clocked_block = 32;  // those of a clocked layer's, one word of spikes
 inline constexpr int slack = 8;           // columns that may be read beyond an image's border
 inline constexpr int tile = 8;            // pixels of a row that a clocked layer does at a time
+inline constexpr int few_outputs = 4;     // at most so many output channels have a clocked layer run over steps at once
+inline constexpr int most_lanes = 16;     // 32-bit numbers in the widest vector; up to so many may be read behind a picture
 
 // A picture in memory: of one pixel everywhere where both strides are zero. Strides count elements.
 template <class Element>
@@ -66,6 +68,8 @@ struct ClockedLayer {
   int chunk;  // rows added at a time: 4 where any two fit 16 bits, 2 where any one does, else 0
   const int16_t *narrow, *narrow_extended;
   const int32_t *wide, *wide_extended;
+  int outputs;  // where there are few, and no source has more channels than a word: else 0
+  const int32_t *few, *few_extended;  // then instead of rows: [source][row][column][channel][output]
   const int32_t *start, *threshold, *level, *amplitude;
   View<const int32_t> current;
   View<uint32_t> spikes;  // [step][sign][block] at a pixel
@@ -98,6 +102,7 @@ struct Kernels {
   void (*analog)(const AnalogLayer& layer, int y);
   void (*phased)(const PhasedLayer& layer, int y);
   void (*clocked)(const ClockedLayer& layer, int y, const Scratch& scratch);
+  void (*clocked_few)(const ClockedLayer& layer, int y);
 };
 
 }  // namespace spikingir

@@ -43,7 +43,7 @@ int64_t largest_sum(const Weights<int32_t>& weights, int count) {
   return most;
 }
 
-// Calls visit(source's first channel, its channels, dy, dx) in the order of a phased layer's weights.
+// Calls visit(source's first channel, its channels, dy, dx) in the order of a phased layer's weights, and of few.
 template <class Visit>
 void for_each_tap(const std::vector<int>& channels, int kernel, const Visit& visit) {
   int first = 0;
@@ -92,6 +92,17 @@ Buffer<Number> pack_clocked(const Weights<int32_t>& weights, const std::vector<i
       }
     }
   }
+  return packed;
+}
+
+// [source][dy][dx][channel][output channel]
+Buffer<int32_t> pack_few(const Weights<int32_t>& weights, const std::vector<int>& channels) {
+  Buffer<int32_t> packed(std::size_t(weights.outputs) * weights.inputs * weights.kernel * weights.kernel);
+  int32_t* end = packed.data();
+  for_each_tap(channels, weights.kernel, [&](int first, int size, int dy, int dx) {
+    for (int i = 0; i < size; ++i)
+      for (int o = 0; o < weights.outputs; ++o) *end++ = weights.at(o, first + i, dy, dx);
+  });
   return packed;
 }
 
@@ -207,11 +218,18 @@ Clocked::Clocked(Weights<int32_t> weights, Weights<int32_t> extended, const std:
       outputs(weights.outputs),
       kernel(weights.kernel),
       rows(0),
+      chunk(0),
+      few(outputs <= few_outputs && std::ranges::all_of(channels, [](int size) { return size <= clocked_block; })),
       bias(filled_up(shift, outputs, clocked_block, 0)),
       start(filled_up(thresholds.start, outputs, clocked_block, 0)),
       threshold(filled_up(thresholds.threshold, outputs, clocked_block, 1)),
       level(filled_up(thresholds.level, outputs, clocked_block, 1)),
       amplitude(filled_up(thresholds.amplitude, outputs, clocked_block, 1)) {
+  if (few) {
+    each = pack_few(weights, channels);
+    each_extended = pack_few(extended, channels);
+    return;
+  }
   for (int size : channels) rows += whole(size, clocked_block) * clocked_block * kernel * kernel;
   if (rows > UINT16_MAX)
     throw std::invalid_argument("a layer reads " + std::to_string(rows) + " weights per neuron; expected at most 65535");
@@ -251,6 +269,9 @@ Fired<Trains> Clocked::fire(const Input<Trains>& input) const {
       .narrow_extended = narrow_extended.data(),
       .wide = wide.data(),
       .wide_extended = wide_extended.data(),
+      .outputs = few ? outputs : 0,
+      .few = each.data(),
+      .few_extended = each_extended.data(),
       .start = start.data(),
       .threshold = threshold.data(),
       .level = level.data(),
@@ -260,6 +281,10 @@ Fired<Trains> Clocked::fire(const Input<Trains>& input) const {
       .residual = residual ? residual->view() : View<int32_t>{},
   };
   share_rows(input.height, input.threads, [&](const auto& next) {
+    if (few) {
+      for (int y; (y = next()) < input.height;) kernels.clocked_few(layer, y);
+      return;
+    }
     Buffer<uint16_t> numbers(list_room(layer));
     std::vector<SpikeList> lists(std::size_t(tile) * steps);
     const Scratch scratch{numbers.data(), lists.data()};

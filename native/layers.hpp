@@ -97,8 +97,9 @@ class Clocked {
   const Kernels& kernels;
   Clock clock;
   int outputs, kernel, rows, chunk;
+  bool few;
   Buffer<int16_t> narrow, narrow_extended;
-  Buffer<int32_t> wide, wide_extended, bias, start, threshold, level, amplitude;
+  Buffer<int32_t> wide, wide_extended, each, each_extended, bias, start, threshold, level, amplitude;
 };
 
 }  // namespace spikingir

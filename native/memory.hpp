@@ -31,20 +31,21 @@ class Buffer {
   std::unique_ptr<Element, Delete> elements;
 };
 
-// A picture of `depth` elements a pixel. Its border is zero, so that windows may reach beyond its edges; its inside
-// is for a layer to write.
+// A picture of `depth` elements a pixel. Its border is zero, so that windows may reach beyond its edges, and so is what
+// a vector may read behind its end; its inside is for a layer to write.
 template <class Element>
 class Picture {
  public:
   Picture(int height, int width, int depth, int border)
       : height(height), width(width), depth(depth), border(border), row(std::ptrdiff_t(width + 2 * border + slack) * depth),
-        elements((height + 2 * border) * row) {
+        elements((height + 2 * border) * row + most_lanes) {
     Element* end = elements.data();
     for (int y = -border; y < height + border; ++y, end += row) {
       const bool inside = y >= 0 && y < height;
       std::fill_n(end, inside ? std::ptrdiff_t(border) * depth : row, Element{});
       if (inside) std::fill(at(y, width), end + row, Element{});
     }
+    std::fill_n(end, most_lanes, Element{});
   }
 
   Element* at(int y, int x) { return elements.data() + (y + border) * row + std::ptrdiff_t(x + border) * depth; }

@@ -56,15 +56,16 @@ nb::ndarray<nb::numpy, int8_t> unpacked(const Trains& trains) {
   auto to = array<int8_t>({std::size_t(trains.steps), std::size_t(trains.channels), std::size_t(picture.height),
                            std::size_t(picture.width)});
   const int words = picture.depth / trains.steps, blocks = words / (1 + trains.has_sign);
-  int8_t* end = to.data();
-  for (int step = 0; step < trains.steps; ++step)
-    for (int c = 0; c < trains.channels; ++c)
-      for (int y = 0; y < picture.height; ++y)
+  for (int y = 0; y < picture.height; ++y)  // outermost: a row of words stays in the cache
+    for (int step = 0; step < trains.steps; ++step)
+      for (int c = 0; c < trains.channels; ++c) {
+        int8_t* end = to.data() + ((std::size_t(step) * trains.channels + c) * picture.height + y) * picture.width;
         for (int x = 0; x < picture.width; ++x) {
           const uint32_t* word = picture.at(y, x) + step * words + c / clocked_block;
           const auto bit = [&](const uint32_t* w) { return static_cast<int>(*w >> c % clocked_block & 1); };
           *end++ = static_cast<int8_t>(bit(word) - (trains.has_sign ? bit(word + blocks) : 0));
         }
+      }
   return to;
 }
 

@@ -9,7 +9,8 @@ namespace spikingir {
   void analog_row(const AnalogLayer& layer, int y);                            \
   void phased_row(const PhasedLayer& layer, int y);                            \
   void clocked_row(const ClockedLayer& layer, int y, const Scratch& scratch);  \
-  constexpr Kernels kernels{#path, analog_row, phased_row, clocked_row};       \
+  void clocked_few_row(const ClockedLayer& layer, int y);                      \
+  constexpr Kernels kernels{#path, analog_row, phased_row, clocked_row, clocked_few_row}; \
   }
 
 SPIKINGIR_DECLARE(portable)

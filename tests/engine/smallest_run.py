@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SIZE, BORDER, STEPS, INPUTS, OUTPUTS = (5, 9), 3, 4, 3, 33
+SIZE, BORDER, STEPS, INPUTS = (5, 9), 3, 4, 3
 WINDOW = (1, 4), (0, 9)
 
 
@@ -24,7 +24,8 @@ def main() -> None:
             array
             for kernel in (1, 3, 7)
             for largest in (90, 20_000, 200_000)  # chunks of four weights, of two, and 32 bits
-            for array in run(native, path, kernel, largest)
+            for outputs in (33, 4)  # more than a word, and steps side by side
+            for array in run(native, path, kernel, largest, outputs)
         ]
         found[path] = [array.tobytes() for array in arrays]
     assert all(arrays == found["portable"] for arrays in found.values())
@@ -42,25 +43,25 @@ def load_extension() -> ModuleType:
     return module
 
 
-def run(native: Any, path: str, kernel: int, largest: int) -> list[NDArray[Any]]:
+def run(native: Any, path: str, kernel: int, largest: int, outputs: int) -> list[NDArray[Any]]:
     """A layer on the image and one on its spikes: clocked, with and without extended step, and phased."""
     random = np.random.default_rng(kernel)
-    weights = random.random((OUTPUTS, INPUTS, kernel, kernel)) - 0.4
-    analog = native.Analog(100 * weights, np.ones(OUTPUTS), full(OUTPUTS, 2), path)
+    weights = random.random((outputs, INPUTS, kernel, kernel)) - 0.4
+    analog = native.Analog(100 * weights, np.ones(outputs), full(outputs, 2), path)
     current = analog.run(random.random((INPUTS, *SIZE)), 2)
-    none = np.zeros((OUTPUTS, 0, 1, 1), np.int32)
-    read = random.integers(-largest, largest, (INPUTS, OUTPUTS, kernel, kernel), np.int32)
-    found = [current.array(OUTPUTS)]
+    none = np.zeros((outputs, 0, 1, 1), np.int32)
+    read = random.integers(-largest, largest, (INPUTS, outputs, kernel, kernel), np.int32)
+    found = [current.array(outputs)]
     for extended in (False, True):
         clock, signed = native.Clock(STEPS, 0, extended, False), native.Clock(STEPS, 1, extended, True)
-        first = native.Clocked(none, none, [], **clocked(OUTPUTS), clock=clock, path=path)
-        last = native.Clocked(read, read, [OUTPUTS], **clocked(INPUTS), clock=signed, path=path)
+        first = native.Clocked(none, none, [], **clocked(outputs), clock=clock, path=path)
+        last = native.Clocked(read, read, [outputs], **clocked(INPUTS), clock=signed, path=path)
         hidden, _ = first.fire([], current, *SIZE, BORDER, 2, False)
         spikes, residual = last.fire([hidden], None, *SIZE, BORDER, 2, True)
         found += [hidden.array(), hidden.spikes(*WINDOW), spikes.array(), residual.array(INPUTS)]
     clock, signed = native.Clock(STEPS, STEPS - 1, False, False), native.Clock(STEPS, STEPS - 1, False, True)
-    first = native.Phased(none, [], full(OUTPUTS, 0), full(OUTPUTS, 6), clock, path)
-    last = native.Phased(read, [OUTPUTS], full(INPUTS, 3), full(INPUTS, 6), signed, path)
+    first = native.Phased(none, [], full(outputs, 0), full(outputs, 6), clock, path)
+    last = native.Phased(read, [outputs], full(INPUTS, 3), full(INPUTS, 6), signed, path)
     hidden, _ = first.fire([], current, *SIZE, BORDER, 2, False)
     counts, residual = last.fire([hidden], None, *SIZE, BORDER, 2, True)
     return [*found, hidden.array(), hidden.spikes(STEPS, *WINDOW), counts.array(), residual.array(INPUTS)]

@@ -116,6 +116,17 @@ def test_any_chain(
     assert_same(folded, 3 * torch.rand(2, channels, *size) - 1)
 
 
+@pytest.mark.parametrize("method", ["spikingir", "rueckauer"])
+@pytest.mark.parametrize("time_steps", [1, 7, 8, 15, 16, 33])  # with and without the extended step around whole vectors
+def test_few_channels(time_steps: int, method: str) -> None:
+    torch.manual_seed(time_steps)
+    body = chain(2, 32, 4, 33, 1, 2)  # a whole word into few, few into many, more than a word into one, one into two
+    body[2].weight.data *= 3
+    network = convert(body, torch.rand(2, 2, 8, 8), method, time_steps=time_steps, percentile=90)
+    for schedule in ("clocked", time_steps // 2):
+        assert_same(fold(network.at(schedule=schedule)), 3 * torch.rand(1, 2, 6, 9) - 1)
+
+
 @pytest.mark.parametrize("schedule", ["clocked", 3, "phased"])
 @pytest.mark.parametrize("method", ["spikingir", "if"])
 def test_concatenations(schedule: str | int, method: str) -> None:
