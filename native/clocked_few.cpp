@@ -11,7 +11,7 @@ namespace {
 
 static_assert(lanes <= most_lanes);
 
-constexpr Ints count_up() {
+static inline Ints count_up() {
   Ints numbers{};
   for (int i = 0; i < lanes; ++i) numbers[i] = i;
   return numbers;

@@ -219,6 +219,10 @@ def test_refusals() -> None:
     network.weight["_2"].data[0, 0, 0, 0] = float("nan")
     with pytest.raises(FoldError, match="not finite"):
         fold(network)
+    network = spiking("plain", "if", time_steps=4)
+    network.bias["_0"].data[0] = float("nan")
+    with pytest.raises(FoldError, match="not finite"):
+        fold(network)
     lan = convert(plain(), torch.rand(2, 1, 16, 16), "lan", time_steps=4)
     with pytest.raises(FoldError, match="AdaptiveThresholdNeuron"):
         fold(lan)

@@ -1,5 +1,6 @@
 """A recipe's runs become a model's folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,17 @@ def test_a_model_is_published(recipe: Recipe, tmp_path: Path) -> None:
     assert "not run yet" not in card
     publish(recipe, {name: path for name, path in done.items() if name != "phased"}, tmp_path / "model")
     assert "| phased | | | not run yet" in (model.folder / "README.md").read_text()
+
+
+def test_a_model_for_a_range_of_noise_names_no_level(recipe: Recipe, tmp_path: Path) -> None:
+    done = following.follow(recipe, tmp_path, tmp_path / "run", stages=["conventional", "phased"], progress=False)
+    assert recipe.noise is not None
+    ranged = replace(recipe, noise=replace(recipe.noise, sigma=(10.0, 30.0)))
+    model = publish(ranged, done, tmp_path / "model")
+    assert model.sigma is None
+    card = (model.folder / "README.md").read_text()
+    assert "Gaussian noise in gray images. " in card
+    assert "sigma 10 to 30" in card
 
 
 def test_training_goes_on_elsewhere_from_a_model_that_ships(

@@ -92,6 +92,20 @@ def test_a_recipe_is_followed_stage_by_stage(tmp_path: Path, monkeypatch: pytest
     assert done["snn"].read_bytes() == before
     with pytest.raises(RecipeError, match="no stage 'sn'"):
         follow(recipe, tmp_path, tmp_path / "run", stages=["sn"])
+    other = load_recipe(write(tmp_path, TINY.replace("sigma = 25", "sigma = 50")))
+    with pytest.raises(RecipeError, match=r"trained otherwise \(noise\.sigma: 25\.0 there, 50\.0 here\)"):
+        follow(other, tmp_path, tmp_path / "run")
+
+
+def test_a_quantised_network_is_saved_phased_whatever_its_stage_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "can_compile", lambda: False)
+    folder_of_images(tmp_path)
+    recipe = load_recipe(write(tmp_path, TINY))
+    stages = tuple(replace(stage, schedule="clocked") for stage in recipe.stages)
+    done = follow(replace(recipe, stages=stages), tmp_path, tmp_path / "run", stages=["ann", "qann"], progress=False)
+    assert from_pretrained(done["qann"]).config.phased
 
 
 @pytest.mark.parametrize(

@@ -243,9 +243,9 @@ class _Folder:
         analog = times_output(node, weight, gain)
         regular = times_input(node, analog, scale.regular)
         extended = times_input(node, analog, scale.extended)
-        if not all(torch.isfinite(t).all() for t in (regular, extended)):
-            raise FoldError(f"the weights of '{node.name}' are not finite")
         bias = None if bias is None else bias * gain
+        if not all(torch.isfinite(t).all() for t in (regular, extended, bias) if t is not None):
+            raise FoldError(f"the weights of '{node.name}' are not finite")
         constant = reach(node, analog, incoming.constant) + (0 if bias is None else bias.abs())
         spikes, last = reach(node, regular, incoming.spikes), reach(node, extended, incoming.spikes)
         self.nodes.append(replace(node, weights=None))

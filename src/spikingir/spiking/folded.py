@@ -93,7 +93,7 @@ class FoldedNetwork(nn.Module):
         super().__init__()
         self.config: SpikingConfig = network.config
         self.nodes = tuple(nodes)
-        self.raw = {name: _in_precision(f, next(network.parameters()).dtype) for name, f in network.raw.items()}
+        self.raw = {name: _in_precision(name, f, next(network.parameters()).dtype) for name, f in network.raw.items()}
         self.kernels = nn.ModuleDict(dict(kernels))
         self.mapper = mapper
         self.dtype = dtype
@@ -270,11 +270,13 @@ def _clock(network: SpikingNetwork, name: str, bits: int | None) -> Clock:
     return Clock(config.time_steps, neuron.extended, alpha, neuron.v0, neuron.signed, config.delay, neuron.surrogate)
 
 
-def _in_precision(function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
+def _in_precision(name: str, function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
     """A user's function on the image, run in the precision of the user's network and put on the image's grid."""
 
     def run(*images: Tensor) -> Tensor:
         result = function(*(image.to(dtype) for image in images)).double()
+        if not result.abs().max() <= MAX_IMAGE:
+            raise ValueError(f"what '{name}' makes of the image must be finite and within {MAX_IMAGE:g} in magnitude")
         return on_grid(result, result.new_tensor(2.0**IMAGE_BITS))
 
     return run

@@ -20,7 +20,7 @@ class FitConfig:
             (0.02: plain cosine; 0.3: one-cycle).
         distillation: Share of the teacher's image in the target, beside the clean image; needs a teacher.
         energy: Weight in the loss of synaptic operations for each multiply-accumulate of the ANN; an SNN's alone.
-        clip_norm: Bound on the norm of the whole gradient; 0 for none.
+        clip_norm: Bound on the norm of the gradient of what Adam trains; 0 for none. Muon's steps need none.
         ema: Decay of the moving average of the weights, which is what is validated and kept.
         precision: ``auto`` measures on this machine whether bfloat16 convolutions are the faster ones.
         seed: Seed of the weights' initialisation and of the data.

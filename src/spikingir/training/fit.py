@@ -94,7 +94,9 @@ def fit(
     checkpoint = directory / CHECKPOINT
     fabric = launch()
     leads, processes = fabric.is_global_zero, fabric.world_size
-    precision = choose_precision(config.precision, fabric.device)
+    state = load_checkpoint(checkpoint) if checkpoint.exists() else None
+    # measured once: what resumes, and every process, computes as the first one began
+    precision = (state or {}).get("precision") or fabric.broadcast(choose_precision(config.precision, fabric.device))
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained = network
     if config.energy:
@@ -107,8 +109,7 @@ def fit(
     average = AveragedModel(network, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
     run = {**asdict(config), "processes": processes}
     first, spent, psnr = 0, 0.0, math.nan
-    if checkpoint.exists():
-        state = load_checkpoint(checkpoint)
+    if state is not None:
         if state["run"] != run:
             raise TrainingError(
                 f"{checkpoint} was written by another configuration ({_difference(state['run'], run)}); "
@@ -127,6 +128,7 @@ def fit(
     def save(step: int) -> None:
         state = {
             "run": run,
+            "precision": precision,
             "step": step,
             "seconds": time.monotonic() - started,
             "psnr": psnr,
@@ -170,12 +172,13 @@ def fit(
             average.update_parameters(network)
             losses.append(loss)
             done = step + 1
-            if done % config.log_every == 0 or done == config.steps:
+            validates = bool(held_back) and (done % config.validate_every == 0 or done == config.steps)
+            if done % config.log_every == 0 or done == config.steps or validates:
                 seconds = time.monotonic() - started
                 mean = _reduced(fabric, torch.stack(losses).mean(), "mean").item()
                 losses.clear()
                 line = {"step": done, "loss": mean, "seconds": round(seconds, 1), "rate": factor}
-                if held_back and (done % config.validate_every == 0 or done == config.steps):
+                if validates:
                     psnr = line["psnr"] = validate(average.module, held_back)
                 log.write(**line)
                 tell(done, mean, psnr, done * config.batch_size * config.accumulate * processes / seconds)

@@ -1,8 +1,9 @@
 """Following a recipe: stage after stage, each in a folder of its own, each left out where its result is there."""
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from spikingir.data.haze import HazyPatches
 from spikingir.data.noise import NoisyPatches, add_gaussian_noise, sample_generator
 from spikingir.data.nyu import list_nyu
 from spikingir.data.scenes import hold_back
+from spikingir.files import write_text
 from spikingir.networks.base import RestorationNetwork
 from spikingir.networks.registry import build_network, load_network, save_network
 from spikingir.restoration.catalogue import SHIPPED
@@ -29,6 +31,10 @@ from spikingir.training.machine import launch
 from spikingir.training.recipe import Recipe, RecipeError, Stage
 
 MODEL = "model.safetensors"
+STAGE = "stage.json"
+"""What a stage was trained on and how, beside its checkpoint: another one does not go on from it."""
+
+_WITHOUT_EFFECT = ("publish", "fit.checkpoint_minutes", "fit.log_every", "fit.validate_every")
 
 _CALIBRATION = 2**40  # sample numbers that no training run reaches
 
@@ -60,7 +66,8 @@ def follow(
         The model file of each stage that is done.
 
     Raises:
-        RecipeError: A stage that does not exist, or one whose start is not there or does not fit.
+        RecipeError: A stage that does not exist, or one whose start is not there or does not fit; what is there of
+            one was trained otherwise.
         DataError: A data set is missing or damaged.
         TrainingStopped: Training was interrupted or diverged.
     """
@@ -70,6 +77,8 @@ def follow(
             raise RecipeError(f"recipe {recipe.name} has no stage {name!r}; it has {', '.join(known)}")
     done = {s.name: path for s in recipe.stages if (path := directory / s.name / MODEL).exists()}
     ahead = [s for s in recipe.stages if s.name not in done and (stages is None or s.name in stages)]
+    for stage in recipe.stages:
+        _check_same(recipe, stage, directory)
     for name in done:
         announce(f"{recipe.name}/{name}: done before")
     costs = {stage.name: _cost(stage) for stage in ahead}
@@ -88,6 +97,40 @@ def _cost(stage: Stage) -> float:
     """Work of a stage, in passes over pixels: a clocked network makes one for each time step."""
     passes = stage.time_steps + 1 if stage.kind == "snn" and stage.schedule != "phased" else 1
     return stage.fit.steps * stage.fit.batch_size * stage.fit.accumulate * stage.patch**2 * passes
+
+
+def _check_same(recipe: Recipe, stage: Stage, directory: Path) -> None:
+    """What is there of a stage was trained as the recipe says.
+
+    Raises:
+        RecipeError: It was not.
+    """
+    file = directory / stage.name / STAGE
+    if not file.exists():
+        return
+    there, here = json.loads(file.read_text(encoding="utf-8")), _description(recipe, stage)
+    differences = [
+        f"{k}: {there.get(k)} there, {here.get(k)} here" for k in {**there, **here} if there.get(k) != here.get(k)
+    ]
+    if differences:
+        raise RecipeError(
+            f"{file.parent} was trained otherwise ({', '.join(differences)}); delete it, or give another --runs"
+        )
+
+
+def _description(recipe: Recipe, stage: Stage) -> dict[str, Any]:
+    """What a stage's result depends on, beside the images themselves: plain values by dotted names."""
+    parts = asdict(recipe) | asdict(stage)
+    kept = {k: parts[k] for k in parts if k not in ("name", "stages", "default", "licence")}
+    flat = json.loads(json.dumps(_flat(kept)))  # tuples become lists, as in a file
+    return {k: v for k, v in flat.items() if k not in _WITHOUT_EFFECT}
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 def _run(
@@ -111,11 +154,13 @@ def _run(
         fitted = load_checkpoint(begun)["run"]["steps"] if begun.exists() else None
         config = replace(config, steps=fitted) if fitted else fit_to_time(network, pairs, config, seconds, teacher)
     announce(f"{recipe.name}/{stage.name}: {config.steps} steps")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / STAGE, json.dumps(_description(recipe, stage), indent=1) + "\n")
     result = fit(network, pairs, config, folder, held_back, teacher=teacher, progress=progress, tensorboard=tensorboard)
     fabric = launch()
     if fabric.is_global_zero:
         if stage.kind == "qann":
-            network = _spiking(recipe, stage, cast(RestorationNetwork, network), pairs)
+            network = _spiking(recipe, replace(stage, schedule="phased"), cast(RestorationNetwork, network), pairs)
         network.cpu()
         if isinstance(network, SpikingNetwork):
             save_pretrained(network, folder / MODEL)

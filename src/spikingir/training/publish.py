@@ -63,7 +63,7 @@ def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path) -> Model:
         "name": recipe.name,
         "task": "denoise" if recipe.haze is None else "dehaze",
         "channels": some.channels,
-        **({} if recipe.noise is None else {"sigma": recipe.noise.sigma}),
+        **({"sigma": recipe.noise.sigma} if recipe.noise and isinstance(recipe.noise.sigma, float) else {}),
         "architecture": recipe.architecture,
         "variants": {file: {"schedule": c.schedule, "time_steps": c.time_steps} for file, c in clocks.items()},
         "default": file if (file := f"{recipe.default}.safetensors") in clocks else next(iter(clocks)),
