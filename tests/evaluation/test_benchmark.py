@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -60,7 +61,7 @@ def test_scores_are_those_of_evaluate(benchmark: Benchmark, models: Path, collec
 def test_a_loss_is_paired() -> None:
     cell = replace(OWN, method="ann", time_steps=None)
     ours, theirs = (
-        Result(OWN if i else cell, tuple(Score(str(k), 10.0 * k + i * 0.1 * k, 1.0) for k in (1, 2, 3)))
+        Result(OWN if i else cell, tuple(Score(str(k), "", 10.0 * k + i * 0.1 * k, 1.0) for k in (1, 2, 3)))
         for i in range(2)
     )
     loss = ours.loss(theirs)
@@ -137,6 +138,25 @@ def test_grid() -> None:
     assert found[:3] == [Cell(NAME, "bsd68", "ann"), Cell(NAME, "bsd68", "if", 4), Cell(NAME, "bsd68", "if", 8)]
     with pytest.raises(ValueError, match="unknown method 'iff'; known ones: degraded"):
         cells([NAME], ["bsd68"], ["iff"], [4])
+
+
+def test_a_method_for_the_other_task_says_so(benchmark: Benchmark) -> None:
+    found = benchmark.measure(Cell(NAME, "bsd68", "dcp"))
+    assert (found.scores, found.missing) == ((), "it is to dehaze")
+
+
+def test_another_noise_level_is_measured_anew(benchmark: Benchmark, models: Path, tmp_path: Path) -> None:
+    copies = shutil.copytree(models, tmp_path / "models")
+    benchmark = replace(benchmark, models=copies)
+    first = benchmark.measure(OWN)
+    config = copies / NAME / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"sigma": 60}))
+    assert benchmark.measure(OWN).scores != first.scores
+
+
+def test_json_has_no_infinity() -> None:
+    result = Result(OWN, (Score("equal", "", math.inf, 1.0),))
+    assert json.loads(as_json({OWN: result}), parse_constant=pytest.fail)[0]["scores"][0]["psnr"] is None
 
 
 def test_files(benchmark: Benchmark) -> None:

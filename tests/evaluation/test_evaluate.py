@@ -153,6 +153,14 @@ def test_as_dict_is_plain_json() -> None:
     assert Evaluation((("a", ONE),)).as_dict()["psnr_ci95"] is None
 
 
+def test_images_of_a_scene_are_one_draw() -> None:
+    values, scenes = [1.0, 3.0, 10.0, 12.0, 5.0], ["a", "a", "b", "b", ""]
+    low, high = confidence_interval([2.0, 11.0, 5.0]) or (0.0, 0.0)
+    half = (high - low) / 2
+    assert confidence_interval(values, scenes) == pytest.approx((6.2 - half, 6.2 + half))
+    assert confidence_interval([1.0, 2.0], ["a", "a"]) is None
+
+
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 12, 68, 500])
 def test_confidence_interval_is_students(count: int) -> None:
     values = torch.randn(count, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from spikingir.cli.console import CommandError, UsageError, complain, say, sentence
 from spikingir.cli.evaluate import Crop, DataRoot, Positive
@@ -64,7 +65,7 @@ def benchmark(
     *,
     data: Annotated[list[str], Words],
     method: Annotated[list[str], Words],
-    time_steps: Annotated[list[int] | None, Words] = None,
+    time_steps: Annotated[list[Annotated[int, Parameter(validator=Number(gte=1))]] | None, Words] = None,
     data_root: DataRoot = None,
     limit: Positive = None,
     crop: Crop = None,
@@ -81,7 +82,8 @@ def benchmark(
         data: Names of test sets, or folders: clean images to denoise; to dehaze, folders hazy and gt in it.
         method: degraded, nlm, bm3d, dcp, ann, control, rueckauer, lan, qcfs-ann, qcfs, dnsnn, short, if, spikingir,
             phased.
-        time_steps: Time steps of the spiking methods; the network's own unless given.
+        time_steps: Time steps of the spiking methods; those that a network was trained at unless given,
+            10 where none was.
         data_root: Folder of the image collection; only names need it.
         limit: Take at most so many images of each set, spread evenly over it.
         crop: Cut so many pixels square out of the middle of each.

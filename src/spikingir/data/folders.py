@@ -109,8 +109,9 @@ def to_tensor(image: NDArray[np.uint8]) -> Tensor:
 def _read(path: str | Path, mode: str | None) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
-            if mode and image.mode.startswith(("I", "F")):  # Pillow would cut off what does not fit
+            # Pillow would cut off what does not fit; that it does so to colour only its decoder's name tells
+            if mode and (image.mode.startswith(("I", "F")) or ";16" in str(image.tile)):
                 raise DataError(f"{path} has more than 8 bits a pixel; make an 8-bit image of it")
             return np.array(image.convert(mode) if mode else image)
-    except OSError as error:
+    except (OSError, SyntaxError) as error:  # Pillow raises both of damaged files
         raise DataError(f"cannot read {path} ({error}); expected an image: copy it again") from error

@@ -6,7 +6,7 @@ crop is cut out of the whole degraded image.
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
@@ -38,6 +38,7 @@ class TestPair:
         name: Of the image, or of the scene and its haze.
         degraded: Noisy or hazy image; noise that is not clipped leaves [0, 1].
         clean: What restoring it should give, in [0, 1].
+        scene: What other pairs may show as well, with other haze; empty where no other does.
 
     Shape:
         (C, H, W) each, float32.
@@ -48,6 +49,7 @@ class TestPair:
     name: str
     degraded: Tensor
     clean: Tensor
+    scene: str = ""
 
 
 _Reader = Callable[[], TestPair]
@@ -229,7 +231,7 @@ def _made(files: SceneFiles, name: str, beta: float, airlight: float) -> TestPai
     scene = files.read()
     clean = scene.clean()
     hazy = add_haze(clean, scene.depth(), beta, airlight)
-    return TestPair(name, (hazy * 255).round() / 255, clean)
+    return TestPair(name, (hazy * 255).round() / 255, clean, files.name)
 
 
 def _spread(count: int, limit: int | None) -> list[int]:
@@ -264,7 +266,7 @@ class _LazyPairs(Sequence[TestPair]):
         pair = self.readers[index]()
         if self.crop is None:
             return pair
-        return TestPair(pair.name, _centre(pair.degraded, self.crop), _centre(pair.clean, self.crop))
+        return replace(pair, degraded=_centre(pair.degraded, self.crop), clean=_centre(pair.clean, self.crop))
 
 
 def _centre(image: Tensor, size: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spikingir.conversion.convert import convert
 from spikingir.data.noise import add_gaussian_noise, sample_generator
-from spikingir.data.testsets import TestPair, open_testset
+from spikingir.data.testsets import Task, TestPair, open_testset
 from spikingir.evaluation.evaluate import Evaluation, Progress, evaluate
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.restorer import Restorer
@@ -58,6 +58,7 @@ def ablate(
     calibration_images: Tensor,
     testset: Sequence[TestPair],
     *,
+    task: Task = "denoise",
     progress: Progress = lambda done, total: None,
 ) -> tuple[AblationRow, ...]:
     """Evaluate each stage of the method at the time steps and the schedule of the fine-tuned network.
@@ -72,6 +73,7 @@ def ablate(
         fine_tuned: The spiking network after fine-tuning.
         calibration_images: Degraded images for the clip levels.
         testset: Pairs of a degraded and a clean image.
+        task: What the networks do, on which the conversion rate depends.
         progress: Told how many images are done, over all rows, and of how many.
 
     Shape:
@@ -94,7 +96,7 @@ def ablate(
         def advance(done: int, total: int, before: int = i) -> None:
             progress(before * total + done, len(stages) * total)
 
-        rows.append(AblationRow(name, evaluate(Restorer(network), testset, ann, progress=advance)))
+        rows.append(AblationRow(name, evaluate(Restorer(network), testset, ann, task=task, progress=advance)))
     return tuple(rows)
 
 

@@ -1,12 +1,13 @@
 """Test sets x methods x time steps x noise levels: each cell measured once, kept, and found again.
 
-A cell is kept as a file whose name is a digest of all that its result depends on: the question and the weights. What
-is interrupted goes on with the cells that are missing.
+A cell is kept as a file whose name is a digest of what its result depends on: the question, the model and all weights,
+and where the image collection is, but not the images in it. What is interrupted goes on with the cells that are missing.
 """
 
 import csv
 import io
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,7 +27,7 @@ from spikingir.evaluation.evaluate import confidence_interval, conversion_rate, 
 from spikingir.files import write_text
 from spikingir.provenance import commit
 
-_FORMAT = 1  # another one makes all cells be measured anew
+_FORMAT = 2  # another one makes all cells be measured anew
 
 Json = dict[str, Any]
 Announce = Callable[[str], None]
@@ -60,6 +61,7 @@ class Score:
 
     Attributes:
         name: The image.
+        scene: Its scene, where others show it too.
         psnr: PSNR in dB, of the image clipped to [0, 1].
         ssim: SSIM, likewise.
         snn_mj: Energy of the spiking network, as the paper counts it (column A).
@@ -69,6 +71,7 @@ class Score:
     """
 
     name: str
+    scene: str
     psnr: float
     ssim: float
     snn_mj: float | None = None
@@ -101,7 +104,11 @@ class Result:
     @property
     def psnr_ci95(self) -> tuple[float, float] | None:
         """95 % confidence interval of the mean PSNR over images."""
-        return confidence_interval(score.psnr for score in self.scores)
+        return confidence_interval([score.psnr for score in self.scores], self._scenes)
+
+    @property
+    def _scenes(self) -> list[str]:
+        return [score.scene for score in self.scores]
 
     @property
     def energy_ratio(self) -> float | None:
@@ -117,7 +124,7 @@ class Result:
         if not self.scores or len(self.scores) != len(reference.scores):
             return None
         losses = [theirs.psnr - ours.psnr for ours, theirs in zip(self.scores, reference.scores, strict=True)]
-        return fmean(losses), confidence_interval(losses)
+        return fmean(losses), confidence_interval(losses, self._scenes)
 
     def rate(self, reference: "Result", task: Task) -> float | None:
         """Conversion rate in per cent, not capped: the mean over images."""
@@ -150,6 +157,8 @@ class Benchmark:
     crop: int | None = None
     seed: int = 0
     announce: Announce = lambda text: None
+    origins: set[tuple[str, str]] = field(default_factory=set, compare=False)
+    """Day and commit of each answer that was given, whenever it was measured."""
 
     def subject(self, name: str) -> Subject:
         """The model under test of that name."""
@@ -198,23 +207,27 @@ class Benchmark:
             title: What is announced when it has to be worked out.
             answer: Works it out; plain values.
         """
-        weights = [sha256(path.read_bytes()).hexdigest() for path in self.subject(subject).files()]
-        asked = {"format": _FORMAT, "version": __version__, "subject": subject, "weights": weights, **question}
+        asked = {"format": _FORMAT, "version": __version__, **self.subject(subject).identity(), **question}
         path = self.folder / f"{sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]}.json"
         if path.is_file():
             found: Json = json.loads(path.read_text(encoding="utf-8"))["answer"]
+            self.origins.add((found["made"]["date"], found["made"]["commit"]))
             return found
         start = time.monotonic()
         found = answer()
         seconds = round(time.monotonic() - start, 1)
         found["made"] = {"commit": commit(), "date": date.today().isoformat(), "seconds": seconds}
+        self.origins.add((found["made"]["date"], found["made"]["commit"]))
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps({"question": asked, "answer": found}, indent=1))
         self.announce(f"{subject}: {title} ({seconds} s)")
         return found
 
     def _scores(self, cell: Cell) -> Json:
-        contender = METHODS[cell.method].make(self.subject(cell.subject), cell.time_steps)
+        subject, method = self.subject(cell.subject), METHODS[cell.method]
+        if method.task not in (None, subject.task):
+            raise UnavailableError(f"it is to {method.task}")
+        contender = method.make(subject, cell.time_steps)
         return {"scores": [asdict(score(contender, pair)) for pair in self.pairs(cell)]}
 
 
@@ -245,7 +258,7 @@ def score(contender: Contender, pair: TestPair) -> Score:
         ValueError: The image is smaller than SSIM's window.
     """
     restored = contender(pair.degraded)
-    found = Score(pair.name, *quality(restored.image, pair), ann_mj=restored.ann_mj)
+    found = Score(pair.name, pair.scene, *quality(restored.image, pair), ann_mj=restored.ann_mj)
     if restored.trace is None or restored.energy is None:
         return found
     return replace(
@@ -258,12 +271,21 @@ def score(contender: Contender, pair: TestPair) -> Score:
 
 def as_json(results: Mapping[Cell, Result]) -> str:
     """Results with the scores of each image."""
-    return json.dumps([asdict(result) for result in results.values()], indent=1) + "\n"
+    return json.dumps([_finite(asdict(result)) for result in results.values()], indent=1) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for what JSON has no number for: the PSNR of equal images."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_csv(results: Mapping[Cell, Result]) -> str:
     """Results, a line a cell: means over images."""
-    measures = [name for name in Score.__dataclass_fields__ if name != "name"]
+    measures = [name for name in Score.__dataclass_fields__ if name not in ("name", "scene")]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["model", "data", "method", "time_steps", "images", *measures, "psnr_low", "psnr_high", "missing"])

@@ -10,6 +10,7 @@ from math import prod
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spikingir.evaluation.body import Body
@@ -237,8 +238,7 @@ def _sites(body: Body, shapes: Mapping[str, tuple[int, ...]], macs: Mapping[str,
     for node in body.nodes:
         if node.name in macs:
             owners[node.name] = node.name
-        elif node.inputs and node.inputs[0] in owners:
-            owner = owners[node.inputs[0]]
+        elif (owner := next((owners[name] for name in node.inputs if name in owners), None)) is not None:
             if node.op == "neuron":
                 fed[owner].append(node.name)
             elif moves_spikes(node):
@@ -298,7 +298,9 @@ def _mapper_cost(network: SpikingNetwork | FoldedNetwork, spikes: Tensor) -> tup
     else:
         kernel, bias = None, None
     operations, weights = arriving, 0
-    if kernel is not None:
+    # a folded network has the identity where there is no mapper: spikes are counted, not multiplied
+    identity = torch.eye(channels, dtype=torch.float64).view(channels, channels, 1, 1)
+    if kernel is not None and not torch.equal(kernel.detach().double().cpu(), identity):
         side = kernel.shape[-1] // 2
         options = {"stride": 1, "padding": side, "dilation": 1, "groups": 1}
         shape = (channels, height, width)

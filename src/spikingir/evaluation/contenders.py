@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -99,10 +100,17 @@ class Subject:
             task, channels, sigma = "denoise", 1, float(name.rsplit("-", 1)[1])
         return cls(name, task, channels, sigma, model, weights / name, data_root)
 
-    def files(self) -> list[Path]:
-        """All files of weights that its contenders are made of."""
+    def identity(self) -> dict[str, Any]:
+        """What its contenders depend on, as plain values: the model, digests of all weights, the image collection."""
         folders = [self.weights] if self.model is None else [self.model.folder, self.weights]
-        return [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
+        files = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
+        return {
+            "subject": self.name,
+            "sigma": self.sigma,
+            "networks": [] if self.model is None else [str(variant) for variant in self.model.variants],
+            "weights": [sha256(path.read_bytes()).hexdigest() for path in files],
+            "data_root": None if self.data_root is None else str(self.data_root.resolve()),
+        }
 
     def ann(self) -> RestorationNetwork:
         """Its conventional network.
@@ -164,7 +172,7 @@ def spiking_network(subject: Subject, method: str, time_steps: int | None) -> Sp
     images = subject.calibration()
     if method == "lan":  # holds all spikes of all images at once; quantiles of millions of membranes need no more
         images = images[::4]
-    return convert(subject.ann(), images, method, time_steps=time_steps or 10)
+    return convert(subject.ann(), images, method, time_steps=10 if time_steps is None else time_steps)
 
 
 _TRAINED = ("qcfs", "dnsnn", "short")

@@ -1,7 +1,7 @@
 """How well a spiking network restores a test set, and at what cost, beside the conventional network."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from statistics import fmean, stdev
 from typing import Any
@@ -59,9 +59,10 @@ class Measures:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The measures of each image of a test set, in order, by the image's name."""
+    """The measures of each image of a test set, in order, by the image's name; and each one's scene."""
 
     images: tuple[tuple[str, Measures], ...]
+    scenes: tuple[str, ...] = ()
 
     @property
     def mean(self) -> Measures:
@@ -79,7 +80,7 @@ class Evaluation:
     @property
     def psnr_ci95(self) -> tuple[float, float] | None:
         """95 % confidence interval of the mean PSNR; None for one image, which says nothing about others."""
-        return confidence_interval([measures.psnr for _, measures in self.images])
+        return confidence_interval([measures.psnr for _, measures in self.images], self.scenes)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold; what is not finite is None."""
@@ -123,11 +124,12 @@ def evaluate(
     """
     if not testset:
         raise ValueError("there is no image to evaluate on; expected at least one")
-    images = []
+    images, scenes = [], []
     for i, pair in enumerate(testset):
         images.append((pair.name, _measure(restorer, pair, ann, task)))
+        scenes.append(pair.scene)
         progress(i + 1, len(testset))
-    return Evaluation(tuple(images))
+    return Evaluation(tuple(images), tuple(scenes))
 
 
 @torch.inference_mode()
@@ -183,16 +185,26 @@ def conversion_rate(psnr_ratio: float, ssim_ratio: float, task: Task) -> float:
     return 100 * (psnr_ratio if task == "denoise" else (psnr_ratio + ssim_ratio) / 2)
 
 
-def confidence_interval(values: Iterable[float]) -> tuple[float, float] | None:
-    """Student's 95 % confidence interval of a mean, as of independent draws; None for fewer than two, or infinite ones.
+def confidence_interval(values: Sequence[float], scenes: Sequence[str] = ()) -> tuple[float, float] | None:
+    """Student's 95 % confidence interval of a mean; None for fewer than two independent values, or infinite ones.
 
     Images differ far more than networks do: the interval says how the mean would vary with other images, not by how
     much two networks differ on the same ones.
+
+    Args:
+        values: One for each image.
+        scenes: Scene of each: images of one scene, in different haze, are one independent draw, of their mean. All
+            are independent unless given; an image whose scene is empty is one of its own.
     """
-    values = list(values)
-    if len(values) < 2 or not all(map(math.isfinite, values)):
+    if not all(map(math.isfinite, values)):
         return None
-    half = _t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    groups: dict[object, list[float]] = {}
+    for i, value in enumerate(values):
+        groups.setdefault((scenes[i] if scenes else "") or i, []).append(value)
+    draws = [fmean(group) for group in groups.values()]
+    if len(draws) < 2:
+        return None
+    half = _t_quantile(len(draws) - 1) * stdev(draws) / math.sqrt(len(draws))
     return fmean(values) - half, fmean(values) + half
 
 

@@ -9,7 +9,8 @@ from spikingir.evaluation.benchmark import Benchmark, Cell, Json, Result
 from spikingir.evaluation.columns import COLUMNS
 from spikingir.evaluation.contenders import METHODS, UnavailableError, spiking_network
 from spikingir.evaluation.document import Block, Bullets, Figure, Heading, Paragraph, Table
-from spikingir.evaluation.paper import ANN_MJ, PRINTED, Printed
+from spikingir.evaluation.energy import ann_energy
+from spikingir.evaluation.paper import PRINTED, SIZES, Printed
 from spikingir.evaluation.pictures import comparison, sample
 from spikingir.evaluation.plots import bars, curves, histograms
 from spikingir.evaluation.profile import EDGES, profile
@@ -50,11 +51,20 @@ def missing(results: Mapping[Contender, Result]) -> list[Block]:
     )
 
 
-def scaled_mj(result: Result, task: Task) -> float | None:
+def ann_mj(benchmark: Benchmark, subject: str) -> float | None:
+    """Energy of a model's conventional network on an image of the paper's size; None where it has none."""
+    opened = benchmark.subject(subject)
+    try:
+        return ann_energy(opened.ann(), SIZES[opened.task])
+    except UnavailableError:
+        return None
+
+
+def scaled_mj(result: Result, of_ann: float | None) -> float | None:
     """Energy for an image of the paper's size: by border rule full it grows with the number of pixels."""
     if result.cell.method == "ann" and result.scores:
-        return ANN_MJ[task]
-    return None if result.energy_ratio is None else result.energy_ratio * ANN_MJ[task]
+        return of_ann
+    return None if result.energy_ratio is None or of_ann is None else result.energy_ratio * of_ann
 
 
 def quality_table(benchmark: Benchmark, subject: str, data: str, contenders: Sequence[Contender]) -> list[Block]:
@@ -84,34 +94,33 @@ def quality_table(benchmark: Benchmark, subject: str, data: str, contenders: Seq
         rows.append(tuple(row))
     header: tuple[str, ...] = ("method", "PSNR, dB", "95 %", "SSIM", "loss, dB", "95 %", "rate, %")
     if beside:
-        header += ("paper: PSNR", "ours - paper", "paper: SSIM", "ours - paper")
+        header += ("paper: PSNR", "ours - paper", "paper: SSIM", "ours - paper", "paper: rate")
     count = max(len(result.scores) for result in results.values())
     return [Heading(f"{subject}, {data}, {count} images", 3), Table(header, tuple(rows)), *missing(results)]
 
 
 def _beside(printed: Printed, found: Result) -> list[str]:
-    mark = "?" if printed.suspect else ""
     cells = []
     for measure, wanted, digits in (("psnr", printed.psnr, 2), ("ssim", printed.ssim, 4)):
         value = found.mean(measure)
         difference = None if wanted is None or value is None else value - wanted
-        cells += [number(wanted, digits) + mark * (wanted is not None), number(difference, digits, "+")]
-    return cells
+        cells += [number(wanted, digits) + "?" * (measure in printed.doubtful), number(difference, digits, "+")]
+    return [*cells, number(printed.rate, 1) + "?" * ("rate" in printed.doubtful)]
 
 
 def energy_table(benchmark: Benchmark, subject: str, contenders: Sequence[Contender]) -> list[Block]:
     """Spikes and energy by contender, beside the paper's."""
     task = benchmark.subject(subject).task
     data = PAPER_DATA[task]
-    results = measured(benchmark, subject, data, [("ann", None), *contenders])
+    results, whole = measured(benchmark, subject, data, [("ann", None), *contenders]), ann_mj(benchmark, subject)
     rows = []
     for (method, steps), found in results.items():
-        energy = scaled_mj(found, task)
-        if energy is None:
+        energy = scaled_mj(found, whole)
+        if energy is None or whole is None:
             continue
         printed = PRINTED.get((subject, method, steps), _NOTHING).mj
         spikes = [number(found.mean(name), 3) for name in ("spikes_per_neuron", "spikes_per_synapse")]
-        share, wanted = number(100 * energy / ANN_MJ[task], 1), number(printed, 3)
+        share, wanted = number(100 * energy / whole, 1), number(printed, 3)
         difference = number(None if printed is None else energy - printed, 3, "+")
         rows.append((found.cell.label, *spikes, number(energy, 3), share, wanted, difference))
     header = ("method", "spikes per neuron", "spikes per synapse", "mJ", "of the ANN, %", "paper: mJ", "ours - paper")
@@ -146,17 +155,21 @@ def suspects(task: Task) -> list[Block]:
     for (subject, method, steps), printed in PRINTED.items():
         if printed.suspect is not None and (subject == "dehaze") == (task == "dehaze"):
             notes.append(f"{subject}, {Cell(subject, '', method, steps).label}: {printed.suspect}.")
-    return [Heading("Cells of the paper that cannot be right (marked ?)", 3), Bullets(tuple(notes))]
+    return [
+        Heading("Cells of the paper to read with care (what cannot be right is marked ?)", 3),
+        Bullets(tuple(notes)),
+    ]
 
 
 def psnr_against_steps(benchmark: Benchmark, subject: str, contenders: Sequence[Contender]) -> list[Block]:
     """PSNR against T and against energy, on the paper's test set."""
     task = benchmark.subject(subject).task
     results = measured(benchmark, subject, PAPER_DATA[task], [*contenders, ("ann", None)])
+    whole = ann_mj(benchmark, subject)
     steps: dict[str, list[tuple[float, float]]] = {}
     energies: dict[str, list[tuple[float, float]]] = {}
     for (method, time_steps), found in results.items():
-        psnr, energy = found.mean("psnr"), scaled_mj(found, task)
+        psnr, energy = found.mean("psnr"), scaled_mj(found, whole)
         if time_steps is None or psnr is None or energy is None:
             continue
         steps.setdefault(METHODS[method].label, []).append((time_steps, psnr))
@@ -210,7 +223,7 @@ def ablation_table(benchmark: Benchmark, subject: str, steps: int) -> list[Block
 def _stages(benchmark: Benchmark, cell: Cell) -> Json:
     subject = benchmark.subject(cell.subject)
     tuned = spiking_network(subject, cell.method, cell.time_steps)
-    found = ablate(subject.ann(), tuned, subject.calibration(), benchmark.pairs(cell))
+    found = ablate(subject.ann(), tuned, subject.calibration(), benchmark.pairs(cell), task=subject.task)
     return {"stages": [(row.name, asdict(row.evaluation.mean)) for row in found]}
 
 
