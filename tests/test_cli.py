@@ -421,9 +421,12 @@ def test_errors_of_the_system(denoise: Run, photo: Path, monkeypatch: pytest.Mon
 def test_demo(run: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     restorer = Restorer.from_pretrained(tiny_model)
     monkeypatch.setattr(demo_module, "Restorer", SimpleNamespace(from_pretrained=lambda name: restorer))
+    monkeypatch.chdir(tmp_path)
     for _ in range(2):  # its own files are replaced
-        code, out, err = run("demo", "-o", tmp_path / "demo")
+        code, out, err = run("demo")
         assert (code, err) == (0, "")
+    assert run("demo", "-o", tmp_path / "demo")[0] == 1  # those of another folder are not
+    assert run("demo", "-o", tmp_path / "demo", "--overwrite")[0] == 0
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {
         "original.png",
         "noisy.png",

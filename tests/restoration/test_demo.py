@@ -64,7 +64,9 @@ def test_numbers(found: Demo) -> None:
 
 def test_again_it_is_the_same(found: Demo, tiny_model: Path) -> None:
     before = {path: path.read_bytes() for path in found.original.parent.iterdir()}
-    again = run_demo(found.original.parent, Restorer.from_pretrained(tiny_model))
+    with pytest.raises(ImageError, match=r"original\.png exists and is kept"):
+        run_demo(found.original.parent, Restorer.from_pretrained(tiny_model))
+    again = run_demo(found.original.parent, Restorer.from_pretrained(tiny_model), overwrite=True)
     assert (again.degraded_db, again.restored_db) == (found.degraded_db, found.restored_db)
     assert {path: path.read_bytes() for path in found.original.parent.iterdir()} == before
 
@@ -92,5 +94,5 @@ def test_shipped_model_restores(task: Task, gain: float, tmp_path: Path) -> None
         pytest.skip(f"{MODELS[task]} has not shipped")
     found = run_demo(tmp_path, task=task)
     assert found.restored_db - found.degraded_db >= gain
-    assert found.restoration.spikes_per_neuron < 4
+    assert found.restoration.spikes_per_neuron < 4.6 / 0.9  # where the paper counts as much for it as for the ANN
     assert found.restoration.snn_mj < found.restoration.ann_mj

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from spikingir import files
 from spikingir.restoration import images
@@ -573,3 +574,31 @@ def test_default_output(path: str, expected: str) -> None:
 )
 def test_default_output_in_another_format(path: str, name: str, expected: str) -> None:
     assert default_output(path, "dehazed", FORMATS[name]) == Path(expected)
+
+
+def test_a_gamma_that_is_dropped_is_noted() -> None:
+    def png(gamma: bytes, **profile: Any) -> bytes:
+        chunks = PngInfo()
+        chunks.add(b"gAMA", gamma)
+        file = io.BytesIO()
+        Image.new("RGB", (4, 3), "gray").save(file, "PNG", pnginfo=chunks, **profile)
+        return file.getvalue()
+
+    linear, usual = (100_000).to_bytes(4, "big"), (45_455).to_bytes(4, "big")
+    (note,) = read_image(png(linear)).notes
+    assert note == "its gamma of 1, without a colour profile, is dropped: it will look other than it did"
+    assert read_image(png(usual)).notes == ()
+    assert (
+        read_image(png(linear, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())).notes
+        == ()
+    )
+
+
+def test_samples_of_a_tiff_are_limited_before_they_are_unpacked() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (4, 3)).save(file, "TIFF")
+    three = struct.pack("<HHII", 277, 3, 1, 3)
+    assert file.getvalue().count(three) == 1
+    content = file.getvalue().replace(three, struct.pack("<HHII", 277, 3, 1, 9))
+    with pytest.raises(ImageError, match="it has 9 samples a pixel; expected gray, RGB or CMYK"):
+        read_image(content)

@@ -190,3 +190,28 @@ def test_folder_that_may_not_be_searched(here: Path, monkeypatch: pytest.MonkeyP
     assert [job.error for job in found] == [None] * 3
     assert refused.error == "the folder cannot be searched (Permission denied)"
     assert refused.source == Path("photos/sub/deep")
+
+
+def test_no_two_results_go_to_one_file_by_different_ways(here: Path) -> None:
+    (here / "sub").mkdir(exist_ok=True)
+    (here / "way.jpg").touch()
+    (here / "way.png").touch()
+    found = errors("way.jpg", "sub/../way.png", format=FORMATS["png"])
+    assert found[0] is None
+    assert "is where the result of way.jpg goes" in str(found[1])
+
+
+def test_a_pattern_leaves_the_results_of_an_earlier_run_alone(here: Path) -> None:
+    (here / "fresh").mkdir()
+    (here / "fresh" / "one.png").touch()
+    (here / "fresh" / "out").mkdir()
+    (here / "fresh" / "out" / "one_denoised.png").touch()
+    assert targets("fresh/**/*.png", out="fresh/out") == {"fresh/one.png": "fresh/out/one_denoised.png"}
+    assert list(targets("fresh/out/*.png", out="fresh/out")) == ["fresh/out/one_denoised.png"]
+
+
+def test_a_file_beside_it_that_is_no_photograph_makes_no_result_of_one(here: Path) -> None:
+    (here / "notes").mkdir()
+    (here / "notes" / "b_denoised.png").touch()
+    (here / "notes" / "b.txt").touch()
+    assert list(targets("notes")) == ["notes/b_denoised.png"]

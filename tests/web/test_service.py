@@ -1,4 +1,7 @@
 import io
+import os
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +116,44 @@ def test_bytes_are_limited(service: Service, tmp_path: Path) -> None:
 def test_models_of_one_name(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(RequestError, match="two models"):
         Service(tmp_path, [str(tiny_model), str(tiny_model)])
+
+
+def test_one_at_a_time_whoever_asks(service: Service, deep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, running, most = next(iter(service.models)), 0, 0
+    restore = service._restore
+
+    def watched(*arguments: object) -> object:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.05)
+        answer = restore(*arguments)  # type: ignore[arg-type]
+        running -= 1
+        return answer
+
+    monkeypatch.setattr(service, "_restore", watched)
+    threads = [threading.Thread(target=service.restore, args=(deep, name)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (running, most) == (0, 1)
+
+
+def test_old_results_are_deleted_and_no_pictures_are_made_for_nobody(service: Service, deep: Path) -> None:
+    name = next(iter(service.models))
+    answer = service.restore(deep, name, pictures=False)
+    assert (answer.before, answer.after) == (None, None)
+    assert [path.name for path in answer.file.parent.iterdir()] == [answer.file.name]
+    os.utime(answer.file.parent, (0, 0))
+    assert service.restore(deep, name).file.exists()
+    assert not answer.file.exists()
+
+
+def test_what_clients_leave_out_or_delete(service: Service, deep: Path, tmp_path: Path) -> None:
+    name = next(iter(service.models))
+    assert service.restore(deep, name, time_steps=None).report["time_steps"] == 3
+    with pytest.raises(RequestError, match=r"\[3\] time steps were asked for; expected a whole number"):
+        service.restore(deep, name, time_steps=[3])  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="deleted meanwhile; send it again"):
+        service.restore(tmp_path / "gone.png", name)

@@ -106,22 +106,27 @@ def dehaze(photos: list[str], /, *, model: str = "dehaze", options: RestoreOptio
     _restore(photos, "dehazed", model, None, options)
 
 
+_DEMO = Path("demo")
+
+
 def demo(
     *,
     task: Literal["denoise", "dehaze"] = "denoise",
-    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("demo"),
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = _DEMO,
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Restore a noisy or hazy sample photograph and show what it gains and costs.
 
     Args:
         task: What is to be removed.
-        out: Folder for the pictures; those of an earlier demo are replaced.
+        out: Folder for the pictures; in that of the demo itself, those of an earlier one are replaced.
+        overwrite: Replace files of the same names in another folder.
     """
     from spikingir.evaluation.energy import in_words
     from spikingir.restoration.demo import run_demo
 
     with progress_bar("restoring") as progress:
-        found = run_demo(out, task=task, progress=progress)
+        found = run_demo(out, task=task, overwrite=overwrite or out == _DEMO, progress=progress)
     took = found.restoration
     say(f"original    {'':8}  {found.original}")
     say(f"{found.sample.word:11} {found.degraded_db:5.2f} dB  {found.degraded} ({found.sample.how})")

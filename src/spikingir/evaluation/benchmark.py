@@ -1,7 +1,7 @@
 """Test sets x methods x time steps x noise levels: each cell measured once, kept, and found again.
 
-A cell is kept as a file whose name is a digest of what its result depends on: the question, the model and all weights,
-and where the image collection is, but not the images in it. What is interrupted goes on with the cells that are missing.
+A cell is kept as a file whose name is a digest of what its result depends on: the question, the model, all weights, and
+where the image collection is, but not the images in it. What is interrupted goes on with the cells that are missing.
 """
 
 import csv

@@ -138,7 +138,7 @@ def read_content(job: Job) -> bytes:
     """
     if job.error is not None:
         raise ImageError(f"{job.name}: {job.error}")
-    return sys.stdin.buffer.read() if job.source is None else images.read_content(job.source)
+    return images.read_content(sys.stdin.buffer if job.source is None else job.source)
 
 
 def read_job(job: Job, content: bytes | None = None) -> tuple[Photo, Format]:
@@ -195,8 +195,11 @@ def process(
     Raises:
         ValueError: Whatever is wrong with the model.
     """
-    choice = choose(photo)
     height, width = photo.pixels.shape[:2]
+    try:
+        choice = choose(photo)
+    except MemoryError as error:  # of the noise, which is estimated on the whole photograph
+        return Result(Outcome(job.name, size=(width, height), error=_sentence(error, job), notes=photo.notes))
     clock = choice.restorer.network.config.clock
     outcome = Outcome(
         job.name,

@@ -29,6 +29,7 @@ _PNG_BITS, _PNG_COLOR = 24, 25  # where a PNG has its bits per sample and its co
 _PNG_GRAY_ALPHA = 4
 _JPEG_MAX_EXIF = 65_533  # a JPEG segment
 _JPEG_MAX_XMP = _JPEG_MAX_EXIF - 29  # which begins with a name
+_SRGB_GAMMA, _NEAR = 1 / 2.2, 0.005
 _LOSSLESS = 100  # quality from which on WebP loses nothing
 
 
@@ -44,6 +45,15 @@ def decode(content: bytes, format: Format, max_pixels: int = MAX_PIXELS) -> Phot
     image = _READERS[format.name](io.BytesIO(content))
     _check_size(*image.size, max_pixels)
     image.load()
+    photo = _loaded(image, format, content)
+    gamma, info = image.info.get("gamma", _SRGB_GAMMA), image.info
+    if format.name == "PNG" and abs(gamma - _SRGB_GAMMA) > _NEAR and not {"icc_profile", "srgb"} & info.keys():
+        notes = f"its gamma of {gamma:.3g}, without a colour profile, is dropped: it will look other than it did"
+        photo = replace(photo, notes=(*photo.notes, notes))
+    return photo
+
+
+def _loaded(image: ImageFile, format: Format, content: bytes) -> Photo:
     if format.name != "PNG" or content[_PNG_BITS] != 16 or (image.mode == "I;16" and "transparency" not in image.info):
         return from_pillow(image)
     # Pillow knows no gray with alpha in 16 bits

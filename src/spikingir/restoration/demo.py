@@ -18,7 +18,7 @@ from spikingir.data.middlebury import fill_holes
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.evaluation.metrics import psnr
 from spikingir.restoration.catalogue import Task
-from spikingir.restoration.images import write_image
+from spikingir.restoration.images import check_output, write_image
 from spikingir.restoration.photo import Photo, to_pillow
 from spikingir.restoration.restorer import Restoration, Restorer
 from spikingir.restoration.tiling import Progress
@@ -84,40 +84,44 @@ def run_demo(
     restorer: Restorer | None = None,
     *,
     task: Task = "denoise",
+    overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Demo:
     """Restore a sample photograph with Gaussian noise of sigma 25, or with haze, and write the pictures.
 
     Args:
-        folder: Where the pictures go; made if need be, files of the same names are replaced.
+        folder: Where the pictures go; made if need be.
         restorer: What restores it; the one that ships unless given.
         task: What is to be removed.
+        overwrite: Whether files of the same names are replaced.
         progress: Told how many tiles are done, and of how many.
 
     Raises:
         ModuleNotFoundError: scikit-image is missing; the ``demo`` extra has it.
         ModelError: The model has not shipped.
-        ImageError: A picture cannot be written.
+        ImageError: A picture cannot be written, or is there already.
         OSError: The folder cannot be made.
     """
     sample = SAMPLES[task]()
     restorer = Restorer.from_pretrained(MODELS[task]) if restorer is None else restorer
     folder.mkdir(parents=True, exist_ok=True)
+    paths = {name: folder / f"{name}.png" for name in ("original", sample.word, "restored", "comparison")}
+    for path in paths.values():
+        check_output(path, overwrite=overwrite)
     restored, restoration = restorer.trace(sample.degraded, progress=progress)
     # psnr clips, as it does what is written; of the noise nothing is to be lost
     degraded_db = -10 * (sample.degraded - sample.original).square().mean().log10().item()
     restored_db = psnr(restored[None], sample.original[None]).item()
     pictures = {"original": sample.original, sample.word: sample.degraded, "restored": restored}
-    paths = {name: folder / f"{name}.png" for name in (*pictures, "comparison")}
     for name, picture in pictures.items():
-        write_image(Photo(_pixels(picture)), paths[name], overwrite=True)
+        write_image(Photo(_pixels(picture)), paths[name], overwrite=overwrite)
     clock = restorer.network.config.clock
     captions = {
         f"{sample.how}: {degraded_db:.2f} dB": _pixels(sample.degraded),
         f"spiking network, {clock}: {restored_db:.2f} dB": _pixels(restored),
         "original": _pixels(sample.original),
     }
-    write_image(Photo(_side_by_side(captions)), paths["comparison"], overwrite=True)
+    write_image(Photo(_side_by_side(captions)), paths["comparison"], overwrite=overwrite)
     paths["degraded"] = paths.pop(sample.word)
     return Demo(sample, degraded_db, restored_db, clock, restoration, **paths)
 

@@ -73,13 +73,13 @@ def read_image(source: ImageSource, *, name: str | None = None, max_pixels: int 
             ) from error
 
 
-def read_content(path: str | os.PathLike[str]) -> bytes:
+def read_content(source: ImageSource) -> bytes:
     """What is in an image file, not unpacked.
 
     Raises:
         ImageError: There is no such file, it cannot be read, or its first bytes are those of no image.
     """
-    return _content(path, os.fspath(path))[1]
+    return _content(source, _name(source))[1]
 
 
 def write_image(
@@ -191,7 +191,7 @@ def _name(source: ImageSource) -> str:
         return f"The image data ({len(source)} bytes)"
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
-    return str(getattr(source, "name", "The image file"))
+    return str(getattr(source, "name", "The image file")).strip("<>")  # <stdin>
 
 
 def _content(source: ImageSource, name: str) -> tuple[Format, bytes]:

@@ -78,7 +78,7 @@ def plan(
     """
     first: dict[Path | None, _Found] = {}
     for one in _find(inputs, out, task):
-        first.setdefault(one.source and one.source.absolute(), one)
+        first.setdefault(one.source and _place(one.source), one)
     found = list(first.values())
     several = len(found) > 1 or any(os.path.isdir(name) or _is_pattern(name) for name in inputs)
     folder = None
@@ -106,8 +106,8 @@ def plan(
         job = Job(one.source, target, format, comparison, folder is not None)
         for path in (target, comparison):
             if path is not None and job.error is None:
-                job = replace(job, error=_objection(path, photographs, taken.get(path.absolute())))
-                taken.setdefault(path.absolute(), job.name)
+                job = replace(job, error=_objection(path, photographs, taken.get(_place(path))))
+                taken.setdefault(_place(path), job.name)
         jobs.append(job)
     return jobs
 
@@ -129,6 +129,11 @@ def _objection(path: Path, photographs: set[tuple[int, int]], owner: str | None)
     return None
 
 
+def _place(path: Path) -> Path:
+    """Where a path leads, whichever way it takes there; a file that is a link stays one."""
+    return Path(os.path.realpath(path.parent), path.name)
+
+
 def _identity(path: Path | None) -> tuple[int, int] | None:
     """What a file has in common with all its names, if it is there."""
     try:
@@ -148,7 +153,7 @@ def _find(inputs: Sequence[str], out: str | None, task: str) -> Iterator[_Found]
         elif os.path.isdir(name):
             yield from _in_folder(path, out, task)
         elif _is_pattern(name):
-            yield from _matching(name, task)
+            yield from _matching(name, out, task)
         else:
             yield _Found(path, Path(path.name))
 
@@ -157,10 +162,17 @@ def _is_pattern(name: str) -> bool:
     return glob.escape(name) != name and not os.path.lexists(name)
 
 
-def _matching(pattern: str, task: str) -> Iterator[_Found]:
+def _matching(pattern: str, out: str | None, task: str) -> Iterator[_Found]:
     base = Path(*takewhile(lambda part: glob.escape(part) == part, Path(pattern).parts))
     files = [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(name)]
-    found = [_Found(path, path.relative_to(base)) for path in files if not _is_result(path, task)]
+    results = None if out is None or not os.path.isdir(out) else Path(os.path.realpath(out))
+    found = [
+        _Found(path, path.relative_to(base))
+        for path in files
+        # a pattern within the folder itself names what lies there
+        if not _is_result(path, task)
+        and (results is None or results not in _place(path).parents or results in _place(base / "*").parents)
+    ]
     yield from found or [_Found(Path(pattern), Path(), "no photograph matches this pattern; check the path")]
 
 
@@ -187,6 +199,8 @@ def _is_result(path: Path, task: str) -> bool:
     """Whether a file is the result of an earlier run, beside its photograph."""
     for ending in (f"_{task}", f"_{task}_{COMPARISON}"):
         bare = path.stem.removesuffix(ending)
-        if bare != path.stem and any(path.parent.glob(f"{glob.escape(bare)}.*")):
+        if bare != path.stem and any(
+            other.suffix.lower() in SUFFIXES for other in path.parent.glob(f"{glob.escape(bare)}.*")
+        ):
             return True
     return False

@@ -17,7 +17,7 @@ from spikingir.restoration.forms import open_image
 from spikingir.restoration.photo import Photo
 from spikingir.restoration.pretrained import load_spiking
 from spikingir.restoration.receptive_field import layout
-from spikingir.restoration.tiling import Progress, restore_tiled, trace_tiled
+from spikingir.restoration.tiling import Progress, memory_errors, restore_tiled, trace_tiled
 from spikingir.spiking.fold import fold
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
 
@@ -142,12 +142,17 @@ class Restorer:
             ModelError: The network is for images of other channels.
             TypeError: An image of no known kind.
             ValueError: Shapes or values other than these.
+            MemoryError: There is not enough memory, even for small tiles.
         """
         values, close = open_image(image)
-        pixels, alpha = self._split(values)
-        planes = self._planes(pixels)
-        restored = restore_tiled(self.network, self._padded(planes), self.tile, engine=self.engine, progress=progress)
-        return close(_join(self._pixels(restored, pixels), alpha))
+        with memory_errors():
+            pixels, alpha = self._split(values)
+            planes = self._planes(pixels)
+            restored = restore_tiled(
+                self.network, self._padded(planes), self.tile, engine=self.engine, progress=progress
+            )
+            joined = _join(self._pixels(restored, pixels), alpha)
+        return close(joined)
 
     @overload
     def trace(self, image: ImagePath, *, progress: Progress = ...) -> tuple[Image.Image, Restoration]: ...
@@ -164,11 +169,13 @@ class Restorer:
             progress: Likewise.
         """
         values, close = open_image(image)
-        pixels, alpha = self._split(values)
-        planes = self._padded(self._planes(pixels))
-        start = time.perf_counter()
-        restored, trace = trace_tiled(self.network, planes, self.tile, engine=self.engine, progress=progress)
-        seconds = time.perf_counter() - start
+        with memory_errors():
+            pixels, alpha = self._split(values)
+            planes = self._padded(self._planes(pixels))
+            start = time.perf_counter()
+            restored, trace = trace_tiled(self.network, planes, self.tile, engine=self.engine, progress=progress)
+            seconds = time.perf_counter() - start
+            joined = _join(self._pixels(restored, pixels), alpha)
         energy = paper_energy(self.network, trace)
         result = Restoration(
             seconds=seconds,
@@ -179,7 +186,7 @@ class Restorer:
             snn_mj=energy.snn_mj * len(planes),
             trace=trace,
         )
-        return close(_join(self._pixels(restored, pixels), alpha)), result
+        return close(joined), result
 
     def _split(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
         """Pixels and alpha."""

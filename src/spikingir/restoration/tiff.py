@@ -21,6 +21,7 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _DEFLATE, _DIFFERENCES = 8, 2
 _PREMULTIPLIED, _STRAIGHT = 1, 2
 _PREVIEW = 1
+_MOST_SAMPLES = 5  # CMYK with alpha; what is unpacked grows with them
 _STRIP = 2**18  # bytes that are compressed together
 
 
@@ -36,6 +37,8 @@ def read_tags(content: bytes) -> Image.Exif:
     # Camera's raw files pass for TIFF, and have a thumbnail first
     if _number(tags, _SUBFILE, 0) & _PREVIEW:
         raise ImageError("its first picture is a mere preview, as in a raw file; export the photograph from it first")
+    if (samples := _number(tags, _SAMPLES, 1)) > _MOST_SAMPLES:
+        raise ImageError(f"it has {samples} samples a pixel; expected gray, RGB or CMYK, and perhaps alpha: convert it")
     bits = _bits(tags)
     if (bits > 8 and bits != 16) or _number(tags, _SAMPLE_FORMAT, 1) != 1:
         raise ImageError(f"it has {bits}-bit samples of an uncommon kind; convert it to whole numbers of 8 or 16 bits")

@@ -10,6 +10,7 @@ could differ.
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, product
@@ -252,6 +253,21 @@ def _run(
         done += 1
         progress(done, done + len(todo))
     return restored
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """What torch says where memory runs out, as Python says it.
+
+    Raises:
+        MemoryError: Memory ran out.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        raise MemoryError("there is not enough memory for this image; close other programs") from error
 
 
 def _out_of_memory(error: Exception) -> bool:

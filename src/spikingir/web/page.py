@@ -10,13 +10,10 @@ import pandas as pd
 
 from spikingir.evaluation.energy import in_words
 from spikingir.restoration.formats import SUFFIXES, ImageError
-from spikingir.web.service import AUTO, MAX_SIGMA, SCHEDULES, TRAINED, Answer, RequestError, Service
+from spikingir.web.service import AUTO, FORGOTTEN_AFTER, MAX_SIGMA, SCHEDULES, TRAINED, Answer, RequestError, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-FORGOTTEN_AFTER = 3600
-"""Seconds after which photographs and results are deleted."""
 
 _UPRIGHT = 9  # numbers that have room side by side under a chart on a phone
 _TURN = "restore"  # one photograph at a time, whether page or API sent it
@@ -157,7 +154,7 @@ def _answered(service: Service) -> "Callable[..., tuple[str, dict[str, Any]]]":
     def restore(
         photo: str | None, model: str, sigma: str | float, time_steps: float, schedule: str
     ) -> tuple[str, dict[str, Any]]:
-        answer = _restore(service, photo, model, sigma, time_steps, schedule)
+        answer = _restore(service, photo, model, sigma, time_steps, schedule, pictures=False)
         return str(answer.file), answer.report
 
     return restore
@@ -181,7 +178,7 @@ def _shown(service: Service) -> "Callable[..., tuple[Any, ...]]":
             sigma,
             time_steps,
             schedule,
-            lambda done, total: progress((done, total), desc="restoring", unit="tiles"),
+            progress=lambda done, total: progress((done, total), desc="restoring", unit="tiles"),
         )
         report = answer.report
         label = f"Download {report['file']} ({report['bits']} bits, {_size(answer.file)})"
@@ -202,11 +199,13 @@ def _restore(
     sigma: str | float,
     time_steps: float,
     schedule: str,
+    *,
+    pictures: bool = True,
     progress: "Callable[[int, int], None]" = lambda done, total: None,
 ) -> Answer:
     """What can be wrong, as Gradio says it."""
     try:
-        return service.restore(photo, model, sigma, time_steps, schedule, progress=progress)
+        return service.restore(photo, model, sigma, time_steps, schedule, pictures=pictures, progress=progress)
     except (RequestError, ImageError) as error:
         # a file goes by the name that the visitor knows it by
         said = str(error) if photo is None else str(error).replace(photo, Path(photo).name)

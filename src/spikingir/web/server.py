@@ -1,5 +1,6 @@
 """Runs the page: on this machine alone unless told otherwise, and without a word to any other."""
 
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ POLICY = (
 )
 """Content security policy: whatever a release of Gradio may ask for elsewhere, the browser refuses to fetch it."""
 
+_ELSEWHERE = re.compile(r"file=\s*(https?|ftp):", re.IGNORECASE)  # an address in the place of a file's path
+
 # read by Gradio, some when it is imported
 _SILENCE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -32,12 +35,18 @@ class ServerError(OSError):
 
 
 class _Here:
-    """Adds the policy to every answer."""
+    """Adds the policy to every answer, and gives none about files of other hosts, which Gradio would fetch."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if _ELSEWHERE.search(scope.get("path", "")):
+            from starlette.responses import PlainTextResponse
+
+            await PlainTextResponse("this server fetches nothing from others", 403)(scope, receive, send)
+            return
+
         async def send_with_policy(message: Any) -> None:
             if message["type"] == "http.response.start":
                 headers = [*message["headers"], (b"content-security-policy", POLICY.encode())]
@@ -94,7 +103,7 @@ def _launch(blocks: Any, page: Any, host: str, port: int, megabytes: int) -> str
 
     try:
         _, url, _ = blocks.launch(
-            server_name=host,
+            server_name=f"[{host}]" if ":" in host else host,  # as addresses of IPv6 stand in a URL
             server_port=port,
             max_file_size=megabytes * 2**20,
             theme=page.theme(),

@@ -3,7 +3,10 @@
 import os
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,8 +35,12 @@ SCHEDULES = (TRAINED, "phased", "clocked")
 
 MAX_SIGMA = 255.0
 
+FORGOTTEN_AFTER = 3600
+"""Seconds after which photographs and results are deleted."""
+
 _TASK_WORDS = {"denoise": "denoised", "dehaze": "dehazed"}
 _PREVIEW = 2000  # longest side of the pictures to look at, in pixels; a browser on a phone holds no 40 megapixels
+_RESULT = "result-"  # begins the name of each result's folder
 _LOADED = 4  # combinations of model, schedule and T that stay in memory
 
 
@@ -64,14 +71,15 @@ class Answer:
 
     Attributes:
         file: The restored photograph, in the format, depth and with the metadata of the one that was sent.
-        before: Picture of the photograph to look at, 8 bits, of 2000 pixels at most on its longest side.
+        before: Picture of the photograph to look at, 8 bits, of 2000 pixels at most on its longest side; None where
+            nobody looks.
         after: Picture of the restored one, likewise.
         report: Size, model, time, spikes, energy, firing rates and notes, as JSON has them.
     """
 
     file: Path
-    before: Path
-    after: Path
+    before: Path | None
+    after: Path | None
     report: dict[str, Any]
 
 
@@ -117,6 +125,8 @@ class Service:
         self._ships_denoiser = not models and any(model.task == "denoise" for model in self.models.values())
         # visitors must not fill the memory with networks
         self._chooser = lru_cache(_LOADED)(Chooser)
+        # a client that cancels frees its place in the queue of the page, while the work goes on
+        self._turn = threading.Lock()
 
     @property
     def choices(self) -> dict[str, str]:
@@ -130,19 +140,21 @@ class Service:
         path: str | os.PathLike[str] | None,
         model: str = AUTO,
         sigma: str | float = AUTO,
-        time_steps: float = 0,
+        time_steps: float | None = 0,
         schedule: str = TRAINED,
         *,
+        pictures: bool = True,
         progress: "Progress" = lambda done, total: None,
     ) -> Answer:
-        """Restore a photograph.
+        """Restore a photograph, one at a time. Results that are older than an hour are deleted before.
 
         Args:
             path: Its file; the name gives that of the result.
             model: One of ``choices``.
             sigma: Where the model is ``auto``: noise level on the 0..255 scale, or ``auto`` to estimate it.
-            time_steps: ``T``, a whole number; 0 is as the model was trained.
+            time_steps: ``T``, a whole number; 0 or None is as the model was trained.
             schedule: One of ``SCHEDULES``.
+            pictures: Whether pictures to look at are made.
             progress: Told how many tiles are done, and of how many.
 
         Raises:
@@ -155,17 +167,30 @@ class Service:
             raise RequestError("there is no photograph yet; choose one first")
         path = Path(path)
         wishes = self._wishes(model, sigma, time_steps, schedule)
+        with self._turn:
+            self._forget()
+            return self._restore(path, model, wishes, pictures, progress)
+
+    def _forget(self) -> None:
+        """Delete old results: those that were cancelled, or whose pictures nobody asked for, are known to no page."""
+        for result in self.folder.glob(f"{_RESULT}*"):
+            with suppress(OSError):
+                if time.time() - result.stat().st_mtime > FORGOTTEN_AFTER:
+                    shutil.rmtree(result)
+
+    def _restore(self, path: Path, model: str, wishes: Wishes, pictures: bool, progress: "Progress") -> Answer:
         photo = self._read(path)
         choice = self._chooser(wishes)(photo)
         restored, took = choice.restorer.trace(photo, progress=progress)
         task = self.models[choice.model if model == AUTO else model].task
-        here = Path(tempfile.mkdtemp(dir=self.folder))
+        here = Path(tempfile.mkdtemp(prefix=_RESULT, dir=self.folder))
         try:
             file = here / default_output(path.name, _TASK_WORDS[task])
             lost = write_image(restored, file)
-            before, after = here / "before.png", here / "after.png"
+            before, after = (here / "before.png", here / "after.png") if pictures else (None, None)
             for shown, target in ((photo, before), (restored, after)):
-                _write_preview(shown, target)
+                if target is not None:
+                    _write_preview(shown, target)
         except BaseException:
             shutil.rmtree(here, ignore_errors=True)
             raise
@@ -185,13 +210,17 @@ class Service:
         }
         return Answer(file, before, after, report)
 
-    def _wishes(self, model: str, sigma: str | float, time_steps: float, schedule: str) -> Wishes:
+    def _wishes(self, model: str, sigma: str | float, time_steps: float | None, schedule: str) -> Wishes:
         """What was asked for, if it may be."""
         if model not in self.choices.values():
             raise RequestError(f"there is no model {model!r} here; expected one of {', '.join(self.choices.values())}")
         if schedule not in SCHEDULES:
             raise RequestError(f"the schedule is {schedule!r}; expected one of {', '.join(SCHEDULES)}")
         most = self.limits.time_steps
+        try:
+            time_steps = float(time_steps or 0)  # an emptied field is None
+        except (TypeError, ValueError):
+            raise RequestError(f"{time_steps!r} time steps were asked for; expected a whole number") from None
         if not (0 <= time_steps <= most and time_steps == int(time_steps)):
             raise RequestError(
                 f"{time_steps:g} time steps were asked for; expected a whole number up to {most}, or 0 for as trained"
@@ -206,7 +235,10 @@ class Service:
         )
 
     def _read(self, path: Path) -> Photo:
-        size = path.stat().st_size
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            raise RequestError("the photograph has been deleted meanwhile; send it again") from None
         if size > self.limits.megabytes * 2**20:
             raise RequestError(
                 f"the file has {size / 2**20:.1f} MiB; expected at most {self.limits.megabytes}: give a smaller one"
@@ -219,7 +251,7 @@ def _level(sigma: str | float) -> float | Literal["auto"]:
         return "auto"
     try:
         level = float(sigma)
-    except ValueError:
+    except (TypeError, ValueError):
         level = -1.0
     if not 0 <= level <= MAX_SIGMA:
         raise RequestError(f"the noise level is {sigma!r}; expected auto, or a number from 0 to {MAX_SIGMA:g}")

@@ -1,0 +1,33 @@
+"""The commit is that of the package's own checkout, or unknown."""
+
+import shutil
+import subprocess
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+from spikingir import provenance
+
+
+def test_a_strangers_repository_is_none_of_ours(tmp_path: Path) -> None:
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+
+    def git(*arguments: str) -> str:
+        author = ("-c", "user.name=A", "-c", "user.email=a@example.com")
+        command = ["git", "-C", str(tmp_path), *author, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init")
+    git("commit", "--allow-empty", "-m", "theirs")
+    file = Path(shutil.copy(provenance.__file__, tmp_path))
+    spec = spec_from_file_location("copied", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.commit() == "unknown"
+    git("add", file.name)
+    git("commit", "-m", "ours")
+    assert module.commit() == git("rev-parse", "--short", "HEAD")
