@@ -151,6 +151,46 @@ def test_conventional_networks_alone() -> None:
     assert len(found.layers) == 17
 
 
+class Skip(nn.Module):
+    """A sum of a branch and a skip, in either order."""
+
+    def __init__(self, skip_first: bool) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.first, self.branch, self.last = (nn.Conv2d(a, b, 3, padding=1) for a, b in ((1, 3), (3, 3), (3, 1)))
+        self.skip_first = skip_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.first(x))
+        branch = self.branch(h)
+        return self.last(torch.relu(h + branch if self.skip_first else branch + h))
+
+
+def test_the_order_of_a_sum_does_not_matter() -> None:
+    found = []
+    for skip_first in (False, True):
+        ann, image = Skip(skip_first).eval(), torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+        network = convert(ann, image, "if", time_steps=4)
+        _, trace = network.trace(image, trains=True)
+        found.append(energy_columns(network, trace, image, ann))
+    assert found[0].snn_mj == pytest.approx(found[1].snn_mj)
+    assert found[0].ann_mj == pytest.approx(found[1].ann_mj)
+
+
+def test_a_folded_network_without_a_mapper_pays_for_none() -> None:
+    torch.manual_seed(6)
+    ann = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
+    image = torch.rand(1, 3, 8, 8)
+    network = convert(ann, image, "if", time_steps=4)
+    _, trace = network.trace(image, trains=True)
+    folded = fold(network)
+    _, counted = folded.trace(image, trains=True)
+    operations = [
+        energy_columns(one, its, image, ann).synaptic_operations for one, its in ((network, trace), (folded, counted))
+    ]
+    assert operations[0] == operations[1]
+
+
 def test_windows_of_pooling() -> None:
     options = {"kernel_size": (3, 3), "stride": (2, 2), "padding": (1, 1), "ceil_mode": False}
     fan = fan_out(Node("pool", "avg_pool2d", ("x",), options), None, (1, 5, 5), (1, 3, 3))
