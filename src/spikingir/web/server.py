@@ -24,7 +24,8 @@ POLICY = (
 )
 """Content security policy: whatever a release of Gradio may ask for elsewhere, the browser refuses to fetch it."""
 
-_ELSEWHERE = re.compile(r"file=\s*(https?|ftp):", re.IGNORECASE)  # an address in the place of a file's path
+# an address in the place of a file's path; Gradio has two routes to files, /file= and the older /file/
+_ELSEWHERE = re.compile(r"file[=/]\s*(https?|ftp):", re.IGNORECASE)
 
 # read by Gradio, some when it is imported
 _SILENCE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
