@@ -21,6 +21,7 @@ from torch import Tensor
 from spikingir import cli, files
 from spikingir.cli import console, main
 from spikingir.restoration import choice, sigma
+from spikingir.restoration.formats import HEAD
 from spikingir.restoration.restorer import Restorer
 from spikingir.spiking.folded import FoldedNetwork
 
@@ -118,6 +119,21 @@ def test_stdin_to_a_file(here: Path, tiny_model: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
         assert main(["denoise", "-", "-o", name, "--quiet", "--model", str(tiny_model)]) == 0
         assert opened(here / name).format == kind
+
+
+def test_stdin_without_end_is_refused_by_its_head(denoise: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Endless(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            asked.append(size)
+            return bytes(size) if size >= 0 else bytes(1)
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Endless()))
+    code, _, err = denoise("-", "-o", "clean.png")
+    assert code == 1
+    assert "is no image of a known format" in err
+    assert asked == [HEAD]
 
 
 def test_streams_between_processes(here: Path, tiny_model: Path) -> None:
