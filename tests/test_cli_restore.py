@@ -21,7 +21,9 @@ from torch import Tensor
 from spikingir import cli, files
 from spikingir.cli import console, main
 from spikingir.restoration import choice, sigma
+from spikingir.restoration.choice import Choice, Chooser
 from spikingir.restoration.formats import HEAD
+from spikingir.restoration.photo import Photo
 from spikingir.restoration.restorer import Restorer
 from spikingir.spiking.folded import FoldedNetwork
 
@@ -411,6 +413,27 @@ def test_want_of_memory_is_said_once(denoise: Run, here: Path, monkeypatch: pyte
     code, out, err = denoise("one.png", "two.png", "--engine", "torch")
     assert (code, out.count("\n")) == (0, 2)
     assert err.count("note: memory ran out; the work goes on with tiles of 45 pixels") == 1
+
+
+def test_no_memory_to_choose_a_model_stops_one_photograph_alone(
+    denoise: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose = Chooser.__call__
+
+    def tight(self: Chooser, photo: Photo) -> Choice:
+        if photo.pixels.shape[1] > 50:
+            raise MemoryError
+        return choose(self, photo)
+
+    monkeypatch.setattr(Chooser, "__call__", tight)
+    Image.effect_noise((90, 20), 50).save("one.png")
+    Image.effect_noise((30, 20), 50).save("two.png")
+    code, _, err = denoise("one.png", "two.png")
+    assert code == 1
+    assert "one.png" in err
+    assert "1 of 2 failed" in err
+    assert not (here / "one_denoised.png").exists()
+    assert (here / "two_denoised.png").exists()
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -19,6 +19,7 @@ import spikingir
 from spikingir.conversion.convert import convert
 from spikingir.evaluation.energy import ann_energy, paper_energy
 from spikingir.networks import AODNet
+from spikingir.restoration import restorer as restorer_module
 from spikingir.restoration.catalogue import ModelError, model_names
 from spikingir.restoration.photo import Photo
 from spikingir.restoration.receptive_field import TilingError
@@ -288,3 +289,29 @@ def test_state_never_leaks(restorer: Restorer) -> None:
     alone: Tensor = restorer(second)
     restorer(first)
     assert torch.equal(restorer(second), alone)
+
+
+@pytest.mark.parametrize("where", ["open_image", "restore_tiled", "trace_tiled", "_join"])
+def test_want_of_memory_is_one_error_wherever_it_shows(
+    restorer: Restorer, rgb: NDArray[np.uint8], where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hungry(*arguments: object, **options: object) -> Tensor:
+        return torch.empty(2**60)  # torch's own error on the CPU is a RuntimeError
+
+    monkeypatch.setattr(restorer_module, where, hungry)
+    for run in (restorer, restorer.trace):
+        if where.endswith("_tiled") and where.startswith("trace") != (run == restorer.trace):
+            continue
+        with pytest.raises(MemoryError, match="not enough memory for this image"):
+            run(rgb)
+
+
+def test_a_bug_is_not_taken_for_want_of_memory(
+    restorer: Restorer, rgb: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> Tensor:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(restorer_module, "_join", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        restorer(rgb)

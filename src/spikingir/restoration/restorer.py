@@ -144,15 +144,14 @@ class Restorer:
             ValueError: Shapes or values other than these.
             MemoryError: There is not enough memory, even for small tiles.
         """
-        values, close = open_image(image)
         with memory_errors():
+            values, close = open_image(image)
             pixels, alpha = self._split(values)
             planes = self._planes(pixels)
             restored = restore_tiled(
                 self.network, self._padded(planes), self.tile, engine=self.engine, progress=progress
             )
-            joined = _join(self._pixels(restored, pixels), alpha)
-        return close(joined)
+            return close(_join(self._pixels(restored, pixels), alpha))
 
     @overload
     def trace(self, image: ImagePath, *, progress: Progress = ...) -> tuple[Image.Image, Restoration]: ...
@@ -168,14 +167,14 @@ class Restorer:
             image: As for calling the restorer.
             progress: Likewise.
         """
-        values, close = open_image(image)
         with memory_errors():
+            values, close = open_image(image)
             pixels, alpha = self._split(values)
             planes = self._padded(self._planes(pixels))
             start = time.perf_counter()
             restored, trace = trace_tiled(self.network, planes, self.tile, engine=self.engine, progress=progress)
             seconds = time.perf_counter() - start
-            joined = _join(self._pixels(restored, pixels), alpha)
+            answer = close(_join(self._pixels(restored, pixels), alpha))
         energy = paper_energy(self.network, trace)
         result = Restoration(
             seconds=seconds,
@@ -186,7 +185,7 @@ class Restorer:
             snn_mj=energy.snn_mj * len(planes),
             trace=trace,
         )
-        return close(joined), result
+        return answer, result
 
     def _split(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
         """Pixels and alpha."""
