@@ -3,6 +3,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +75,7 @@ def test_pictures_to_look_at_are_upright_opaque_and_small(service: Service, tmp_
         ({"time_steps": 6}, "up to 5"),
         ({"time_steps": 1.5}, "whole number"),
         ({"time_steps": float("nan")}, "whole number"),
+        pytest.param({"time_steps": 10**400}, "whole number", id="huge"),
         ({"schedule": "backwards"}, "'backwards'"),
     ],
 )
@@ -82,8 +84,8 @@ def test_wishes_beyond_choices_and_limits(service: Service, deep: Path, wish: di
         service.restore(deep, **{"model": next(iter(service.models)), **wish})
 
 
-@pytest.mark.parametrize("sigma", ["many", -1, "256", "nan"])
-def test_noise_levels_that_are_none(tmp_path: Path, deep: Path, sigma: str | float) -> None:
+@pytest.mark.parametrize("sigma", ["many", -1, "256", "nan", None, [25], pytest.param(10**400, id="huge")])
+def test_noise_levels_that_are_none(tmp_path: Path, deep: Path, sigma: Any) -> None:
     shipped = Service(tmp_path)
     assert "auto" in shipped.choices.values()
     with pytest.raises(RequestError, match="expected auto, or a number from 0 to 255"):

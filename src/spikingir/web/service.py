@@ -219,7 +219,7 @@ class Service:
         most = self.limits.time_steps
         try:
             time_steps = float(time_steps or 0)  # an emptied field is None
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise RequestError(f"{time_steps!r} time steps were asked for; expected a whole number") from None
         if not (0 <= time_steps <= most and time_steps == int(time_steps)):
             raise RequestError(
@@ -251,7 +251,7 @@ def _level(sigma: str | float) -> float | Literal["auto"]:
         return "auto"
     try:
         level = float(sigma)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         level = -1.0
     if not 0 <= level <= MAX_SIGMA:
         raise RequestError(f"the noise level is {sigma!r}; expected auto, or a number from 0 to {MAX_SIGMA:g}")
