@@ -5,13 +5,14 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from spikingir.restoration.images import Photo, read_image, write_image
-from spikingir.web.server import serving
+from spikingir.web.server import _launch, serving
 from spikingir.web.service import Limits, Service
 
 
@@ -142,6 +143,16 @@ def test_nothing_is_fetched_or_read_from_elsewhere(address: str, model: str, pla
         with pytest.raises(urllib.error.HTTPError, match="403") as refused:
             urllib.request.urlopen(f"{address}/gradio_api/file{elsewhere}", timeout=60)
         assert refused.value.read() == b"this server fetches nothing from others"
+
+
+@pytest.mark.parametrize(
+    ("host", "name"), [("::1", "[::1]"), ("[::1]", "[::1]"), ("127.0.0.1", "127.0.0.1"), ("localhost", "localhost")]
+)
+def test_hosts_are_named_as_in_a_url(host: str, name: str) -> None:
+    pytest.importorskip("starlette", reason="Gradio is not installed: make test-web")
+    blocks = SimpleNamespace(launch=lambda **options: (None, f"http://{options['server_name']}:80/", None))
+    look = SimpleNamespace(theme=lambda: None, CSS="")
+    assert _launch(blocks, look, host, 80, 1) == f"http://{name}:80/"
 
 
 def test_files_beyond_the_limit_are_turned_away(address: str) -> None:

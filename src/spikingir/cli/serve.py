@@ -46,7 +46,7 @@ def serve(
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())  # so that photographs are deleted then, too
     with serving(models, host=host, port=port, limits=limits, device=device, engine=engine) as address:
-        if host not in _LOCAL:
+        if host.strip("[]") not in _LOCAL:
             complain(f"note: whoever reaches {host} can use the page; it asks for no password")
         say(f"the page is at {address} (Ctrl-C ends it)")
         if open:

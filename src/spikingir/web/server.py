@@ -102,9 +102,10 @@ def serving(
 def _launch(blocks: Any, page: Any, host: str, port: int, megabytes: int) -> str:
     from starlette.middleware import Middleware
 
+    bare = host.strip("[]")
     try:
         _, url, _ = blocks.launch(
-            server_name=f"[{host}]" if ":" in host else host,  # as addresses of IPv6 stand in a URL
+            server_name=f"[{bare}]" if ":" in bare else bare,  # as addresses of IPv6 stand in a URL
             server_port=port,
             max_file_size=megabytes * 2**20,
             theme=page.theme(),
