@@ -11,7 +11,7 @@ namespace {
 
 static_assert(lanes <= most_lanes);
 
-static inline Ints count_up() {
+inline Ints count_up() {
   Ints numbers{};
   for (int i = 0; i < lanes; ++i) numbers[i] = i;
   return numbers;

@@ -68,8 +68,9 @@ struct ClockedLayer {
   int chunk;  // rows added at a time: 4 where any two fit 16 bits, 2 where any one does, else 0
   const int16_t *narrow, *narrow_extended;
   const int32_t *wide, *wide_extended;
-  int outputs;  // where there are few, and no source has more channels than a word: else 0
-  const int32_t *few, *few_extended;  // then instead of rows: [source][row][column][channel][output]
+  int outputs;
+  // Instead of rows, where outputs are few and no source has more channels than a word:
+  const int32_t *few, *few_extended;  // [source][row][column][channel][output]
   const int32_t *start, *threshold, *level, *amplitude;
   View<const int32_t> current;
   View<uint32_t> spikes;  // [step][sign][block] at a pixel

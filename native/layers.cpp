@@ -269,7 +269,7 @@ Fired<Trains> Clocked::fire(const Input<Trains>& input) const {
       .narrow_extended = narrow_extended.data(),
       .wide = wide.data(),
       .wide_extended = wide_extended.data(),
-      .outputs = few ? outputs : 0,
+      .outputs = outputs,
       .few = each.data(),
       .few_extended = each_extended.data(),
       .start = start.data(),

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from spikingir.cli.console import CommandError, UsageError, complain, say, sentence
 from spikingir.cli.evaluate import Crop, DataRoot, Positive
 from spikingir.cli.tables import number, table
+from spikingir.cli.train import Count
 
 Words = Parameter(consume_multiple=True, negative=())
 
@@ -65,7 +65,7 @@ def benchmark(
     *,
     data: Annotated[list[str], Words],
     method: Annotated[list[str], Words],
-    time_steps: Annotated[list[Annotated[int, Parameter(validator=Number(gte=1))]] | None, Words] = None,
+    time_steps: Annotated[list[Count] | None, Words] = None,
     data_root: DataRoot = None,
     limit: Positive = None,
     crop: Crop = None,

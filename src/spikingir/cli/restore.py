@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from spikingir.restoration.batch import Outcome
 
 _Flag = Parameter(negative=())
+_DEMO = Path("demo")
 
 
 def _at_least(least: int) -> Callable[[object, str | float | None], None]:
@@ -106,14 +107,11 @@ def dehaze(photos: list[str], /, *, model: str = "dehaze", options: RestoreOptio
     _restore(photos, "dehazed", model, None, options)
 
 
-_DEMO = Path("demo")
-
-
 def demo(
     *,
     task: Literal["denoise", "dehaze"] = "denoise",
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = _DEMO,
-    overwrite: Annotated[bool, Parameter(negative=())] = False,
+    overwrite: Annotated[bool, _Flag] = False,
 ) -> None:
     """Restore a noisy or hazy sample photograph and show what it gains and costs.
 

@@ -7,7 +7,6 @@ where the image collection is, but not the images in it. What is interrupted goe
 import csv
 import io
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -23,7 +22,7 @@ import torch
 from spikingir import __version__
 from spikingir.data.testsets import Task, TestPair, open_testset
 from spikingir.evaluation.contenders import METHODS, Contender, Subject, UnavailableError, label
-from spikingir.evaluation.evaluate import confidence_interval, conversion_rate, quality
+from spikingir.evaluation.evaluate import confidence_interval, conversion_rate, finite, quality
 from spikingir.files import write_text
 from spikingir.provenance import commit
 
@@ -211,21 +210,20 @@ class Benchmark:
         path = self.folder / f"{sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]}.json"
         if path.is_file():
             found: Json = json.loads(path.read_text(encoding="utf-8"))["answer"]
-            self.origins.add((found["made"]["date"], found["made"]["commit"]))
-            return found
-        start = time.monotonic()
-        found = answer()
-        seconds = round(time.monotonic() - start, 1)
-        found["made"] = {"commit": commit(), "date": date.today().isoformat(), "seconds": seconds}
+        else:
+            start = time.monotonic()
+            found = answer()
+            seconds = round(time.monotonic() - start, 1)
+            found["made"] = {"commit": commit(), "date": date.today().isoformat(), "seconds": seconds}
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps({"question": asked, "answer": found}, indent=1))
+            self.announce(f"{subject}: {title} ({seconds} s)")
         self.origins.add((found["made"]["date"], found["made"]["commit"]))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({"question": asked, "answer": found}, indent=1))
-        self.announce(f"{subject}: {title} ({seconds} s)")
         return found
 
     def _scores(self, cell: Cell) -> Json:
         subject, method = self.subject(cell.subject), METHODS[cell.method]
-        if method.task not in (None, subject.task):
+        if not method.fits(subject.task):
             raise UnavailableError(f"it is to {method.task}")
         contender = method.make(subject, cell.time_steps)
         return {"scores": [asdict(score(contender, pair)) for pair in self.pairs(cell)]}
@@ -271,16 +269,7 @@ def score(contender: Contender, pair: TestPair) -> Score:
 
 def as_json(results: Mapping[Cell, Result]) -> str:
     """Results with the scores of each image."""
-    return json.dumps([_finite(asdict(result)) for result in results.values()], indent=1) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for what JSON has no number for: the PSNR of equal images."""
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps([finite(asdict(result)) for result in results.values()], indent=1) + "\n"
 
 
 def as_csv(results: Mapping[Cell, Result]) -> str:

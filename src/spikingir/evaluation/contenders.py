@@ -157,6 +157,10 @@ class Method:
     spiking: bool = False
     task: Task | None = None
 
+    def fits(self, task: Task) -> bool:
+        """Whether it is for that task."""
+        return self.task in (None, task)
+
 
 def spiking_network(subject: Subject, method: str, time_steps: int | None) -> SpikingNetwork:
     """The spiking network of a method, as it is before folding.

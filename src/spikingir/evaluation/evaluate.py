@@ -1,7 +1,7 @@
 """How well a spiking network restores a test set, and at what cost, beside the conventional network."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from statistics import fmean, stdev
 from typing import Any
@@ -86,9 +86,9 @@ class Evaluation:
         """Plain values that JSON can hold; what is not finite is None."""
         interval = self.psnr_ci95
         return {
-            "mean": _plain(self.mean),
+            "mean": finite(asdict(self.mean)),
             "psnr_ci95": None if interval is None else list(interval),
-            "images": [{"name": name, **_plain(measures)} for name, measures in self.images],
+            "images": [{"name": name, **finite(asdict(measures))} for name, measures in self.images],
         }
 
 
@@ -218,7 +218,10 @@ def _t_quantile(degrees: int) -> float:
     return math.sqrt(degrees) * math.tan(float(np.interp(0.95 * mass[-1], mass, angles[1:])))
 
 
-def _plain(measures: Measures) -> dict[str, float | None]:
-    return {
-        name: value if value is not None and math.isfinite(value) else None for name, value in asdict(measures).items()
-    }
+def finite(value: Any) -> Any:
+    """Plain values with None for what JSON has no number for, such as the PSNR of equal images."""
+    if isinstance(value, Mapping):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -36,7 +36,7 @@ def interval(bounds: tuple[float, float] | None, digits: int = 2) -> str:
 def measured(benchmark: Benchmark, subject: str, data: str, contenders: Sequence[Contender]) -> dict[Contender, Result]:
     """Results by contender, in order; of contenders for the other task none."""
     task = benchmark.subject(subject).task
-    fitting = [contender for contender in contenders if METHODS[contender[0]].task in (None, task)]
+    fitting = [contender for contender in contenders if METHODS[contender[0]].fits(task)]
     return {contender: benchmark.measure(Cell(subject, data, *contender)) for contender in fitting}
 
 

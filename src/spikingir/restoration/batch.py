@@ -138,7 +138,9 @@ def read_content(job: Job) -> bytes:
     """
     if job.error is not None:
         raise ImageError(f"{job.name}: {job.error}")
-    return images.read_content(sys.stdin.buffer if job.source is None else job.source)
+    if job.source is None:
+        return images.read_content(sys.stdin.buffer, name="stdin")
+    return images.read_content(job.source)
 
 
 def read_job(job: Job, content: bytes | None = None) -> tuple[Photo, Format]:
@@ -199,7 +201,7 @@ def process(
     try:
         choice = choose(photo)
     except MemoryError as error:  # of the noise, which is estimated on the whole photograph
-        return Result(Outcome(job.name, size=(width, height), error=_sentence(error, job), notes=photo.notes))
+        return Result(replace(failed(job, error), size=(width, height), notes=photo.notes))
     clock = choice.restorer.network.config.clock
     outcome = Outcome(
         job.name,

@@ -46,10 +46,10 @@ def decode(content: bytes, format: Format, max_pixels: int = MAX_PIXELS) -> Phot
     _check_size(*image.size, max_pixels)
     image.load()
     photo = _loaded(image, format, content)
-    gamma, info = image.info.get("gamma", _SRGB_GAMMA), image.info
-    if format.name == "PNG" and abs(gamma - _SRGB_GAMMA) > _NEAR and not {"icc_profile", "srgb"} & info.keys():
-        notes = f"its gamma of {gamma:.3g}, without a colour profile, is dropped: it will look other than it did"
-        photo = replace(photo, notes=(*photo.notes, notes))
+    gamma = image.info.get("gamma", _SRGB_GAMMA)
+    if format.name == "PNG" and abs(gamma - _SRGB_GAMMA) > _NEAR and not {"icc_profile", "srgb"} & image.info.keys():
+        note = f"its gamma of {gamma:.3g}, without a colour profile, is dropped: it will look other than it did"
+        photo = replace(photo, notes=(*photo.notes, note))
     return photo
 
 

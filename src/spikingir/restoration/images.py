@@ -73,13 +73,17 @@ def read_image(source: ImageSource, *, name: str | None = None, max_pixels: int 
             ) from error
 
 
-def read_content(source: ImageSource) -> bytes:
+def read_content(source: ImageSource, *, name: str | None = None) -> bytes:
     """What is in an image file, not unpacked.
+
+    Args:
+        source: As for :func:`read_image`.
+        name: Likewise.
 
     Raises:
         ImageError: There is no such file, it cannot be read, or its first bytes are those of no image.
     """
-    return _content(source, _name(source))[1]
+    return _content(source, name or _name(source))[1]
 
 
 def write_image(
@@ -191,7 +195,7 @@ def _name(source: ImageSource) -> str:
         return f"The image data ({len(source)} bytes)"
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
-    return str(getattr(source, "name", "The image file")).strip("<>")  # <stdin>
+    return str(getattr(source, "name", "The image file"))
 
 
 def _content(source: ImageSource, name: str) -> tuple[Format, bytes]:

@@ -165,13 +165,13 @@ def _is_pattern(name: str) -> bool:
 def _matching(pattern: str, out: str | None, task: str) -> Iterator[_Found]:
     base = Path(*takewhile(lambda part: glob.escape(part) == part, Path(pattern).parts))
     files = [Path(name) for name in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(name)]
-    results = None if out is None or not os.path.isdir(out) else Path(os.path.realpath(out))
+    results = None if out is None else Path(os.path.realpath(out))
+    if results in _place(base / "*").parents:  # a pattern within that folder names what lies there
+        results = None
     found = [
         _Found(path, path.relative_to(base))
         for path in files
-        # a pattern within the folder itself names what lies there
-        if not _is_result(path, task)
-        and (results is None or results not in _place(path).parents or results in _place(base / "*").parents)
+        if not _is_result(path, task) and results not in _place(path).parents
     ]
     yield from found or [_Found(Path(pattern), Path(), "no photograph matches this pattern; check the path")]
 

@@ -135,9 +135,7 @@ class FoldedNetwork(nn.Module):
             raise ValueError(f"expected images of shape (B, {self.config.channels}, H, W), got {tuple(image.shape)}")
         exact = image.double()
         if self.gridded:
-            if not exact.abs().max() <= MAX_IMAGE:
-                raise ValueError(f"image values must be finite and within {MAX_IMAGE:g} in magnitude")
-            exact = on_grid(exact, exact.new_tensor(2.0**IMAGE_BITS))
+            exact = _on_image_grid(exact, "image values")
         return exact
 
     @torch.no_grad()
@@ -275,11 +273,20 @@ def _in_precision(name: str, function: Callable[..., Tensor], dtype: torch.dtype
 
     def run(*images: Tensor) -> Tensor:
         result = function(*(image.to(dtype) for image in images)).double()
-        if not result.abs().max() <= MAX_IMAGE:
-            raise ValueError(f"what '{name}' makes of the image must be finite and within {MAX_IMAGE:g} in magnitude")
-        return on_grid(result, result.new_tensor(2.0**IMAGE_BITS))
+        return _on_image_grid(result, f"what '{name}' makes of the image")
 
     return run
+
+
+def _on_image_grid(values: Tensor, what: str) -> Tensor:
+    """Values as a body sees them, multiples of ``2^-20``, within what its sums are exact for.
+
+    Raises:
+        ValueError: They are beyond it.
+    """
+    if not values.abs().max() <= MAX_IMAGE:
+        raise ValueError(f"{what} must be finite and within {MAX_IMAGE:g} in magnitude")
+    return on_grid(values, values.new_tensor(2.0**IMAGE_BITS))
 
 
 def _spike_wires(nodes: Sequence[Node]) -> set[str]:

@@ -8,7 +8,7 @@ moving average, the optimiser's moments and the step. What is interrupted resume
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -112,7 +112,7 @@ def fit(
     if state is not None:
         if state["run"] != run:
             raise TrainingError(
-                f"{checkpoint} was written by another configuration ({_difference(state['run'], run)}); "
+                f"{checkpoint} was written by another configuration ({difference(state['run'], run)}); "
                 "use another folder or delete it"
             )
         network.load_state_dict(state["network"])
@@ -173,7 +173,7 @@ def fit(
             losses.append(loss)
             done = step + 1
             validates = bool(held_back) and (done % config.validate_every == 0 or done == config.steps)
-            if done % config.log_every == 0 or done == config.steps or validates:
+            if validates or done % config.log_every == 0 or done == config.steps:
                 seconds = time.monotonic() - started
                 mean = _reduced(fabric, torch.stack(losses).mean(), "mean").item()
                 losses.clear()
@@ -290,5 +290,6 @@ def _moving_average(decay: float) -> Any:
     return update
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """In what two descriptions of a run differ; empty where they do not."""
     return ", ".join(f"{k}: {old.get(k)} there, {new.get(k)} here" for k in {**old, **new} if old.get(k) != new.get(k))

@@ -26,7 +26,7 @@ from spikingir.spiking.network import Schedule, SpikingNetwork
 from spikingir.spiking.storage import StorageError, from_pretrained, save_pretrained
 from spikingir.training.budget import fit_to_time
 from spikingir.training.checkpoints import CHECKPOINT, load_checkpoint
-from spikingir.training.fit import FitResult, Pair, fit
+from spikingir.training.fit import FitResult, Pair, difference, fit
 from spikingir.training.machine import launch
 from spikingir.training.recipe import Recipe, RecipeError, Stage
 
@@ -109,13 +109,8 @@ def _check_same(recipe: Recipe, stage: Stage, directory: Path) -> None:
     if not file.exists():
         return
     there, here = json.loads(file.read_text(encoding="utf-8")), _description(recipe, stage)
-    differences = [
-        f"{k}: {there.get(k)} there, {here.get(k)} here" for k in {**there, **here} if there.get(k) != here.get(k)
-    ]
-    if differences:
-        raise RecipeError(
-            f"{file.parent} was trained otherwise ({', '.join(differences)}); delete it, or give another --runs"
-        )
+    if differences := difference(there, here):
+        raise RecipeError(f"{file.parent} was trained otherwise ({differences}); delete it, or give another --runs")
 
 
 def _description(recipe: Recipe, stage: Stage) -> dict[str, Any]:

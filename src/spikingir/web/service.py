@@ -187,10 +187,8 @@ class Service:
         try:
             file = here / default_output(path.name, _TASK_WORDS[task])
             lost = write_image(restored, file)
-            before, after = (here / "before.png", here / "after.png") if pictures else (None, None)
-            for shown, target in ((photo, before), (restored, after)):
-                if target is not None:
-                    _write_preview(shown, target)
+            before = _write_preview(photo, here / "before.png") if pictures else None
+            after = _write_preview(restored, here / "after.png") if pictures else None
         except BaseException:
             shutil.rmtree(here, ignore_errors=True)
             raise
@@ -263,9 +261,10 @@ def _measured(took: "Restoration") -> Mapping[str, Any]:
     return {name: getattr(took, name) for name in names} | {"firing_rates": took.trace.firing_rates()}
 
 
-def _write_preview(photo: Photo, path: Path) -> None:
+def _write_preview(photo: Photo, path: Path) -> Path:
     """A picture for the browser, in the colours of the photograph's profile."""
     pixels = photo.pixels if photo.alpha is None else over_white(photo.pixels, photo.alpha)
     image = to_pillow(pixels)
     image.thumbnail((_PREVIEW, _PREVIEW), Image.Resampling.LANCZOS)
     image.save(path, icc_profile=photo.icc, compress_level=1)
+    return path
