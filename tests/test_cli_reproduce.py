@@ -33,7 +33,7 @@ def test_benchmark(run: Run, tmp_path: Path, models: Path, collection: Path) -> 
     code, out, err = run("benchmark", *grid, "--time-steps", 2, 4, *setting)
     assert code == 0
     assert "SpikingIR, clocked, T = 2" in out
-    assert "not measured: ANN, fine-tuned as long (control)" in err
+    assert "not measured: ANN, trained on (control)" in err
     with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as file:
         assert len(list(csv.DictReader(file))) == 8
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))

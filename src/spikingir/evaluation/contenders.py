@@ -265,7 +265,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "dcp": Method("dark channel prior", _classical(lambda image, _: dark_channel_prior(image), ""), task="dehaze"),
         "ann": Method("ANN", _conventional(Subject.ann)),
         "control": Method(
-            "ANN, fine-tuned as long (control)",
+            "ANN, trained on (control)",
             _conventional(lambda subject: load_network(_existing(subject.weights / "control.safetensors"))),
         ),
         "rueckauer": Method("Rueckauer", _spiking("rueckauer"), spiking=True),

@@ -147,7 +147,8 @@ def _table1(benchmark: Benchmark) -> list[Block]:
         Paragraph(
             "AOD-Net. The paper's TestSet A is not public; ours, TestSet-A-like, is made of 60 scenes of NYU Depth V2 "
             "with 21 hazes each, by depth relative to the farthest. So absolute figures differ by the data; what "
-            "compares is how far each method is from its ANN. QCFS has an ANN of its own."
+            "compares is how far each method is from its ANN. QCFS has an ANN of its own. The control is the ANN, trained "
+            "on for as many steps as its spiking networks."
         ),
     ]
     for data in ("testset-a-like", "sots-indoor", "sots-outdoor", "middlebury"):
@@ -160,7 +161,8 @@ def _table2(benchmark: Benchmark) -> list[Block]:
         Heading("Table 2: denoising"),
         Paragraph(
             "DnCNN with 17 layers, gray images. DnSNN's figures in the paper are quoted from its own paper, of an ANN "
-            "that restores better; ours is trained here, for sigma 25 alone. BM3D runs only where the user has it."
+            "that restores better; ours is trained here, for sigma 25 alone, as is the control: 2000 steps more of the "
+            "ANN's training. BM3D runs only where the user has it."
         ),
     ]
     for name in DENOISERS:
