@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from spikingir.conversion.convert import convert
 from spikingir.data.testsets import open_testset
 from spikingir.evaluation.benchmark import Benchmark, Cell, Result, Score, as_csv, as_json, cells
-from spikingir.evaluation.contenders import METHODS, Subject, UnavailableError
+from spikingir.evaluation.contenders import METHODS, Subject, UnavailableError, run_spiking
 from spikingir.evaluation.evaluate import confidence_interval, evaluate
 from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.restorer import Restorer
@@ -130,6 +132,12 @@ def test_a_model_that_does_not_ship_says_so(benchmark: Benchmark, tmp_path: Path
     for call in (missing.ann, lambda: METHODS["spikingir"].make(missing, 4)):
         with pytest.raises(UnavailableError, match="denoise-gray-99 does not ship"):
             call()
+
+
+def test_a_spiking_contender_keeps_the_size() -> None:
+    body = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.PixelShuffle(2))
+    contender = run_spiking(convert(body, torch.rand(1, 1, 16, 16), time_steps=2))
+    assert contender(torch.rand(1, 13, 14)).image.shape == (1, 13, 14)
 
 
 def test_grid() -> None:

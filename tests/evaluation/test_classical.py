@@ -1,5 +1,8 @@
 """Restoration without a network does what its papers say it does."""
 
+import sys
+from types import ModuleType
+
 import pytest
 import torch
 
@@ -43,6 +46,15 @@ def test_non_local_means_removes_noise(channels: int) -> None:
     assert psnr(restored[None], clean[None]).item() > psnr(noisy[None], clean[None]).item() + 5
 
 
-def test_bm3d_is_the_users_own() -> None:
+def test_bm3d_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bm3d", None)
     with pytest.raises(ModuleNotFoundError):
         bm3d(torch.rand(1, 8, 8), 25)
+    # the package takes colours last, colour by a function of its own, and gives a gray image without its one channel
+    package = ModuleType("bm3d")
+    package.bm3d = lambda z, sigma: z[..., 0] - sigma  # type: ignore[attr-defined]
+    package.bm3d_rgb = lambda z, sigma: z[..., ::-1] - sigma  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bm3d", package)
+    gray, colour = torch.rand(1, 8, 9), torch.rand(3, 8, 9)
+    torch.testing.assert_close(bm3d(gray, 25), gray - 25 / 255)
+    torch.testing.assert_close(bm3d(colour, 25), colour.flip(0) - 25 / 255)

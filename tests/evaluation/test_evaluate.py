@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from torch import nn
 
 from spikingir.conversion.convert import convert
 from spikingir.data.noise import add_gaussian_noise, sample_generator
@@ -81,6 +82,20 @@ def test_measures_are_those_of_the_deployment_form(networks: tuple[RestorationNe
         assert set(wanted) == {field.name for field in fields(Measures)}
         for key, value in wanted.items():
             assert getattr(measures, key) == pytest.approx(value, rel=1e-5), key
+
+
+def test_sizes_that_the_stride_does_not_divide() -> None:
+    """Both networks see the padded image, and what it gained is cut off what both make of it."""
+    body = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.PixelShuffle(2))
+    ann, snn = make(lambda: RestorationNetwork(body, "residual", 1))
+    found = evaluate(Restorer(snn), testset(1), ann)
+    for (_, measures), pair in zip(found.images, testset(1), strict=True):
+        height, width = pair.clean.shape[1:]
+        even = nn.functional.pad(pair.degraded[None], (0, width % 2, 0, height % 2), "replicate")
+        with torch.inference_mode():
+            wanted = [network(even)[..., :height, :width] for network in (ann, fold(snn))]
+        assert measures.ann_psnr == pytest.approx(psnr(wanted[0], pair.clean[None]).item())
+        assert measures.psnr == pytest.approx(psnr(wanted[1], pair.clean[None]).item())
 
 
 def test_tiles_change_nothing(networks: tuple[RestorationNetwork, SpikingNetwork]) -> None:

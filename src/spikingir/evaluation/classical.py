@@ -69,7 +69,7 @@ def bm3d(noisy: Tensor, sigma: float) -> Tensor:
         sigma: Level of the noise on the 0..255 scale.
 
     Shape:
-        (1, H, W) to the same.
+        (1, H, W) or, as colour, (3, H, W) to the same.
 
     Raises:
         ModuleNotFoundError: bm3d is not installed.
@@ -77,8 +77,10 @@ def bm3d(noisy: Tensor, sigma: float) -> Tensor:
     Source:
         Dabov et al. 2007.
     """
-    found = import_module("bm3d").bm3d(noisy[0].double().numpy(), sigma / 255)
-    return torch.as_tensor(found, dtype=noisy.dtype).reshape(noisy.shape)
+    package = import_module("bm3d")
+    denoise = package.bm3d if len(noisy) == 1 else package.bm3d_rgb
+    found = denoise(noisy.movedim(0, -1).double().numpy(), sigma / 255)
+    return torch.as_tensor(found, dtype=noisy.dtype).reshape(*noisy.shape[1:], -1).movedim(-1, 0)
 
 
 def _dark_channel(image: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ from spikingir.networks.base import RestorationNetwork
 from spikingir.networks.registry import load_network
 from spikingir.restoration.catalogue import ANN_FILE, Model, ModelError, choose_variant
 from spikingir.restoration.pretrained import load_ann, open_model
-from spikingir.restoration.tiling import trace_tiled
+from spikingir.restoration.receptive_field import layout
+from spikingir.restoration.tiling import padded, trace_tiled
 from spikingir.spiking.fold import fold
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
 from spikingir.spiking.storage import from_pretrained
@@ -213,11 +214,12 @@ def _spiking(method: str) -> Callable[[Subject, int | None], Contender]:
 def run_spiking(network: SpikingNetwork) -> Contender:
     """A spiking network as a contender: in its deployment form where it has one (Lan's graded spikes have none)."""
     deployed = network if network.config.method == "lan" else fold(network).eval()
+    stride = layout(deployed).stride
 
     def restore(image: Tensor) -> Restored:
-        restored, trace = trace_tiled(deployed, image[None])
+        restored, trace = trace_tiled(deployed, padded(image[None], stride))
         energy = paper_energy(network, trace)
-        return Restored(restored[0], trace, energy, energy.ann_mj)
+        return Restored(restored[0, :, : image.shape[1], : image.shape[2]], trace, energy, energy.ann_mj)
 
     return restore
 

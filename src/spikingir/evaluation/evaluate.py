@@ -14,7 +14,7 @@ from spikingir.data.testsets import Task, TestPair
 from spikingir.evaluation.metrics import psnr, ssim
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.restorer import Restorer
-from spikingir.restoration.tiling import restore_tiled
+from spikingir.restoration.tiling import padded, restore_tiled
 
 Progress = Callable[[int, int], None]
 
@@ -139,8 +139,9 @@ def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None,
     snn_psnr, snn_ssim = quality(restored, pair)
     ann_psnr = ann_ssim = loss = rate = None
     if ann is not None:
-        reference = restore_tiled(restorer.network, pair.degraded[None], restorer.tile, restore=ann)
-        ann_psnr, ann_ssim = quality(reference[0], pair)
+        planes = padded(pair.degraded[None], restorer.stride)
+        reference = restore_tiled(restorer.network, planes, restorer.tile, restore=ann)
+        ann_psnr, ann_ssim = quality(reference[0, :, : pair.clean.shape[1], : pair.clean.shape[2]], pair)
         loss = ann_psnr - snn_psnr
         rate = conversion_rate(snn_psnr / ann_psnr, snn_ssim / ann_ssim, task)
     return Measures(

@@ -147,8 +147,8 @@ def _table1(benchmark: Benchmark) -> list[Block]:
         Paragraph(
             "AOD-Net. The paper's TestSet A is not public; ours, TestSet-A-like, is made of 60 scenes of NYU Depth V2 "
             "with 21 hazes each, by depth relative to the farthest. So absolute figures differ by the data; what "
-            "compares is how far each method is from its ANN. QCFS has an ANN of its own. The control is the ANN, trained "
-            "on for as many steps as its spiking networks."
+            "compares is how far each method is from its ANN. QCFS has an ANN of its own. The control is the ANN, "
+            "trained on for as many steps as its spiking networks."
         ),
     ]
     for data in ("testset-a-like", "sots-indoor", "sots-outdoor", "middlebury"):

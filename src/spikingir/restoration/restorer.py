@@ -17,7 +17,7 @@ from spikingir.restoration.forms import open_image
 from spikingir.restoration.photo import Photo
 from spikingir.restoration.pretrained import load_spiking
 from spikingir.restoration.receptive_field import layout
-from spikingir.restoration.tiling import Progress, memory_errors, restore_tiled, trace_tiled
+from spikingir.restoration.tiling import Progress, memory_errors, padded, restore_tiled, trace_tiled
 from spikingir.spiking.fold import fold
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
 
@@ -62,6 +62,7 @@ class Restorer:
 
     Attributes:
         network: The folded network.
+        stride: Images are padded to multiples of it, and what they gained is cut off again.
         notes: What the user should know about how a pretrained network runs; sentences.
 
     Raises:
@@ -80,8 +81,9 @@ class Restorer:
         self.tile = tile
         self.engine: Engine = engine
         self.notes: tuple[str, ...] = ()
-        self._layout = layout(self.network)
-        if self._layout.output.rows.stride != 1 or self._layout.output.columns.stride != 1:
+        plan = layout(self.network)
+        self.stride = plan.stride
+        if plan.output.rows.stride != 1 or plan.output.columns.stride != 1:
             raise ModelError("the network changes the size of the image; a restorer keeps it")
 
     @classmethod
@@ -149,7 +151,7 @@ class Restorer:
             pixels, alpha = self._split(values)
             planes = self._planes(pixels)
             restored = restore_tiled(
-                self.network, self._padded(planes), self.tile, engine=self.engine, progress=progress
+                self.network, padded(planes, self.stride), self.tile, engine=self.engine, progress=progress
             )
             return close(_join(self._pixels(restored, pixels), alpha))
 
@@ -170,7 +172,7 @@ class Restorer:
         with memory_errors():
             values, close = open_image(image)
             pixels, alpha = self._split(values)
-            planes = self._padded(self._planes(pixels))
+            planes = padded(self._planes(pixels), self.stride)
             start = time.perf_counter()
             restored, trace = trace_tiled(self.network, planes, self.tile, engine=self.engine, progress=progress)
             seconds = time.perf_counter() - start
@@ -203,13 +205,8 @@ class Restorer:
             raise ModelError(f"the network is for images of {wanted} channels; this one has {have}")
         return pixels.reshape(-1, 1, *pixels.shape[2:]) if wanted == 1 else pixels.expand(-1, wanted, -1, -1)
 
-    def _padded(self, planes: Tensor) -> Tensor:
-        """Repeated border pixels, up to sizes that the network's stride divides."""
-        height, width = ((-size) % self._layout.stride for size in planes.shape[-2:])
-        return torch.nn.functional.pad(planes, (0, width, 0, height), "replicate") if height or width else planes
-
     def _pixels(self, restored: Tensor, pixels: Tensor) -> Tensor:
-        """The other way from :meth:`_planes` and :meth:`_padded`."""
+        """The other way from :meth:`_planes` and from padding."""
         restored = restored[..., : pixels.shape[-2], : pixels.shape[-1]]
         if self.network.config.channels == 1:
             return restored.reshape(pixels.shape)

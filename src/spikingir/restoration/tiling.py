@@ -108,6 +108,16 @@ def _spans(size: int, tile: int, halo: int, first: int = 0, last: int | None = N
     ]
 
 
+def padded(image: Tensor, stride: int) -> Tensor:
+    """The image with its last row and column repeated, up to sizes that a network's stride divides.
+
+    Shape:
+        (B, C, H, W).
+    """
+    height, width = ((-size) % stride for size in image.shape[-2:])
+    return torch.nn.functional.pad(image, (0, width, 0, height), "replicate") if height or width else image
+
+
 def restore_tiled(
     network: Network,
     image: Tensor,
