@@ -83,6 +83,7 @@ def scale_thresholds(network: SpikingNetwork, factor: float) -> SpikingNetwork:
     time_steps=st.integers(1, 9),
     schedule=st.sampled_from(["clocked", "phased", "delayed"]),
     method=st.sampled_from(["spikingir", "rueckauer"]),
+    v0=st.sampled_from([0.0, 0.3, 0.5]),
     bits=st.integers(4, 20),
     gain=st.floats(0.05, 30),
     threshold=st.floats(0.02, 50),
@@ -97,6 +98,7 @@ def test_any_chain(
     time_steps: int,
     schedule: str,
     method: str,
+    v0: float,
     bits: int,
     gain: float,
     threshold: float,
@@ -106,7 +108,7 @@ def test_any_chain(
     torch.manual_seed(seed)
     body = chain(channels, width, 5, channels, kernel=kernel, relu_last=relu_last)
     body[2].weight.data *= gain
-    network = convert(body, torch.rand(2, channels, 8, 8), method, time_steps=time_steps, percentile=90)
+    network = convert(body, torch.rand(2, channels, 8, 8), method, time_steps=time_steps, percentile=90, v0=v0)
     network = scale_thresholds(network, threshold)
     delayed = network.at(schedule=time_steps // 2 if schedule == "delayed" else schedule)
     try:

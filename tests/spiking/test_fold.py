@@ -143,13 +143,16 @@ def test_gridded_is_the_same_bit_for_bit_in_float32_and_float64(kind: str, sched
     time_steps=st.integers(1, 12),
     bits=st.integers(6, 16),
     gain=st.floats(0.1, 30),
+    v0=st.sampled_from([0.0, 0.3, 0.5]),
     seed=st.integers(0, 999),
 )
-def test_grid_law_holds_for_any_network(width: int, time_steps: int, bits: int, gain: float, seed: int) -> None:
+def test_grid_law_holds_for_any_network(
+    width: int, time_steps: int, bits: int, gain: float, v0: float, seed: int
+) -> None:
     torch.manual_seed(seed)
     body = plain(width)
     body[0].weight.data *= gain
-    network = convert(body, torch.rand(2, 1, 12, 12), time_steps=time_steps, percentile=90)
+    network = convert(body, torch.rand(2, 1, 12, 12), time_steps=time_steps, percentile=90, v0=v0)
     image = 3 * torch.rand(1, 1, 12, 12) - 1
     restored, trace = fold(network, bits=bits).trace(image, trains=True)
     expected, reference = fold(network, bits=bits, dtype=torch.float64).trace(image, trains=True)
@@ -172,6 +175,16 @@ def test_gridded_does_not_depend_on_batch_threads_or_layout(kind: str) -> None:
             assert torch.equal(folded(images), together)
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("bits", "v0", "wanted"), [(14, 0.3, 4915 / 2**14), (1, 0.3, 0.5), (1, 0.9, 0.5), (1, 0.2, 0)])
+def test_initial_membranes_lie_on_the_grid_below_the_threshold(bits: int, v0: float, wanted: float) -> None:
+    body = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU())
+    network = convert(body, torch.rand(2, 1, 8, 8), "if", v0=v0)
+    (clock,) = fold(network, bits=bits).clocks.values()
+    assert clock.v0 == wanted
+    (clock,) = fold(network, bits=None, dtype=torch.float64).clocks.values()
+    assert clock.v0 == v0
 
 
 def test_gridded_does_not_depend_on_the_tile() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikingir.engine import _native
-from spikingir.engine.plan import LayerPlan, NotNativeError, plan_layers, widened
+from spikingir.engine.plan import LayerPlan, plan_layers, widened
 from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.formation import form_image
 from spikingir.spiking.network import WHOLE, LayerTrace, Trace, Window, phased_slots
@@ -139,15 +139,12 @@ def _make(network: FoldedNetwork, plan: LayerPlan, path: str) -> _Layer:
     if network.config.phased:
         neurons: Any = _native.Phased(regular, inputs, _whole(bias), _whole(grid.log2()), steps, path)
         return _Layer(plan.name, sources, neurons, analog, grid)
-    start = clock.v0 * grid
-    if not torch.equal(start, start.round()):
-        raise NotNativeError(f"the initial membrane {clock.v0:g} of '{plan.name}' does not lie on its grid")
     neurons = _native.Clocked(
         regular,
         extended,
         inputs,
         bias=_whole(bias),
-        start=_whole(start),
+        start=_whole(clock.v0 * grid),
         threshold=_whole(grid),
         level=_whole((clock.alpha * grid).ceil()),
         amplitude=_whole(network.beta(plan.name) * grid),

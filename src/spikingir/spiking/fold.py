@@ -1,7 +1,7 @@
 """The deployment form: every spike on a wire is 0 or 1 (or -1), every number on a grid.
 
 In units of the receiving neuron's threshold: ``W' = W theta_k / theta_l`` for steps 1..T, ``W'' = beta_k W'`` for the
-extended step, bias ``b / theta_l``, threshold 1, reset ``beta_l`` at the extended step. Weights, bias and beta are
+extended step, bias ``b / theta_l``, threshold 1, reset ``beta_l`` at the extended step. Weights, bias, beta and v0 are
 multiples of ``2^-k`` and the image of ``2^-20``; ``k`` is lowered, channel by channel, until the largest membrane that
 any image can cause fits a float32 exactly. A sum of spikes is then exact in any order: the same image gives the same
 spikes, bit for bit, on every machine, thread count, tiling and batch order (METHOD section 5).
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from spikingir.spiking.currents import neurons_of_currents
+from spikingir.spiking.firing import Clock
 from spikingir.spiking.folded import MAX_IMAGE, FoldedNetwork, Kernel, on_grid
 from spikingir.spiking.graph import LINEAR, Node, moved_inputs, moves_spikes
 from spikingir.spiking.network import SpikingNetwork, channel_counts
@@ -116,6 +117,7 @@ class _Folder:
         self.neurons = neurons_of_currents(network.nodes, self.channels)
         self.currents: dict[str, list[_Weights]] = {}
         self.betas: dict[str, Tensor] = {}
+        self.clocks: dict[str, Clock] = {}
 
     def fold(self) -> FoldedNetwork:
         """Fold every node in order."""
@@ -133,7 +135,15 @@ class _Folder:
         last = self.network.nodes[-1].name
         mapper = _fold_mapper(self.network.mapper, self._theta(last), self._beta(last), self.bits)
         return FoldedNetwork(
-            self.network, self.nodes, self.kernels, self.betas, mapper, self._theta(last), self.bits, self.dtype
+            self.network,
+            self.nodes,
+            self.kernels,
+            self.betas,
+            self.clocks,
+            mapper,
+            self._theta(last),
+            self.bits is not None,
+            self.dtype,
         )
 
     def _theta(self, name: str) -> Tensor:
@@ -153,8 +163,19 @@ class _Folder:
         self.nodes.append(replace(node, inputs=(source,)))
         grid = self._on_one_grid(self.currents.pop(node.name))
         self.betas[node.name] = beta if grid is None else on_grid(beta, grid)
+        self.clocks[node.name] = self._clock(node.name, grid)
         self.scales[node.name] = _Scale(theta, theta * beta)
         self.bounds[node.name] = _Bound(self._one(node.name), 0 * theta)
+
+    def _clock(self, name: str, grid: Tensor | None) -> Clock:
+        neuron, config = self.network.neuron(name), self.network.config
+        alpha, v0 = neuron.alpha, neuron.v0
+        if self.bits is not None and grid is not None:
+            # the level is only compared with, so it may be finer than sums are; the initial membrane is added to them
+            alpha = round(alpha * 2**self.bits) / 2**self.bits
+            coarsest = int(grid.min())
+            v0 = min(round(v0 * coarsest), coarsest - 1) / coarsest
+        return Clock(config.time_steps, neuron.extended, alpha, v0, neuron.signed, config.delay, neuron.surrogate)
 
     def _moving(self, node: Node) -> None:
         """Sums, concatenations and the like: thresholds move along, or are multiplied in where they cannot."""

@@ -85,9 +85,10 @@ class FoldedNetwork(nn.Module):
         nodes: Sequence[Node],
         kernels: Mapping[str, Kernel],
         betas: Mapping[str, Tensor],
+        clocks: Mapping[str, Clock],
         mapper: Kernel,
         theta: Tensor,
-        bits: int | None,
+        gridded: bool,
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
@@ -97,11 +98,11 @@ class FoldedNetwork(nn.Module):
         self.kernels = nn.ModuleDict(dict(kernels))
         self.mapper = mapper
         self.dtype = dtype
-        self.clocks = {name: _clock(network, name, bits) for name in network.layers}
+        self.clocks = dict(clocks)
         for name, beta in betas.items():
             self.register_buffer(f"beta_{name}", beta)
         self.register_buffer("theta", theta)
-        self.gridded = bits is not None
+        self.gridded = gridded
         self._spiking = _spike_wires(self.nodes)
 
     @property
@@ -260,12 +261,6 @@ class FoldedNetwork(nn.Module):
         else:
             counts = spikes.abs().sum((-2, -1)).long()
         return LayerTrace(node.name, counts, residual[0].numel(), residual, spikes.to(torch.int8) if trains else None)
-
-
-def _clock(network: SpikingNetwork, name: str, bits: int | None) -> Clock:
-    neuron, config = network.neuron(name), network.config
-    alpha = neuron.alpha if bits is None else round(neuron.alpha * 2**bits) / 2**bits
-    return Clock(config.time_steps, neuron.extended, alpha, neuron.v0, neuron.signed, config.delay, neuron.surrogate)
 
 
 def _in_precision(name: str, function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
