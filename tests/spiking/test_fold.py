@@ -217,6 +217,21 @@ def test_first_convolution_alone_where_nothing_fires() -> None:
     assert sum(int(layer.spikes.sum()) for layer in trace.layers) == 0
 
 
+class Steep(nn.Sequential):
+    """A function of the user's own on the image, with values beyond what sums on a grid are exact for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.exp(3 * x))
+
+
+def test_functions_of_the_image_are_bounded_on_a_grid_alone() -> None:
+    network = convert(Steep(*plain()), torch.rand(2, 1, 16, 16), "if", time_steps=4).double()
+    image = torch.ones(1, 1, 8, 8, dtype=torch.float64)
+    with pytest.raises(ValueError, match="makes of the image must be finite and within 8"):
+        fold(network)(image)
+    torch.testing.assert_close(fold(network, bits=None, dtype=torch.float64)(image), network(image))
+
+
 def test_refusals() -> None:
     network = spiking("plain", "if", time_steps=4)
     with pytest.raises(FoldError, match="float64"):

@@ -94,7 +94,8 @@ class FoldedNetwork(nn.Module):
         super().__init__()
         self.config: SpikingConfig = network.config
         self.nodes = tuple(nodes)
-        self.raw = {name: _in_precision(name, f, next(network.parameters()).dtype) for name, f in network.raw.items()}
+        precision = next(network.parameters()).dtype
+        self.raw = {name: _in_precision(name, f, precision, gridded) for name, f in network.raw.items()}
         self.kernels = nn.ModuleDict(dict(kernels))
         self.mapper = mapper
         self.dtype = dtype
@@ -263,12 +264,14 @@ class FoldedNetwork(nn.Module):
         return LayerTrace(node.name, counts, residual[0].numel(), residual, spikes.to(torch.int8) if trains else None)
 
 
-def _in_precision(name: str, function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
-    """A user's function on the image, run in the precision of the user's network and put on the image's grid."""
+def _in_precision(
+    name: str, function: Callable[..., Tensor], dtype: torch.dtype, gridded: bool
+) -> Callable[..., Tensor]:
+    """A user's function on the image, run in the precision of the network and put on the image's grid, if any."""
 
     def run(*images: Tensor) -> Tensor:
         result = function(*(image.to(dtype) for image in images)).double()
-        return _on_image_grid(result, f"what '{name}' makes of the image")
+        return _on_image_grid(result, f"what '{name}' makes of the image") if gridded else result
 
     return run
 
