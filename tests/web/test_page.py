@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from spikingir.cli.serve import serve
 from spikingir.restoration.images import Photo, read_image, write_image
 from spikingir.web.server import _launch, serving
 from spikingir.web.service import Limits, Service
@@ -153,6 +155,20 @@ def test_hosts_are_named_as_in_a_url(host: str, name: str) -> None:
     blocks = SimpleNamespace(launch=lambda **options: (None, f"http://{options['server_name']}:80/", None))
     look = SimpleNamespace(theme=lambda: None, CSS="")
     assert _launch(blocks, look, host, 80, 1) == f"http://{name}:80/"
+
+
+@pytest.mark.parametrize(
+    ("host", "noted"),
+    [("127.0.0.1", False), ("localhost", False), ("::1", False), ("[::1]", False), ("0.0.0.0", True), ("::", True)],
+)
+def test_who_else_reaches_the_page_is_noted(
+    host: str, noted: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("spikingir.web.server.serving", lambda *models, **options: nullcontext(options["host"]))
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    monkeypatch.setattr("threading.Event.wait", lambda event, timeout=None: True)
+    serve(host=host)
+    assert (f"whoever reaches {host} can use the page" in capsys.readouterr().err) == noted
 
 
 def test_files_beyond_the_limit_are_turned_away(address: str) -> None:
