@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ import torch
 from torch import nn
 
 from spikingir.conversion.convert import convert
-from spikingir.data.testsets import open_testset
-from spikingir.evaluation.benchmark import Benchmark, Cell, Result, Score, as_csv, as_json, cells
-from spikingir.evaluation.contenders import METHODS, Subject, UnavailableError, run_spiking
+from spikingir.data.testsets import TestPair, open_testset
+from spikingir.evaluation.benchmark import Benchmark, Cell, Result, Score, as_csv, as_json, cells, score
+from spikingir.evaluation.contenders import METHODS, Contender, Subject, UnavailableError, run_spiking
 from spikingir.evaluation.evaluate import confidence_interval, evaluate
 from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.restorer import Restorer
@@ -86,6 +87,29 @@ def test_a_cell_is_measured_once(benchmark: Benchmark) -> None:
     replace(benchmark, seed=1).measure(OWN)
     assert len(said) == 3
     assert len(list(benchmark.folder.iterdir())) == 3
+
+
+def test_a_cell_that_was_cut_off_goes_on(benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def cut(contender: Contender, pair: TestPair, after: int = 2) -> Score:
+        if len(measured) == after:
+            raise KeyboardInterrupt
+        measured.append(pair.name)
+        return score(contender, pair)
+
+    monkeypatch.setattr("spikingir.evaluation.benchmark.score", cut)
+    whole = replace(benchmark, folder=benchmark.folder.parent / "whole").measure
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.measure(OWN)
+    (unfinished,) = benchmark.folder.glob("*.unfinished")
+    with unfinished.open("a") as file:
+        file.write('{"name": "a line that was cut o')
+    monkeypatch.setattr("spikingir.evaluation.benchmark.score", partial(cut, after=-1))
+    found = benchmark.measure(OWN).scores
+    assert len(measured) == len(found) == 3
+    assert found == whole(OWN).scores
+    assert not list(benchmark.folder.glob("*.unfinished"))
 
 
 def test_other_weights_are_measured_anew(benchmark: Benchmark, models: Path, tmp_path: Path) -> None:

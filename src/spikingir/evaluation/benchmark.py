@@ -1,7 +1,8 @@
 """Test sets x methods x time steps x noise levels: each cell measured once, kept, and found again.
 
 A cell is kept as a file whose name is a digest of what its result depends on: the question, the model, all weights, and
-where the image collection is, but not the images in it. What is interrupted goes on with the cells that are missing.
+where the image collection is, but not the images in it. What is interrupted goes on where it was: beside the cells lie
+the scores, image by image, of the one that was being measured.
 """
 
 import csv
@@ -188,7 +189,8 @@ class Benchmark:
         """
         setting = {"limit": self.limit, "crop": self.crop, "seed": self.seed}
         try:
-            kept = self.keep(cell.subject, {"cell": asdict(cell), **setting}, cell.label, lambda: self._scores(cell))
+            question = {"cell": asdict(cell), **setting}
+            kept = self.keep(cell.subject, question, cell.label, lambda unfinished: self._scores(cell, unfinished))
         except UnavailableError as error:
             return Result(cell, (), str(error))
         return Result(cell, tuple(Score(**score) for score in kept["scores"]), None, kept["made"])
@@ -197,36 +199,52 @@ class Benchmark:
         """The results of many cells, each once."""
         return {cell: self.measure(cell) for cell in dict.fromkeys(cells)}
 
-    def keep(self, subject: str, question: Json, title: str, answer: Callable[[], Json]) -> Json:
+    def keep(self, subject: str, question: Json, title: str, answer: Callable[[Path], Json]) -> Json:
         """The answer to a question about a subject's weights, from the folder if it was asked before.
 
         Args:
             subject: Name of the model, whose weights the answer depends on.
             question: All else that it depends on; plain values.
             title: What is announced when it has to be worked out.
-            answer: Works it out; plain values.
+            answer: Works it out; plain values. It is given a file of its own, where it may keep what is done so far.
         """
         asked = {"format": _FORMAT, "version": __version__, **self.subject(subject).identity(), **question}
         path = self.folder / f"{sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]}.json"
         if path.is_file():
             found: Json = json.loads(path.read_text(encoding="utf-8"))["answer"]
         else:
+            unfinished = path.with_suffix(".unfinished")
             start = time.monotonic()
-            found = answer()
+            found = answer(unfinished)
             seconds = round(time.monotonic() - start, 1)
             found["made"] = {"commit": commit(), "date": date.today().isoformat(), "seconds": seconds}
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps({"question": asked, "answer": found}, indent=1))
+            unfinished.unlink(missing_ok=True)
             self.announce(f"{subject}: {title} ({seconds} s)")
         self.origins.add((found["made"]["date"], found["made"]["commit"]))
         return found
 
-    def _scores(self, cell: Cell) -> Json:
+    def _scores(self, cell: Cell, unfinished: Path) -> Json:
         subject, method = self.subject(cell.subject), METHODS[cell.method]
         if not method.fits(subject.task):
             raise UnavailableError(f"it is to {method.task}")
-        contender = method.make(subject, cell.time_steps)
-        return {"scores": [asdict(score(contender, pair)) for pair in self.pairs(cell)]}
+        contender, pairs, scores = method.make(subject, cell.time_steps), self.pairs(cell), _resumed(unfinished)
+        for i in range(len(scores), len(pairs)):
+            scores.append(asdict(score(contender, pairs[i])))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(scores[-1]) + "\n")
+        return {"scores": scores}
+
+
+def _resumed(unfinished: Path) -> list[Json]:
+    """Scores of a measurement that was cut off, a line each; a last line that was cut off itself is dropped."""
+    if not unfinished.is_file():
+        return []
+    whole, _, _ = unfinished.read_text(encoding="utf-8").rpartition("\n")
+    write_text(unfinished, whole + "\n" * bool(whole))
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def cells(

@@ -31,7 +31,7 @@ def profile(benchmark: Benchmark, cell: Cell) -> dict[str, Any]:
         UnavailableError: The weights are not there.
     """
     question = {"profile": asdict(cell), "crop": benchmark.crop, "seed": benchmark.seed, "limit": benchmark.limit}
-    return benchmark.keep(cell.subject, question, f"profile of {cell.label}", lambda: _profile(benchmark, cell))
+    return benchmark.keep(cell.subject, question, f"profile of {cell.label}", lambda _: _profile(benchmark, cell))
 
 
 @torch.no_grad()

@@ -205,7 +205,7 @@ def ablation_table(benchmark: Benchmark, subject: str, steps: int) -> list[Block
     heading = Heading(f"{subject}, {cell.data}, T = {steps}", 3)
     question = {"ablation": asdict(cell), "crop": benchmark.crop, "seed": benchmark.seed, "limit": benchmark.limit}
     try:
-        kept = benchmark.keep(subject, question, f"ablation at T = {steps}", lambda: _stages(benchmark, cell))
+        kept = benchmark.keep(subject, question, f"ablation at T = {steps}", lambda _: _stages(benchmark, cell))
         found = profile(benchmark, cell)
     except UnavailableError as error:
         return [heading, Paragraph(f"Not measured: {error}.")]
