@@ -28,7 +28,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_benchmark(run: Run, tmp_path: Path, models: Path, collection: Path) -> None:  # noqa: F811
-    setting = ("--models", models, "--data-root", collection, "--limit", 2, "--crop", 12, "--out", tmp_path)
+    places = ("--models", models, "--data-root", collection, "--weights", tmp_path / "weights", "--out", tmp_path)
+    setting = (*places, "--limit", 2, "--crop", 12)
     grid = ("denoise-gray-25", "--data", "bsd68", "set12", "--method", "ann", "spikingir", "control")
     code, out, err = run("benchmark", *grid, "--time-steps", 2, 4, *setting)
     assert code == 0

@@ -27,6 +27,8 @@ from spikingir.evaluation.sections import (
 
 DENOISERS = ("denoise-gray-15", "denoise-gray-25", "denoise-gray-50")
 DEHAZER = "dehaze"
+CONTROLLED = (DEHAZER, "denoise-gray-25")
+"""Models whose ANN was trained on, to see what it had left to gain."""
 
 Contenders = tuple[Contender, ...]
 
@@ -111,7 +113,7 @@ def _summary(benchmark: Benchmark) -> list[Block]:
         subject = benchmark.subject(name)
         task, own = subject.task, _shipped(subject)
         data = "sots-indoor" if name == DEHAZER else "bsd68"
-        control = (("control", None),) * (name == DEHAZER)
+        control = (("control", None),) * (name in CONTROLLED)
         results = measured(benchmark, name, data, (("degraded", None), ("ann", None), *control, *own))
         whole = ann_mj(benchmark, name)
         for contender, found in results.items():
