@@ -88,7 +88,7 @@ class Result:
         cell: What was measured.
         scores: One for each image; empty where it could not be measured.
         missing: Why not.
-        made: Commit, day and seconds of the measurement.
+        made: Commit, day and seconds of the measurement; of one that was cut off, those of the run that ended it.
     """
 
     cell: Cell
@@ -230,9 +230,9 @@ class Benchmark:
         if not method.fits(subject.task):
             raise UnavailableError(f"it is to {method.task}")
         contender, pairs, scores = method.make(subject, cell.time_steps), self.pairs(cell), _resumed(unfinished)
+        self.folder.mkdir(parents=True, exist_ok=True)
         for i in range(len(scores), len(pairs)):
             scores.append(asdict(score(contender, pairs[i])))
-            self.folder.mkdir(parents=True, exist_ok=True)
             with unfinished.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(scores[-1]) + "\n")
         return {"scores": scores}
