@@ -21,7 +21,6 @@ from spikingir.networks.base import RestorationNetwork
 from spikingir.networks.registry import load_network
 from spikingir.restoration.catalogue import ANN_FILE, Model, ModelError, choose_variant
 from spikingir.restoration.pretrained import load_ann, open_model
-from spikingir.restoration.receptive_field import layout
 from spikingir.restoration.tiling import padded, trace_tiled
 from spikingir.spiking.fold import fold
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
@@ -214,10 +213,9 @@ def _spiking(method: str) -> Callable[[Subject, int | None], Contender]:
 def run_spiking(network: SpikingNetwork) -> Contender:
     """A spiking network as a contender: in its deployment form where it has one (Lan's graded spikes have none)."""
     deployed = network if network.config.method == "lan" else fold(network).eval()
-    stride = layout(deployed).stride
 
     def restore(image: Tensor) -> Restored:
-        restored, trace = trace_tiled(deployed, padded(image[None], stride))
+        restored, trace = trace_tiled(deployed, padded(deployed, image[None]))
         energy = paper_energy(network, trace)
         return Restored(restored[0, :, : image.shape[1], : image.shape[2]], trace, energy, energy.ann_mj)
 

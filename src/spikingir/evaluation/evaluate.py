@@ -139,7 +139,7 @@ def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None,
     snn_psnr, snn_ssim = quality(restored, pair)
     ann_psnr = ann_ssim = loss = rate = None
     if ann is not None:
-        planes = padded(pair.degraded[None], restorer.stride)
+        planes = padded(restorer.network, pair.degraded[None])
         reference = restore_tiled(restorer.network, planes, restorer.tile, restore=ann)
         ann_psnr, ann_ssim = quality(reference[0, :, : pair.clean.shape[1], : pair.clean.shape[2]], pair)
         loss = ann_psnr - snn_psnr

@@ -62,7 +62,6 @@ class Restorer:
 
     Attributes:
         network: The folded network.
-        stride: Images are padded to multiples of it, and what they gained is cut off again.
         notes: What the user should know about how a pretrained network runs; sentences.
 
     Raises:
@@ -81,9 +80,8 @@ class Restorer:
         self.tile = tile
         self.engine: Engine = engine
         self.notes: tuple[str, ...] = ()
-        plan = layout(self.network)
-        self.stride = plan.stride
-        if plan.output.rows.stride != 1 or plan.output.columns.stride != 1:
+        output = layout(self.network).output
+        if output.rows.stride != 1 or output.columns.stride != 1:
             raise ModelError("the network changes the size of the image; a restorer keeps it")
 
     @classmethod
@@ -151,7 +149,7 @@ class Restorer:
             pixels, alpha = self._split(values)
             planes = self._planes(pixels)
             restored = restore_tiled(
-                self.network, padded(planes, self.stride), self.tile, engine=self.engine, progress=progress
+                self.network, padded(self.network, planes), self.tile, engine=self.engine, progress=progress
             )
             return close(_join(self._pixels(restored, pixels), alpha))
 
@@ -172,7 +170,7 @@ class Restorer:
         with memory_errors():
             values, close = open_image(image)
             pixels, alpha = self._split(values)
-            planes = padded(self._planes(pixels), self.stride)
+            planes = padded(self.network, self._planes(pixels))
             start = time.perf_counter()
             restored, trace = trace_tiled(self.network, planes, self.tile, engine=self.engine, progress=progress)
             seconds = time.perf_counter() - start

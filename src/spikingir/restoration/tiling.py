@@ -108,12 +108,16 @@ def _spans(size: int, tile: int, halo: int, first: int = 0, last: int | None = N
     ]
 
 
-def padded(image: Tensor, stride: int) -> Tensor:
-    """The image with its last row and column repeated, up to sizes that a network's stride divides.
+def padded(network: Network, image: Tensor) -> Tensor:
+    """The image with its last row and column repeated, up to sizes that the network's stride divides.
 
     Shape:
         (B, C, H, W).
+
+    Raises:
+        TilingError: The network cannot be tiled, see :func:`layout`.
     """
+    stride = layout(network).stride
     height, width = ((-size) % stride for size in image.shape[-2:])
     return torch.nn.functional.pad(image, (0, width, 0, height), "replicate") if height or width else image
 
