@@ -81,7 +81,7 @@ def _spiking(
 ) -> None:
     from spikingir.evaluation.columns import energy_columns
     from spikingir.restoration.pretrained import load_ann, load_spiking
-    from spikingir.restoration.tiling import trace_tiled
+    from spikingir.restoration.tiling import padded, trace_tiled
     from spikingir.spiking.fold import fold
 
     loaded = load_spiking(model, time_steps=time_steps, schedule=schedule)
@@ -94,6 +94,7 @@ def _spiking(
     height, width = picture.shape[-2:]
     try:
         folded = fold(loaded.network).eval()
+        picture = padded(folded, picture)  # as restoring does
         with progress_bar("restoring") as progress:
             _, trace = trace_tiled(folded, picture, counts=True, progress=progress)
         found = energy_columns(folded, trace, picture, ann or loaded.network)
