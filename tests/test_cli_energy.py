@@ -62,9 +62,10 @@ def test_spiking_network_on_an_image(run: Run, tiny_model: Path, photo: Path) ->
 def test_an_image_that_the_stride_does_not_divide(run: Run, tmp_path: Path, photo: Path) -> None:
     body = nn.Sequential(nn.PixelUnshuffle(8), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.PixelShuffle(8))
     save_pretrained(convert(body, torch.rand(1, 1, 16, 16), time_steps=2), tmp_path / "strided.safetensors")
-    code, out, _ = run("energy", tmp_path / "strided.safetensors", "--image", photo, "--json")
+    code, out, err = run("energy", tmp_path / "strided.safetensors", "--image", photo, "--json")
     found = json.loads(out)
     assert (code, found["size"]) == (0, [24, 20])
+    assert "counted at 24 x 24" in err
     assert found["ann"]["paper_mj"] == pytest.approx(4.6e-9 * 64 * 64 * 9 * 3 * 3)  # on 24 x 24 pixels
 
 

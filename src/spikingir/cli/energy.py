@@ -88,13 +88,15 @@ def _spiking(
     config, ann, notes = loaded.network.config, load_ann(loaded.model), list(loaded.notes)
     if ann is None:
         notes.append("the model has no conventional network; its own weights with ReLUs stand for it")
-    for note in notes:
-        complain(f"note: {note}")
     picture = _read(path, config.channels, size, sigma, seed)
     height, width = picture.shape[-2:]
     try:
         folded = fold(loaded.network).eval()
         picture = padded(folded, picture)  # as restoring does
+        if picture.shape[-2:] != (height, width):
+            notes.append(f"counted at {picture.shape[-1]} x {picture.shape[-2]}, padded for the network's strides")
+        for note in notes:
+            complain(f"note: {note}")
         with progress_bar("restoring") as progress:
             _, trace = trace_tiled(folded, picture, counts=True, progress=progress)
         found = energy_columns(folded, trace, picture, ann or loaded.network)
