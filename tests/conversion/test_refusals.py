@@ -95,6 +95,36 @@ def test_operation_is_refused_by_name_and_place(kind: str) -> None:
     assert len(message) < 400
 
 
+class OnImage(nn.Module):
+    """A weighted operation of no known kind, of an image itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.last = nn.Parameter(torch.rand(1, 4, 3, 3)), conv(4, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.last(torch.relu(functional.conv_transpose2d(image, self.weight, padding=1)))
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(conv(1)), nn.ReLU(), conv(4, 1)), "at '0'"),
+        (OnImage, "'conv_transpose2d'"),
+    ],
+)
+def test_weights_on_the_image_are_not_kept_as_they_are(body: Callable[[], nn.Module], what: str) -> None:
+    with pytest.raises(ConversionError, match=f"{what}.*weights of its own"):
+        convert(body(), IMAGES)
+
+
+def test_weights_that_a_hook_computes() -> None:
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        first = nn.utils.weight_norm(conv(1))
+    with pytest.raises(ConversionError, match="remove_weight_norm"):
+        convert(nn.Sequential(first, nn.ReLU(), conv(4, 1)), IMAGES)
+
+
 def test_place_within_modules() -> None:
     body = nn.Sequential(conv(1), nn.Sequential(conv(), nn.Sigmoid()), conv(4, 1))
     with pytest.raises(ConversionError, match=re.escape("cannot convert 'Sigmoid' at '1.1'")):

@@ -254,3 +254,17 @@ def test_refusals() -> None:
     lan = convert(plain(), torch.rand(2, 1, 16, 16), "lan", time_steps=4)
     with pytest.raises(FoldError, match="AdaptiveThresholdNeuron"):
         fold(lan)
+
+
+@pytest.mark.parametrize("stride", [3, 128])
+def test_strides_that_do_not_divide_the_first_blank_image(stride: int) -> None:
+    body = nn.Sequential(nn.PixelUnshuffle(stride), nn.Conv2d(stride**2, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1))
+    image = torch.rand(1, 1, 2 * stride, stride)
+    network = convert(body, image, time_steps=4).double()
+    torch.testing.assert_close(fold(network, bits=None, dtype=torch.float64)(image.double()), network(image.double()))
+
+
+def test_a_stride_that_no_blank_image_fits() -> None:
+    body = nn.Sequential(nn.PixelUnshuffle(7), nn.Conv2d(49, 1, 1), nn.ReLU())
+    with pytest.raises(FoldError, match="takes no image of 64, 128, 256, 360 pixels"):
+        fold(convert(body, torch.rand(1, 1, 7, 7)))

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from spikingir.conversion.convert import convert
+from spikingir.conversion.convert import convert, correct_biases
 from spikingir.networks.dncnn import DnCNN
 from spikingir.networks.registry import save_network
 from spikingir.spiking.network import SpikingNetwork
@@ -39,6 +39,23 @@ def test_saved_and_loaded_gives_the_same_output(method: str, tmp_path: Path) -> 
     assert loaded.nodes == saved.nodes
     assert loaded.origin == saved.origin
     assert not loaded.training
+
+
+def test_what_a_sharing_network_added_is_not_kept(tmp_path: Path) -> None:
+    class Skip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 3, padding=1)
+
+        def forward(self, image: Tensor) -> Tensor:
+            x = torch.relu(self.first(image))
+            return torch.relu(x + self.last(x))
+
+    images = torch.rand(2, 1, 16, 16)
+    saved = convert(Skip(), images, time_steps=6)
+    correct_biases(saved.at(time_steps=5), images)
+    save_pretrained(saved, tmp_path / "a.safetensors")
+    assert torch.equal(from_pretrained(tmp_path / "a.safetensors")(images), saved(images))
 
 
 def test_parameters_keep_their_order(tmp_path: Path) -> None:

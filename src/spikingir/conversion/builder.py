@@ -158,6 +158,12 @@ class Builder:
         on_image = all(v.name in self.image for v in readers if v.constant is None and v.size_of is None)
         as_it_is = on_image and all(v.name or v.constant is not None for v in readers)
         if handler is None and as_it_is:
+            if self._reads_parameters(node):
+                raise ConversionError(
+                    f"cannot convert '{what}' at '{place}': it has weights of its own, whose cost nobody would count; "
+                    "put an nn.Conv2d or nn.ConvTranspose2d in its place (parametrizations such as a weight norm: "
+                    "torch.nn.utils.parametrize.remove_parametrizations)"
+                )
             self.keep_raw(node)
             self.origin.append((place, what, "kept"))
             return
@@ -178,6 +184,12 @@ class Builder:
         weighted = name is not None and self.nodes[name].op in ("conv2d", "conv_transpose2d", "neuron")
         if on_image and name is not None and not weighted:
             self.image.add(name)
+
+    def _reads_parameters(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return any(True for _ in self.modules[str(node.target)].parameters())
+        parameters = dict(self.body.named_parameters())
+        return any(n.op == "get_attr" and n.target in parameters for n in node.all_input_nodes)
 
     def _handler(self, node: fx.Node) -> tuple[str, str, "Handler | None"]:
         if node.op == "call_module":

@@ -126,7 +126,13 @@ def convert(
     mapper = preset.mapper if mapper is None else mapper
     recycling = preset.recycling if recycling is None else recycling
     body, formation = _body_and_formation(network)
-    body = copy.deepcopy(body).cpu().eval()
+    try:
+        body = copy.deepcopy(body).cpu().eval()
+    except RuntimeError as error:  # torch copies no tensor that is computed, as those hooks leave them
+        raise ConversionError(
+            f"{type(body).__name__} cannot be copied ({error}); weights that a hook computes must be made plain first "
+            "(torch.nn.utils.remove_weight_norm, remove_spectral_norm)"
+        ) from None
     traced = trace_body(body)
     if not traced.weights:
         raise ConversionError(f"{type(body).__name__} has no weights to convert")

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from spikingir.spiking.graph import LINEAR, Node, moves_spikes
-from spikingir.spiking.network import SpikingNetwork
+from spikingir.spiking.network import SpikingNetwork, require_spiking
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,12 @@ class ConversionReport:
 
 
 def report(network: SpikingNetwork) -> ConversionReport:
-    """Report of a converted network."""
+    """Report of a converted network.
+
+    Raises:
+        TypeError: It is no spiking network.
+    """
+    require_spiking(network)
     thresholds = []
     for name in network.layers:
         theta = network.neuron(name).v_threshold

@@ -174,6 +174,8 @@ def load_network(path: str | Path) -> RestorationNetwork:
 
 def _check_header(header: Mapping[str, Any]) -> None:
     """Every key there, none besides, of this version, of a known architecture."""
+    if "neurons" in header:
+        raise ValueError("it holds a spiking network already, which spikingir.from_pretrained reads")
     if header.get("kind") != "network":
         raise ValueError(f"it holds a {header.get('kind')!r}, expected a 'network'")
     if header.get("version") != _VERSION:

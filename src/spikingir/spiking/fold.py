@@ -22,7 +22,7 @@ from spikingir.spiking.currents import neurons_of_currents
 from spikingir.spiking.firing import Clock
 from spikingir.spiking.folded import MAX_IMAGE, FoldedNetwork, Kernel, on_grid
 from spikingir.spiking.graph import LINEAR, Node, moved_inputs, moves_spikes
-from spikingir.spiking.network import SpikingNetwork, channel_counts
+from spikingir.spiking.network import SpikingNetwork, require_spiking, wire_shapes
 from spikingir.spiking.readout import PixelMapper
 from spikingir.spiking.scaled import reach, times_input, times_output
 
@@ -84,10 +84,12 @@ def fold(network: SpikingNetwork, *, bits: int | None = GRID_BITS, dtype: torch.
 
     Raises:
         FoldError: Neurons of another kind, NaN weights, ``bits`` out of 1..20, no grid in float32.
+        TypeError: It is no spiking network.
 
     Source:
         SpikingIR, Eq. 8; METHOD section 5.
     """
+    require_spiking(network)
     if bits is None and dtype != torch.float64:
         raise FoldError("without a grid only float64 keeps spikes as they are; pass bits or dtype=torch.float64")
     if bits is not None and not 1 <= bits <= 20:
@@ -108,7 +110,10 @@ class _Folder:
         self.bits = bits
         self.dtype = dtype
         self.steps = network.config.time_steps
-        self.channels = channel_counts(network)
+        try:
+            self.channels = {name: shape[1] for name, shape in wire_shapes(network).items()}
+        except ValueError as error:
+            raise FoldError(str(error)) from error
         self.nodes: list[Node] = []
         self.kernels: dict[str, Kernel] = {}
         self.scales: dict[str, _Scale] = {}

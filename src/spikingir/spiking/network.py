@@ -414,35 +414,57 @@ def phased_slots(counts: Tensor, time_steps: int) -> Tensor:
     return torch.stack([counts.sign() * (counts.abs() > step) for step in range(time_steps)])
 
 
+_SIDES = (64, 128, 256, 360)  # powers of two serve most strides, 360 those of 3, 5 and 6 as well
+
+
+def wire_shapes(network: SpikingNetwork) -> dict[str, torch.Size]:
+    """Shape of every node's output for one blank square image: of 64 pixels a side, or more if strides ask for it.
+
+    Raises:
+        ValueError: The network runs at none of the sizes that are tried.
+    """
+    for side in _SIDES:
+        try:
+            return _shapes_at(network, side)
+        except RuntimeError as error:  # branches that do not meet
+            refused = error
+    raise ValueError(f"the network takes no image of {', '.join(map(str, _SIDES))} pixels a side ({refused})")
+
+
 @torch.no_grad()
-def channel_counts(network: SpikingNetwork, side: int = 64) -> dict[str, int]:
-    """Channels of every node's output, found by running a blank image of ``side`` x ``side`` pixels."""
-    counts: dict[str, int] = {}
-    weight = next(network.parameters())
-    blank = weight.new_zeros(1, network.config.channels, side, side)
-    counts[network.nodes[0].name] = network.config.channels
+def _shapes_at(network: SpikingNetwork, side: int) -> dict[str, torch.Size]:
+    blank = next(network.parameters()).new_zeros(1, network.config.channels, side, side)
+    shapes = {network.nodes[0].name: blank.shape}
 
     def note(node: Node, wave: Wave) -> Wave:
         assert wave.constant is not None
-        counts[node.name] = wave.constant.shape[1]
+        shapes[node.name] = wave.constant.shape
         return wave
 
-    raw = {name: _noting(function, name, counts) for name, function in network.raw.items()}
+    def noting(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def run(*images: Tensor) -> Tensor:
+            result = function(*images)
+            shapes[name] = result.shape
+            return result
+
+        return run
+
     run_graph(
         network.nodes,
         network.weights,
         blank,
         lambda node, wave, owned: note(node, wave),
-        raw,
+        {name: noting(name, function) for name, function in network.raw.items()},
         lambda node, waves, weights: note(node, apply_linear(node, waves, weights)),
     )
-    return counts
+    return shapes
 
 
-def _noting(function: Callable[..., Tensor], name: str, counts: dict[str, int]) -> Callable[..., Tensor]:
-    def run(*images: Tensor) -> Tensor:
-        result = function(*images)
-        counts[name] = result.shape[1]
-        return result
+def require_spiking(network: object) -> None:
+    """Refuse what is no spiking network, such as a conventional or a folded one.
 
-    return run
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(network, SpikingNetwork):
+        raise TypeError(f"expected a SpikingNetwork, as spikingir.convert makes it, got a {type(network).__name__}")

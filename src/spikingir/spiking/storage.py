@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spikingir.files import write_atomically
 from spikingir.spiking.graph import LINEAR, Node
-from spikingir.spiking.network import SpikingConfig, SpikingNetwork
+from spikingir.spiking.network import SpikingConfig, SpikingNetwork, require_spiking
 from spikingir.spiking.neurons import IFNeuron, MembranePotentialReuseNeuron
 from spikingir.spiking.readout import PixelMapper
 
@@ -43,13 +43,21 @@ def save_pretrained(
         StorageError: The network holds functions of its own on the raw image, or neurons of a kind that is
             not kept.
         FileExistsError: The file exists and ``overwrite`` is false.
+        TypeError: It is no spiking network.
     """
+    require_spiking(network)
     if network.raw:
         raise StorageError(
             f"'{next(iter(network.raw))}' is a function of your own on the image, which a file cannot hold; "
             "apply it before the network"
         )
-    tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
+    # a network that shares its parameters (SpikingNetwork.at) may hold some that its own nodes do not name
+    used = {f"{kind}.{name}" for name in network.weights for kind in ("weight", "bias")}
+    tensors = {
+        name: tensor.detach().contiguous()
+        for name, tensor in network.state_dict().items()
+        if name in used or not name.startswith(("weight.", "bias."))
+    }
     if dtype is not None:
         tensors |= {name: tensor.to(dtype) for name, tensor in tensors.items() if _is_kernel(name, tensor)}
     write_atomically(path, lambda file: file.write(save(tensors, {"spikingir": _header(network)})), overwrite=overwrite)
