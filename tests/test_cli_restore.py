@@ -195,6 +195,16 @@ def test_report(denoise: Run, here: Path) -> None:
     assert not (here / "photos" / "a_denoised.png").exists()
 
 
+def test_no_report_of_no_photograph(here: Path, run: Run) -> None:
+    assert run("denoise", "photos", "-o", "out", "--model", "denoise-gray-24", "--report", "report.json")[0] == 1
+    assert not (here / "report.json").exists()
+    (here / "report.json").mkdir()
+    code, _, err = run("denoise", "photos", "-o", "other", "--report", "report.json", "--overwrite")
+    assert code == 1
+    assert "report.json: is a folder" in err
+    assert not (here / "other").exists()
+
+
 def test_quiet_and_verbose(denoise: Run, here: Path) -> None:
     assert denoise("photos/a.png", "--format", "bmp", "--quiet") == (0, "", "")
     code, out, err = denoise("photos/broken.png", "--quiet")
@@ -297,6 +307,7 @@ def test_dehaze_shares_all(capsys: pytest.CaptureFixture[str], here: Path, tiny_
         (["photos/a.png", "--sigma", "25"], "--sigma chooses the model"),
         (["photos/a.png", "--sigma", "-1"], "--sigma"),
         (["photos/a.png", "--sigma", "nan"], "--sigma"),
+        (["photos/a.png", "--sigma", "inf"], "--sigma"),
         (["photos/a.png", "--tile", "0"], "--tile"),
         (["photos/a.png", "--tile", "some"], "some"),
         (["photos/a.png", "--schedule", "late"], "late"),

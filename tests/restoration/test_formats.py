@@ -357,6 +357,16 @@ def test_xmp_no_longer_asks_for_a_turn(name: str) -> None:
     assert read_image(encode(photo_of(xmp=element % 8), FORMATS[name])[0]).xmp == element % 1
 
 
+@pytest.mark.parametrize("name", ["jpeg", "png", "webp"])  # TIFF has a tag of its own
+def test_a_turn_that_xmp_alone_asks_for(name: str) -> None:
+    plain = read_image(encode(photo_of(xmp=xmp(1)), FORMATS[name])[0])
+    turned = read_image(encode(photo_of(xmp=xmp(6)), FORMATS[name])[0])
+    assert turned.pixels.shape == (plain.pixels.shape[1], plain.pixels.shape[0], 3)
+    assert turned.xmp == xmp(1)
+    upright = read_image(encode(photo_of(exif=exif_bytes(1), xmp=xmp(6)), FORMATS[name])[0])
+    assert upright.pixels.shape == plain.pixels.shape  # EXIF goes first, as in Pillow
+
+
 def test_xmp_too_long_for_jpeg_is_dropped_with_a_note() -> None:
     photo = photo_of(xmp=xmp(1).ljust(65_505))
     assert encode(photo, FORMATS["jpeg"])[1] == ("the XMP data is too long for JPEG and is dropped",)

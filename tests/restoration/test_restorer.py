@@ -246,8 +246,13 @@ def spiking(body: nn.Module) -> SpikingNetwork:
 
 
 def test_networks_that_no_restorer_runs() -> None:
-    with pytest.raises(ModelError, match="changes the size"):
-        Restorer(spiking(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.PixelShuffle(2))))
+    for padding, after, made in [(1, nn.PixelShuffle(2), "1 channel of 128 x 128"), (0, nn.Conv2d(4, 1, 3), "60 x 60")]:
+        with pytest.raises(ModelError, match=f"makes .*{made} pixels of 1 channel of 64 x 64 pixels"):
+            Restorer(spiking(nn.Sequential(nn.Conv2d(1, 4, 3, padding=padding), nn.ReLU(), after)))
+    with pytest.raises(ModelError, match="makes 3 channels of 64 x 64"):
+        Restorer(spiking(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1))))
+    with pytest.raises(TypeError, match=r"expected a SpikingNetwork.*got a Sequential"):
+        Restorer(nn.Sequential())  # type: ignore[arg-type]
     with pytest.raises(TilingError):
         Restorer(spiking(nn.Sequential(nn.CircularPad2d(1), nn.Conv2d(1, 1, 3), nn.ReLU(), nn.Conv2d(1, 1, 1))))
 
@@ -282,6 +287,14 @@ def test_network_for_other_channels() -> None:
     assert network(torch.rand(2, H, W)).shape == (2, H, W)
     with pytest.raises(ModelError, match="images of 2 channels; this one has 3"):
         network(torch.rand(3, H, W))
+
+
+def test_photographs_too_small_to_be_reflected() -> None:
+    reflecting = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, padding_mode="reflect"), nn.ReLU(), nn.Conv2d(4, 1, 1))
+    network = Restorer(spiking(reflecting))
+    assert network(torch.rand(1, 2, 5)).shape == (1, 2, 5)
+    with pytest.raises(ModelError, match="the image is 5 x 1, too small for this network"):
+        network(torch.rand(1, 1, 5))
 
 
 def test_state_never_leaks(restorer: Restorer) -> None:

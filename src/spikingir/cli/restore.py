@@ -1,5 +1,7 @@
 """Commands that restore photographs."""
 
+import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,8 +24,8 @@ _DEMO = Path("demo")
 def _at_least(least: int) -> Callable[[object, str | float | None], None]:
     # Number, cyclopts' own, stumbles over words such as auto
     def check(kind: object, value: str | float | None) -> None:
-        if isinstance(value, int | float) and not value >= least:
-            raise ValueError(f"Must be >= {least}.")
+        if isinstance(value, int | float) and not least <= value < math.inf:
+            raise ValueError(f"Must be >= {least}, and finite.")
 
     return check
 
@@ -181,7 +183,7 @@ def _restore(
                     complain(outcome.error)
                 advance()
         finally:  # of what Ctrl-C stops, too
-            if options.report is not None:
+            if options.report is not None and outcomes:
                 order = {job.name: i for i, job in enumerate(planned)}  # in which a cluster does not finish them
                 outcomes.sort(key=lambda outcome: order[outcome.input])
                 batch.write_report(options.report, outcomes, overwrite=options.overwrite)
@@ -211,6 +213,14 @@ def _tell(outcome: "Outcome", verbose: bool, several: bool, said: set[str]) -> N
 
 @contextmanager
 def _warnings_as_notes(quiet: bool, said: set[str]) -> Iterator[None]:
+    """What is warned of and logged becomes notes, each said once."""
+
+    def note(message: object) -> None:
+        text = " ".join(str(message).split())
+        if not quiet and text not in said:
+            complain(f"note: {text}")
+        said.add(text)
+
     def show(
         message: Warning | str,
         category: type[Warning],
@@ -219,11 +229,25 @@ def _warnings_as_notes(quiet: bool, said: set[str]) -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        note = " ".join(str(message).split())
-        if not quiet and note not in said:
-            complain(f"note: {note}")
-        said.add(note)
+        note(message)
 
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
+    notes = _Notes(note)
+    logger = logging.getLogger("spikingir")
+    logger.addHandler(notes)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
+    finally:
+        logger.removeHandler(notes)
+
+
+class _Notes(logging.Handler):
+    """Says what is logged."""
+
+    def __init__(self, note: Callable[[object], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._note = note
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._note(record.getMessage())

@@ -273,12 +273,14 @@ def check_report(path: Path, *, overwrite: bool = False) -> None:
 
     Raises:
         UsageError: The name does not end in .json.
-        OSError: The file exists and ``overwrite`` is false, or its folder is missing.
+        OSError: The file exists and ``overwrite`` is false, it is a folder, or its own folder is missing.
     """
     if path.suffix != ".json":
         raise UsageError(f"the report {path} is JSON; expected a name that ends in .json")
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no such folder for the report; make it first", str(path.parent))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder; the report is a file", str(path))
     if path.exists() and not overwrite:
         raise FileExistsError(errno.EEXIST, "exists and is kept; give --overwrite to replace it", str(path))
 

@@ -17,11 +17,11 @@ ORIENTATION = 0x0112
 _DESCRIBING = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432)
 _DIRECTORIES = (0x8769, 0x8825)  # EXIF and GPS
 _INTEROPERABILITY = 0xA005
-_XMP_ORIENTATION = re.compile(rb"(<tiff:Orientation>|tiff:Orientation=[\"'])[2-8]")
+_XMP_ORIENTATION = re.compile(rb"(<tiff:Orientation>|tiff:Orientation=[\"'])([1-8])")
 
 
-def reset_orientation(exif: bytes) -> tuple[int, bytes]:
-    """Orientation that EXIF bytes ask for (1: none), and the same bytes asking for none.
+def reset_orientation(exif: bytes) -> tuple[int | None, bytes]:
+    """Orientation that EXIF bytes ask for (1: upright; None: they say nothing), and the same bytes asking for 1.
 
     One number is changed where it stands: writing the tree anew would break the offsets inside maker notes.
     Bytes that cannot be understood are left as they are, and so is the image.
@@ -32,7 +32,7 @@ def reset_orientation(exif: bytes) -> tuple[int, bytes]:
     start = len(EXIF_HEAD)
     order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])
     if order is None:
-        return 1, exif
+        return None, exif
     try:
         directory = start + struct.unpack_from(order + "I", exif, start + 4)[0]
         (entries,) = struct.unpack_from(order + "H", exif, directory)
@@ -43,16 +43,19 @@ def reset_orientation(exif: bytes) -> tuple[int, bytes]:
                 return orientation, exif[: at + 8] + upright + exif[at + 10 :]
     except struct.error:  # cut short
         pass
-    return 1, exif
+    return None, exif
 
 
-def reset_xmp_orientation(xmp: bytes) -> bytes:
-    """The same XMP packet asking for no turn; its length stays, so that what it says of its own size holds.
+def reset_xmp_orientation(xmp: bytes) -> tuple[int | None, bytes]:
+    """Orientation that an XMP packet asks for, and the same packet asking for 1, see :func:`reset_orientation`.
+
+    Its length stays, so that what it says of its own size holds.
 
     Source:
         XMP specification, part 2, section 3.2: ``tiff:Orientation``, as an element or as an attribute.
     """
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
+    asked = _XMP_ORIENTATION.search(xmp)
+    return (None, xmp) if asked is None else (int(asked[2]), _XMP_ORIENTATION.sub(rb"\g<1>1", xmp))
 
 
 def describing(tags: Exif) -> dict[int, Any]:

@@ -101,6 +101,9 @@ def from_samples(
         exif = exif if exif.startswith(EXIF_HEAD) else EXIF_HEAD + exif
         asked, exif = reset_orientation(exif)
         orientation = asked if orientation is None else orientation
+    if xmp:
+        asked, xmp = reset_xmp_orientation(xmp)
+        orientation = asked if orientation is None else orientation  # as Pillow has it: EXIF goes first
     if orientation in _TURNS:
         samples = _TURNS[orientation](samples)
 
@@ -111,8 +114,7 @@ def from_samples(
         icc = None
         notes.append("the colour profile does not fit the pixels and is dropped")
     bits = 8 * samples.dtype.itemsize
-    xmp = reset_xmp_orientation(xmp) if xmp else None
-    return Photo(_unit(samples[..., :colours]), alpha, bits, exif or None, icc or None, xmp, mode, tuple(notes))
+    return Photo(_unit(samples[..., :colours]), alpha, bits, exif or None, icc or None, xmp or None, mode, tuple(notes))
 
 
 def from_pillow(image: Image.Image, bits_in_file: int = 8) -> Photo:

@@ -19,7 +19,7 @@ from spikingir.restoration.pretrained import load_spiking
 from spikingir.restoration.receptive_field import layout
 from spikingir.restoration.tiling import Progress, memory_errors, padded, restore_tiled, trace_tiled
 from spikingir.spiking.fold import fold
-from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
+from spikingir.spiking.network import Schedule, SpikingNetwork, Trace, wire_shapes
 
 Kind = TypeVar("Kind", bytes, Image.Image, NDArray[Any], Tensor, Photo)
 ImagePath = str | os.PathLike[str]
@@ -67,7 +67,8 @@ class Restorer:
     Raises:
         FoldError: The network has no deployment form.
         TilingError: It cannot be run in tiles.
-        ModelError: Its output is not of the image's size.
+        ModelError: Its output has not the image's size and channels.
+        TypeError: It is no spiking network.
         EngineError: When it restores: the engine that was asked for cannot run the network.
 
     Example:
@@ -80,9 +81,11 @@ class Restorer:
         self.tile = tile
         self.engine: Engine = engine
         self.notes: tuple[str, ...] = ()
-        output = layout(self.network).output
-        if output.rows.stride != 1 or output.columns.stride != 1:
-            raise ModelError("the network changes the size of the image; a restorer keeps it")
+        layout(self.network)  # whether it can be run in tiles
+        shapes = wire_shapes(network)
+        before, after = (tuple(shapes[node.name][1:]) for node in (network.nodes[0], network.nodes[-1]))
+        if before != after:
+            raise ModelError(f"the network makes {_in_words(after)} of {_in_words(before)}; a restorer keeps both")
 
     @classmethod
     def from_pretrained(
@@ -139,7 +142,7 @@ class Restorer:
 
         Raises:
             ImageError: A file cannot be read.
-            ModelError: The network is for images of other channels.
+            ModelError: The network is for images of other channels, or larger ones.
             TypeError: An image of no known kind.
             ValueError: Shapes or values other than these.
             MemoryError: There is not enough memory, even for small tiles.
@@ -209,6 +212,11 @@ class Restorer:
         if self.network.config.channels == 1:
             return restored.reshape(pixels.shape)
         return restored if restored.shape == pixels.shape else restored.mean(1, keepdim=True)
+
+
+def _in_words(shape: tuple[int, ...]) -> str:
+    channels, height, width = shape
+    return f"{channels} channel{'s' * (channels > 1)} of {width} x {height} pixels"
 
 
 def _join(pixels: Tensor, alpha: Tensor | None) -> Tensor:

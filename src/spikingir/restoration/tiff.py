@@ -86,7 +86,7 @@ def photo_of(samples: Samples, tags: Image.Exif, exif: bytes | None) -> Photo:
         alpha = samples[..., -1:].astype(np.float32)
         straight = samples[..., :-1] * (65_535 / np.maximum(alpha, 1))
         samples = np.concatenate([straight.clip(0, 65_535).astype(np.uint16), samples[..., -1:]], axis=2)
-    orientation, mode = _number(tags, ORIENTATION, 1), "RGB" if colours == 3 else "L"
+    orientation, mode = _number(tags, ORIENTATION, 0) or None, "RGB" if colours == 3 else "L"
     icc, xmp = tags.get(_PROFILE), tags.get(_XMP)
     return from_samples(samples, exif=exif, icc=icc, xmp=xmp, mode=mode, orientation=orientation)
 

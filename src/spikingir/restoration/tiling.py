@@ -22,6 +22,7 @@ from spikingir.engine import Engine, bytes_per_pixel
 from spikingir.engine import count as run_counted
 from spikingir.engine import restore as run
 from spikingir.engine import trace as run_traced
+from spikingir.restoration.catalogue import ModelError
 from spikingir.restoration.receptive_field import Layout, Network, Reach, TilingError, Wire, layout
 from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.network import WHOLE, LayerTrace, Trace, Window
@@ -159,6 +160,7 @@ def restore_tiled(
         TilingError: The network cannot be tiled, see :func:`layout`.
         ValueError: ``tile`` below 1 or ``halo`` below 0.
         EngineError: The engine that was asked for cannot run the network.
+        ModelError: The image is too small for the network's reflecting padding.
         MemoryError: There is no memory even for the smallest tile.
     """
     if restore is not None:
@@ -242,7 +244,10 @@ def _run(
                 output, traced = compute(piece, windows)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
-                raise
+                if min(height, width) > plan.halo:
+                    raise
+                # a reflecting padding reaches farther than the image, which is within the halo
+                raise ModelError(f"the image is {width} x {height}, too small for this network: {error}") from error
             tile = _halved(tile, plan.stride)
             todo = [
                 (i, *box)
