@@ -69,6 +69,13 @@ def test_an_image_that_the_stride_does_not_divide(run: Run, tmp_path: Path, phot
     assert found["ann"]["paper_mj"] == pytest.approx(4.6e-9 * 64 * 64 * 9 * 3 * 3)  # on 24 x 24 pixels
 
 
+def test_colours_are_said_to_be_left_out(run: Run, tiny_model: Path, photo: Path, tmp_path: Path) -> None:
+    with Image.open(photo) as image:
+        image.convert("RGB").save(tmp_path / "colour.png")
+    assert "gray version" in run("energy", tiny_model, "--image", tmp_path / "colour.png")[2]
+    assert "gray version" not in run("energy", tiny_model, "--image", photo)[2]
+
+
 def test_wrong_usage(run: Run, tiny_model: Path, photo: Path) -> None:
     wrong = [
         (("aodnet",), "give it with --size"),

@@ -121,7 +121,6 @@ def test_convert(run: Run, tmp_path: Path, photos: Path, schedule: str, sigma: s
     [
         (["missing.pth", "--data", "photos"], "missing.pth"),
         (["weights.safetensors", "--data", "nowhere"], "no folder"),
-        (["weights.safetensors", "--data", "photos", "--method", "magic"], "magic"),
         (["weights.safetensors", "--data", "photos", "--v0", "2"], "v0 is 2"),
     ],
 )
@@ -137,6 +136,21 @@ def test_what_cannot_be_converted(
     assert not (tmp_path / "weights_snn.safetensors").exists()
 
 
+@pytest.mark.parametrize("method", ["magic", "lan", "qcfs"])  # no file holds a network for the latter
+def test_methods_that_no_file_is_converted_by(run: Run, tmp_path: Path, method: str) -> None:
+    code, _, err = run("convert", tmp_path / "weights.safetensors", "--data", tmp_path, "--method", method)
+    assert code == 2
+    assert one_sentence(err)
+    assert method in err
+
+
+def test_a_spiking_network_is_converted_already(run: Run, tiny_model: Path, photos: Path) -> None:
+    code, _, err = run("convert", tiny_model / "snn.safetensors", "--data", photos)
+    assert code == 1
+    assert one_sentence(err)
+    assert "holds a spiking network already" in err
+
+
 def test_finetune_trains_a_network_on_photographs_of_ones_own(
     run: Run, tmp_path: Path, photos: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +160,12 @@ def test_finetune_trains_a_network_on_photographs_of_ones_own(
     assert code == 1
     assert one_sentence(err)
     assert "--sigma" in err
+    (tmp_path / "one").mkdir()
+    (photos / "0.png").rename(tmp_path / "one" / "0.png")
+    code, _, err = run("finetune", tiny_model, "--data", tmp_path / "one", "--sigma", 25, *arguments)
+    assert code == 1
+    assert one_sentence(err)
+    assert "takes two or more" in err
     code, out, err = run("finetune", tiny_model, "--data", photos, "--sigma", 25, "--time-steps", 4, *arguments)
     assert (code, err) == (0, "")
     assert "with --model" in out

@@ -39,6 +39,13 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
             read_gray(path)
 
 
+def test_a_giant_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(COLOUR).save(tmp_path / "giant.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    with pytest.raises(DataError, match=r"giant\.png is too large"):
+        read_gray(tmp_path / "giant.png")
+
+
 def test_maps_are_read_as_they_are(tmp_path: Path) -> None:
     for dtype in (np.uint8, np.uint16):
         array = np.arange(20).reshape(4, 5).astype(dtype) * (255 if dtype is np.uint16 else 1)

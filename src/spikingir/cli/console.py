@@ -14,6 +14,7 @@ _EXTRAS = {
     "matplotlib": "plot",
     "gradio": "web",
     "ray": "ray",
+    "tensorboard": "tensorboard",
 }
 
 

@@ -89,6 +89,8 @@ def _spiking(
     if ann is None:
         notes.append("the model has no conventional network; its own weights with ReLUs stand for it")
     picture = _read(path, config.channels, size, sigma, seed)
+    if config.channels == 1 and _has_colours(path):
+        notes.append("counted on the image's gray version; to restore its colours takes three such inferences")
     height, width = picture.shape[-2:]
     try:
         folded = fold(loaded.network).eval()
@@ -130,6 +132,13 @@ def _size(text: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise UsageError(f"the size is {text!r}; expected width x height in pixels, such as 481x321")
     return int(width), int(height)
+
+
+def _has_colours(path: Path) -> bool:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return len(image.convert().getbands()) > 2
 
 
 def _read(path: Path, channels: int, size: tuple[int, int] | None, sigma: float | None, seed: int) -> "Tensor":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spikingir.cli.console import CommandError, complain, progress_bar, say, sentence
+from spikingir.cli.console import CommandError, UsageError, complain, progress_bar, say, sentence
 from spikingir.cli.tables import number, table
 
 if TYPE_CHECKING:
@@ -198,11 +198,11 @@ def _sigma(model: "Model", wanted: float | None) -> float | None:
     """Level of the noise; None to dehaze."""
     if model.task == "dehaze":
         if wanted is not None:
-            raise CommandError(f"{model.name} removes haze, to which no noise is added; leave --sigma out")
+            raise UsageError(f"{model.name} removes haze, to which no noise is added; leave --sigma out")
         return None
     sigma = model.sigma if wanted is None else wanted
     if sigma is None:
-        raise CommandError(f"{model.name} does not say what noise it is for; give its level with --sigma")
+        raise UsageError(f"{model.name} does not say what noise it is for; give its level with --sigma")
     return sigma
 
 

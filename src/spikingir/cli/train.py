@@ -124,7 +124,7 @@ def convert(
     data: Path,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     sigma: Sigma = None,
-    method: str = "spikingir",
+    method: Literal["spikingir", "if", "rueckauer"] = "spikingir",
     time_steps: Count = 10,
     schedule: Literal["clocked", "phased"] = "clocked",
     percentile: Annotated[float | None, Parameter(validator=Number(gt=0, lte=100))] = None,
@@ -138,7 +138,7 @@ def convert(
         data: Folder of images to calibrate thresholds on: like those that will be restored, or clean ones with sigma.
         out: File to write; WEIGHTS_snn.safetensors beside it unless given.
         sigma: Noise to add to the images, 0 to 255; none unless given.
-        method: spikingir, if, rueckauer, qcfs or lan.
+        method: spikingir, if or rueckauer; others from Python alone.
         time_steps: Time steps.
         schedule: clocked or phased.
         percentile: Of the activations, for the thresholds; that of the method unless given.

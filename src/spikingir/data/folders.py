@@ -113,5 +113,7 @@ def _read(path: str | Path, mode: str | None) -> NDArray[np.uint8]:
             if mode and (image.mode.startswith(("I", "F")) or ";16" in str(image.tile)):
                 raise DataError(f"{path} has more than 8 bits a pixel; make an 8-bit image of it")
             return np.array(image.convert(mode) if mode else image)
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path} is too large to be read ({error}); cut a part out of it") from error
     except (OSError, SyntaxError) as error:  # Pillow raises both of damaged files
         raise DataError(f"cannot read {path} ({error}); expected an image: copy it again") from error

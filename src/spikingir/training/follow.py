@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from spikingir.conversion.convert import METHODS, convert
 from spikingir.conversion.qcfs import QCFS, quantise_activations
+from spikingir.data.errors import DataError
 from spikingir.data.folders import list_images, read_gray
 from spikingir.data.haze import HazyPatches
 from spikingir.data.noise import NoisyPatches, add_gaussian_noise, sample_generator
@@ -171,6 +172,8 @@ def _data(recipe: Recipe, stage: Stage, root: Path) -> tuple[Dataset[Pair], list
         noise = recipe.noise
         clean = [read_gray(path) for path in list_images(root / noise.folder)]
         train = [image for i, image in enumerate(clean) if i % noise.held_back_every]
+        if not train:
+            raise DataError(f"{root / noise.folder} holds one image, which is held back; training takes two or more")
         levels = noise.sigma if isinstance(noise.sigma, tuple) else (noise.sigma, noise.sigma)
         sigma = noise.sigma if isinstance(noise.sigma, float) else levels
         patches = NoisyPatches(train, stage.patch, sigma, stage.fit.seed, noise.clip)
