@@ -32,7 +32,8 @@ def test_benchmark(run: Run, tmp_path: Path, models: Path, collection: Path) -> 
     setting = (*places, "--limit", 2, "--crop", 12)
     grid = ("denoise-gray-25", "--data", "bsd68", "set12", "--method", "ann", "spikingir", "control")
     code, out, err = run("benchmark", *grid, "--time-steps", 2, 4, *setting)
-    assert code == 0
+    assert code == 1
+    assert err.endswith("spikingir: 2 of 8 could not be measured\n")  # the control, on either set
     assert "SpikingIR, clocked, T = 2" in out
     assert "not measured: ANN, trained on (control)" in err
     with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as file:
@@ -42,6 +43,10 @@ def test_benchmark(run: Run, tmp_path: Path, models: Path, collection: Path) -> 
     _, again, quiet = run("benchmark", *grid, "--time-steps", 2, 4, *setting)
     assert again == out
     assert "s)" not in quiet  # all was kept
+    own = ("denoise-gray-25", "--data", "set12", "--method", "spikingir", "phased")
+    assert [f"T = {steps}" in run("benchmark", *own, *setting)[1] for steps in (4, 3)] == [True, True]
+    with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["time_steps"] for row in csv.DictReader(file)] == ["4", "3"]
 
 
 def test_wrong_usage(run: Run, tmp_path: Path, models: Path, collection: Path) -> None:  # noqa: F811
@@ -53,11 +58,19 @@ def test_wrong_usage(run: Run, tmp_path: Path, models: Path, collection: Path) -
     assert (code, err.count("\n")) == (1, 1)
     arguments = ("benchmark", "denoise-gray-25", "--data", "bsd68", "--models", models, "--data-root", collection)
     code, _, err = run(*arguments, "--method", "magic", "--out", tmp_path)
-    assert code == 1
+    assert code == 2
     assert "unknown method 'magic'" in err
     code, _, err = run("benchmark", "nothing", "--data", "bsd68", "--method", "ann", "--out", tmp_path)
     assert code == 1
     assert "there is no model 'nothing'" in err
+    for name in ("denoise-gray-x", "denoise-gray--5", "denoise-gray-nan"):
+        assert "there is no model" in run("benchmark", name, "--data", "bsd68", "--method", "ann", "--out", tmp_path)[2]
+    code, _, err = run("reproduce", "table2", "--data-root", collection, "--docs", tmp_path / "report")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "expected a file such as" in err
+    code, _, err = run("reproduce", "table2", "--data-root", collection, "--models", tmp_path / "nowhere")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is no folder" in err
 
 
 def test_reports(run: Run, tmp_path: Path, models: Path, collection: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

@@ -30,4 +30,11 @@ def test_a_strangers_repository_is_none_of_ours(tmp_path: Path) -> None:
     assert module.commit() == "unknown"
     git("add", file.name)
     git("commit", "-m", "ours")
-    assert module.commit() == git("rev-parse", "--short", "HEAD")
+    module.commit.cache_clear()
+    found = module.commit()
+    assert found == git("rev-parse", "--short", "HEAD")
+    file.write_text(file.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    git("commit", "--allow-empty", "-m", "later")
+    assert module.commit() == found  # of the code that was loaded
+    module.commit.cache_clear()
+    assert module.commit() == git("rev-parse", "--short", "HEAD") + "-changed"

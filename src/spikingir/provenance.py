@@ -1,11 +1,13 @@
 """Where a number comes from: the commit of the checkout that made it."""
 
 import subprocess
+from functools import cache
 from pathlib import Path
 
 
+@cache
 def commit() -> str:
-    """Commit of the checkout that runs; ``unknown`` outside of one."""
+    """Commit of the checkout that runs, at its first call; marked where the package differs; ``unknown`` outside."""
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
@@ -14,6 +16,7 @@ def commit() -> str:
 
     try:
         # installed within somebody's repository, the package is no part of it
-        return (git("ls-files", here.name) and git("rev-parse", "--short", "HEAD")) or "unknown"
+        found = (git("ls-files", here.name) and git("rev-parse", "--short", "HEAD")) or "unknown"
+        return found + "-changed" * bool(found != "unknown" and git("status", "--porcelain", "-uno", "."))
     except OSError:  # no git
         return "unknown"

@@ -10,8 +10,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from spikingir.conversion.convert import convert
@@ -200,3 +202,15 @@ def test_files(benchmark: Benchmark) -> None:
     assert rows[1]["psnr"] == ""
     assert "dnsnn.safetensors" in rows[1]["missing"]
     assert len(json.loads(as_json(results))[0]["scores"]) == 3
+
+
+def test_folders_of_the_same_name_are_told_apart(benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for i in range(2):
+        place = benchmark.folder.parent / str(i)
+        (place / "photos").mkdir(parents=True)
+        ramp = np.linspace(0, 100 + 100 * i, 24)[:, None].repeat(24, 1)
+        Image.fromarray(ramp.astype(np.uint8)).save(place / "photos" / "a.png")
+        monkeypatch.chdir(place)
+        found.append(benchmark.measure(replace(OWN, data="photos")).mean("psnr"))
+    assert found[0] != found[1]

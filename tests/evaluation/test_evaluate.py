@@ -149,11 +149,14 @@ ONE = Measures(20, 0.5, 26, 0.7, 28, 0.8, 2, 92, 92, 1e6, 2.0, 3.0, 4.0)
 
 @given(st.lists(st.floats(50, 150), min_size=1, max_size=8))
 def test_means_are_over_images_and_the_rate_is_capped_once(rates: list[float]) -> None:
-    images = [replace(ONE, psnr=rate, conversion_rate_uncapped=rate, conversion_rate=min(rate, 100)) for rate in rates]
-    mean = Evaluation(tuple((str(i), measures) for i, measures in enumerate(images))).mean
-    assert mean.psnr == pytest.approx(sum(rates) / len(rates))
-    assert mean.conversion_rate == pytest.approx(min(100, sum(rates) / len(rates)))
-    assert mean.conversion_rate_uncapped == pytest.approx(sum(rates) / len(rates))
+    images = [replace(ONE, psnr=rate / 4, ann_psnr=20.0 + i) for i, rate in enumerate(rates)]
+    found = Evaluation(tuple((str(i), measures) for i, measures in enumerate(images)))
+    mean, rate = found.mean, 100 * sum(rates) / 4 / sum(20 + i for i in range(len(rates)))
+    assert mean.psnr == pytest.approx(sum(rates) / len(rates) / 4)
+    assert mean.conversion_rate_uncapped == pytest.approx(rate)  # of the means, not the mean of each image's
+    assert mean.conversion_rate == pytest.approx(min(100, rate))
+    hazy = replace(found, task="dehaze").mean
+    assert hazy.conversion_rate_uncapped == pytest.approx((rate + 100 * 0.7 / 0.8) / 2)
     assert mean.snn_mj == 3.0
 
 

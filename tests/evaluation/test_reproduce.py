@@ -1,17 +1,29 @@
 """The report holds what was measured beside what the paper printed, and says what could not be measured."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from spikingir.conversion.convert import convert
+from spikingir.data.noise import sample_generator
 from spikingir.evaluation.benchmark import Benchmark, Cell
-from spikingir.evaluation.document import Block, Bullets, Figure, Paragraph, Table, as_markdown
+from spikingir.evaluation.document import Block, Bullets, Figure, Heading, Paragraph, Table, as_markdown
 from spikingir.evaluation.energy import ann_energy
+from spikingir.evaluation.evaluate import confidence_interval
 from spikingir.evaluation.paper import PRINTED, SIZES
 from spikingir.evaluation.profile import EDGES, profile
 from spikingir.evaluation.reproduce import SECTIONS, Target, reproduce
-from spikingir.networks.registry import build_network
+from spikingir.evaluation.sections import interval, quality_table
+from spikingir.networks import AODNet
+from spikingir.networks.registry import build_network, save_network
+from spikingir.spiking.storage import save_pretrained
+from tests.evaluation.conftest import SIDE
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +115,42 @@ def test_suspect_cells_are_noted() -> None:
         suspects
     )
     assert set(SECTIONS) == {"summary", "table1", "table2", "table3", "figure2", "figure3", "ablation"}
+
+
+def test_dehazing(tmp_path: Path) -> None:
+    """QCFS is set against its own ANN; rates are of means and weigh SSIM; images of one scene are one draw."""
+    ann, images = AODNet().eval(), torch.rand(1, 3, 16, 16, generator=sample_generator(0, 0))
+    ann.reset_parameters(sample_generator(0, 1))
+    for folder in ("dehaze", "weights/dehaze", "data/hazy", "data/gt"):
+        (tmp_path / folder).mkdir(parents=True)
+    save_network(ann, tmp_path / "dehaze" / "ann.safetensors")
+    save_pretrained(convert(ann, images, time_steps=4), tmp_path / "dehaze" / "snn.safetensors")
+    save_pretrained(convert(ann, images, "if", time_steps=3), tmp_path / "weights" / "dehaze" / "qcfs.safetensors")
+    variants = {"snn.safetensors": {"schedule": "clocked", "time_steps": 4}}
+    config = {"name": "dehaze", "task": "dehaze", "channels": 3, "variants": variants, "default": "snn.safetensors"}
+    (tmp_path / "dehaze" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    rng = np.random.default_rng(0)
+    for scene, hazes in (("0", 2), ("1", 1), ("2", 1)):
+        clean = rng.integers(0, 200, (SIDE, SIDE, 3))
+        Image.fromarray(clean.astype(np.uint8)).save(tmp_path / "data" / "gt" / f"{scene}.png")
+        for haze in range(1, hazes + 1):
+            hazy = (clean / (1 + haze) + 20 * haze).astype(np.uint8)
+            Image.fromarray(hazy).save(tmp_path / "data" / "hazy" / f"{scene}_{haze}.png")
+
+    benchmark, data = Benchmark(tmp_path / "cells", None, tmp_path, tmp_path / "weights"), str(tmp_path / "data")
+    contenders = (("ann", None), ("control", None), ("qcfs-ann", None), ("qcfs", 3), ("spikingir", 4), ("spikingir", 2))
+    heading, table, remarks = quality_table(benchmark, "dehaze", data, contenders)
+    assert heading == Heading(f"dehaze, {data}, 4 images", 3)
+    assert isinstance(table, Table)
+    assert isinstance(remarks, Bullets)
+    assert remarks.items[0] == "Trained at T = 4: SpikingIR, clocked, T = 2."
+    assert "no dehaze/control.safetensors" in remarks.items[1]
+    results = {one: benchmark.measure(Cell("dehaze", data, *one)) for one in contenders}
+    rows = {row[0]: row for row in table.rows}
+    for one, reference in ((("qcfs", 3), ("qcfs-ann", None)), (("spikingir", 4), ("ann", None))):
+        found, against = results[one], results[reference]
+        kept = [mean(s.psnr for s in found.scores) / mean(s.psnr for s in against.scores)]
+        kept.append(mean(s.ssim for s in found.scores) / mean(s.ssim for s in against.scores))
+        losses = [theirs.psnr - ours.psnr for ours, theirs in zip(found.scores, against.scores, strict=True)]
+        bounds = confidence_interval(losses, ["0", "0", "1", "2"])
+        assert rows[found.label][4:] == (f"{mean(losses):.3f}", interval(bounds, 3), f"{100 * mean(kept):.2f}")

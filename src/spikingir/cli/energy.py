@@ -64,8 +64,10 @@ def energy(
         raise UsageError(f"the energy of {network} depends on the image's size; give it with --size, such as 481x321")
     from spikingir.evaluation.columns import ann_columns
     from spikingir.networks.registry import build_network
+    from spikingir.restoration.tiling import memory_errors
 
-    found = ann_columns(build_network(network), (wanted[1], wanted[0]))
+    with memory_errors():
+        found = ann_columns(build_network(network), (wanted[1], wanted[0]))
     _print({"architecture": network, "size": list(wanted)}, found, json, f"{network}, {wanted[0]} x {wanted[1]}")
 
 
@@ -81,10 +83,12 @@ def _spiking(
 ) -> None:
     from spikingir.evaluation.columns import energy_columns
     from spikingir.restoration.pretrained import load_ann, load_spiking
-    from spikingir.restoration.tiling import padded, trace_tiled
+    from spikingir.restoration.tiling import memory_errors, padded, trace_tiled
     from spikingir.spiking.fold import fold
 
     loaded = load_spiking(model, time_steps=time_steps, schedule=schedule)
+    if sigma is not None and loaded.model.task == "dehaze":
+        raise UsageError(f"{model} removes haze, to which no noise is added; leave --sigma out")
     config, ann, notes = loaded.network.config, load_ann(loaded.model), list(loaded.notes)
     if ann is None:
         notes.append("the model has no conventional network; its own weights with ReLUs stand for it")
@@ -99,9 +103,10 @@ def _spiking(
             notes.append(f"counted at {picture.shape[-1]} x {picture.shape[-2]}, padded for the network's strides")
         for note in notes:
             complain(f"note: {note}")
-        with progress_bar("restoring") as progress:
-            _, trace = trace_tiled(folded, picture, counts=True, progress=progress)
-        found = energy_columns(folded, trace, picture, ann or loaded.network)
+        with memory_errors():
+            with progress_bar("restoring") as progress:
+                _, trace = trace_tiled(folded, picture, counts=True, progress=progress)
+            found = energy_columns(folded, trace, picture, ann or loaded.network)
     except ValueError as error:  # an image that does not fit the network: said in one sentence
         raise CommandError(sentence(error)) from error
     head = {

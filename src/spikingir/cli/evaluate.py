@@ -83,6 +83,8 @@ def evaluate(
     say(table(rows))
     if (interval := found.psnr_ci95) is not None:
         say(f"SNN's mean PSNR over other such images, 95 %: {interval[0]:.2f} to {interval[1]:.2f} dB")
+    if (interval := found.psnr_loss_ci95) is not None:
+        say(f"mean loss against the ANN, likewise: {interval[0]:.3f} to {interval[1]:.3f} dB")
     uncapped = found.mean.conversion_rate_uncapped
     if uncapped is not None and uncapped > 100:
         say(f"conversion rate before capping: {uncapped:.2f} %")

@@ -49,6 +49,11 @@ def reproduce(
 
     if data_root is None:
         raise UsageError("the paper's test sets need the image collection; give its folder with --data-root")
+    if docs is not None and not docs.suffix:
+        raise UsageError(
+            f"--docs is {docs}; expected a file such as {docs}.md, beside which its figures' folder is made"
+        )
+    _check(models)
     benchmark = Benchmark(out / "cells", data_root, models, weights, limit, crop, announce=complain)
     try:
         blocks = measure(benchmark, target)
@@ -94,9 +99,14 @@ def benchmark(
     from spikingir.evaluation.benchmark import Benchmark, as_csv, as_json, cells
     from spikingir.files import write_text
 
+    _check(models)
     bench = Benchmark(out / "cells", data_root, models, weights, limit, crop, announce=complain)
     try:
-        results = bench.measure_all(cells(model, data, method, time_steps or [None]))
+        wanted = cells(model, data, method, time_steps or [None])
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    try:
+        results = bench.measure_all(wanted)
     except ValueError as error:
         raise CommandError(sentence(error)) from error
     out.mkdir(parents=True, exist_ok=True)
@@ -105,11 +115,18 @@ def benchmark(
     rows = [["model", "test set", "method", "PSNR dB", "SSIM", "spikes/neuron"]]
     for cell, found in results.items():
         means = [number(found.mean(name), digits) for name, digits in _MEASURES]
-        rows.append([cell.subject, cell.data, cell.label, *means])
+        rows.append([cell.subject, cell.data, found.label, *means])
     say(table(rows, words=3))
-    for found in results.values():
-        if found.missing is not None:
-            complain(f"not measured: {found.cell.label} for {found.cell.subject}: {found.missing}")
+    absent = [found for found in results.values() if found.missing is not None]
+    for found in absent:
+        complain(f"not measured: {found.cell.label} for {found.cell.subject}: {found.missing}")
+    if absent:
+        raise CommandError(f"{len(absent)} of {len(results)} could not be measured")
+
+
+def _check(models: Path | None) -> None:
+    if models is not None and not models.is_dir():
+        raise UsageError(f"--models is {models}, which is no folder; expected one with a folder for each model")
 
 
 _MEASURES = (("psnr", 2), ("ssim", 4), ("spikes_per_neuron", 2))

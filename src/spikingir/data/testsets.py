@@ -224,7 +224,7 @@ def _noisy(path: Path, index: int, request: _Request) -> TestPair:
 
 def _hazy(files: HazyFiles) -> TestPair:
     hazy, clean = files.read()
-    return TestPair(files.name, to_tensor(hazy), to_tensor(clean))
+    return TestPair(files.name, to_tensor(hazy), to_tensor(clean), files.clean.stem)
 
 
 def _made(files: SceneFiles, name: str, beta: float, airlight: float) -> TestPair:

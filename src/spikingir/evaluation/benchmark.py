@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from spikingir import __version__
-from spikingir.data.testsets import Task, TestPair, open_testset
+from spikingir.data.testsets import Task, TestPair, open_testset, testset_names
 from spikingir.evaluation.contenders import METHODS, Contender, Subject, UnavailableError, label
 from spikingir.evaluation.evaluate import confidence_interval, conversion_rate, finite, quality
 from spikingir.files import write_text
@@ -68,6 +68,7 @@ class Score:
         ann_mj: Energy of the conventional network, likewise.
         spikes_per_neuron: Mean number of spikes of a neuron.
         spikes_per_synapse: Spikes that a synapse carries.
+        time_steps: ``T`` that the spiking network ran at.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Score:
     ann_mj: float | None = None
     spikes_per_neuron: float | None = None
     spikes_per_synapse: float | None = None
+    time_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,16 @@ class Result:
         """Mean of one of :class:`Score`'s measures over images; None where it has none."""
         values = [getattr(score, measure) for score in self.scores]
         return fmean(values) if values and None not in values else None
+
+    @property
+    def time_steps(self) -> int | None:
+        """``T`` that it was measured at, also where the cell leaves it to the network."""
+        return self.cell.time_steps or (self.scores[0].time_steps if self.scores else None)
+
+    @property
+    def label(self) -> str:
+        """The cell's name in reports, with ``T``."""
+        return label(self.cell.method, self.time_steps if METHODS[self.cell.method].spiking else None)
 
     @property
     def psnr_ci95(self) -> tuple[float, float] | None:
@@ -127,11 +139,14 @@ class Result:
         return fmean(losses), confidence_interval(losses, self._scenes)
 
     def rate(self, reference: "Result", task: Task) -> float | None:
-        """Conversion rate in per cent, not capped: the mean over images."""
+        """Conversion rate in per cent, not capped: of the means over images, as the paper's are."""
         if not self.scores or len(self.scores) != len(reference.scores):
             return None
-        pairs = zip(self.scores, reference.scores, strict=True)
-        return fmean(conversion_rate(one.psnr / other.psnr, one.ssim / other.ssim, task) for one, other in pairs)
+        psnr, ssim = (
+            fmean(getattr(one, name) for one in self.scores) / fmean(getattr(one, name) for one in reference.scores)
+            for name in ("psnr", "ssim")
+        )
+        return conversion_rate(psnr, ssim, task)
 
 
 @dataclass(frozen=True)
@@ -189,7 +204,9 @@ class Benchmark:
         """
         setting = {"limit": self.limit, "crop": self.crop, "seed": self.seed}
         try:
-            question = {"cell": asdict(cell), **setting}
+            # another folder may have the same name from another place
+            data = cell.data if cell.data in testset_names() else str(Path(cell.data).resolve())
+            question = {"cell": {**asdict(cell), "data": data}, **setting}
             kept = self.keep(cell.subject, question, cell.label, lambda unfinished: self._scores(cell, unfinished))
         except UnavailableError as error:
             return Result(cell, (), str(error))
@@ -282,6 +299,7 @@ def score(contender: Contender, pair: TestPair) -> Score:
         snn_mj=restored.energy.snn_mj,
         spikes_per_neuron=restored.trace.spikes_per_neuron,
         spikes_per_synapse=restored.energy.spikes_per_synapse,
+        time_steps=restored.trace.time_steps,
     )
 
 
@@ -292,13 +310,13 @@ def as_json(results: Mapping[Cell, Result]) -> str:
 
 def as_csv(results: Mapping[Cell, Result]) -> str:
     """Results, a line a cell: means over images."""
-    measures = [name for name in Score.__dataclass_fields__ if name not in ("name", "scene")]
+    measures = [name for name in Score.__dataclass_fields__ if name not in ("name", "scene", "time_steps")]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["model", "data", "method", "time_steps", "images", *measures, "psnr_low", "psnr_high", "missing"])
     for cell, result in results.items():
         means = ["" if (value := result.mean(name)) is None else f"{value:.6g}" for name in measures]
         interval = [f"{bound:.4f}" for bound in result.psnr_ci95 or ()] or ["", ""]
-        row = [cell.subject, cell.data, cell.method, cell.time_steps or "", len(result.scores), *means, *interval]
+        row = [cell.subject, cell.data, cell.method, result.time_steps or "", len(result.scores), *means, *interval]
         writer.writerow([*row, result.missing or ""])
     return file.getvalue()

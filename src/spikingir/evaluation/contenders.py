@@ -1,5 +1,6 @@
 """Who restores: the model's own networks, and every baseline that is made of, or trained beside, them."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -90,7 +91,7 @@ class Subject:
             model: Model | None = open_model(path if path is not None and path.is_dir() else name)
         except ModelError:
             model = None
-            if name != "dehaze" and not name.startswith("denoise-gray-"):
+            if name != "dehaze" and not re.fullmatch(r"denoise-gray-\d+(\.\d+)?", name):
                 raise
         if model is not None:
             task, channels, sigma = model.task, model.channels, model.sigma
@@ -191,6 +192,16 @@ def _own(subject: Subject, schedule: Schedule, time_steps: int | None) -> Spikin
         raise UnavailableError(f"{subject.name} ships no network trained {schedule}")
     network = from_pretrained(subject.model.folder / choice.variant.file)
     return network.at(time_steps=choice.time_steps, schedule=schedule)
+
+
+def trained_steps(subject: Subject, method: str, time_steps: int | None) -> int | None:
+    """``T`` that the network of a method was trained at by surrogate gradients; None of what was not."""
+    if method in ("spikingir", "phased") and subject.model is not None:
+        schedule: Schedule = "clocked" if method == "spikingir" else "phased"
+        return choose_variant(subject.model, schedule, time_steps).variant.time_steps
+    if method in ("dnsnn", "short"):
+        return from_pretrained(_existing(subject.weights / f"{method}.safetensors")).config.time_steps
+    return None
 
 
 def _existing(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -59,35 +59,40 @@ class Measures:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The measures of each image of a test set, in order, by the image's name; and each one's scene."""
+    """The measures of each image of a test set, in order, by the image's name; each one's scene; what was done."""
 
     images: tuple[tuple[str, Measures], ...]
     scenes: tuple[str, ...] = ()
+    task: Task = "denoise"
 
     @property
     def mean(self) -> Measures:
-        """Mean over images of each measure.
-
-        The rate is capped once, after averaging: capped one by one, images on which the spiking network is the
-        better one would not make up for the others.
-        """
+        """Mean over images of each measure; the rate is that of the means, as the paper's is, and capped once."""
         columns = {field.name: [getattr(m, field.name) for _, m in self.images] for field in fields(Measures)}
         means = {name: None if None in column else fmean(column) for name, column in columns.items()}
-        uncapped = means["conversion_rate_uncapped"]
-        means["conversion_rate"] = None if uncapped is None else min(uncapped, 100.0)
-        return Measures(**means)  # type: ignore[arg-type]
+        mean = Measures(**means)  # type: ignore[arg-type]
+        if mean.ann_psnr is None or mean.ann_ssim is None:
+            return mean
+        rate = conversion_rate(mean.psnr / mean.ann_psnr, mean.ssim / mean.ann_ssim, self.task)
+        return replace(mean, conversion_rate=min(rate, 100.0), conversion_rate_uncapped=rate)
 
     @property
     def psnr_ci95(self) -> tuple[float, float] | None:
         """95 % confidence interval of the mean PSNR; None for one image, which says nothing about others."""
         return confidence_interval([measures.psnr for _, measures in self.images], self.scenes)
 
+    @property
+    def psnr_loss_ci95(self) -> tuple[float, float] | None:
+        """The same of the mean loss, whose differences are of the same images; None without a conventional network."""
+        losses = [measures.psnr_loss for _, measures in self.images]
+        return None if None in losses else confidence_interval([loss or 0.0 for loss in losses], self.scenes)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold; what is not finite is None."""
-        interval = self.psnr_ci95
         return {
             "mean": finite(asdict(self.mean)),
-            "psnr_ci95": None if interval is None else list(interval),
+            "psnr_ci95": finite(self.psnr_ci95),
+            "psnr_loss_ci95": finite(self.psnr_loss_ci95),
             "images": [{"name": name, **finite(asdict(measures))} for name, measures in self.images],
         }
 
@@ -129,7 +134,7 @@ def evaluate(
         images.append((pair.name, _measure(restorer, pair, ann, task)))
         scenes.append(pair.scene)
         progress(i + 1, len(testset))
-    return Evaluation(tuple(images), tuple(scenes))
+    return Evaluation(tuple(images), tuple(scenes), task)
 
 
 @torch.inference_mode()

@@ -102,8 +102,8 @@ def _setting(benchmark: Benchmark) -> str:
         f"seed {benchmark.seed}.{quick} PSNR and SSIM of images clipped to 0..1, each by itself, then averaged. "
         "Intervals are 95 % confidence intervals over images, those of a scene in different haze taken together; that "
         "of a loss is of the differences on the same images, far narrower. Spiking networks run in their deployment "
-        "form; all rows are clocked but those named phased and QCFS's quantised ANN. T is the paper's: energy includes "
-        "the extended step, T + 1."
+        "form, but for Lan's, whose graded spikes have none; all rows are clocked but those named phased and QCFS's "
+        "quantised ANN. T is the paper's: energy includes the extended step, T + 1."
     )
 
 
@@ -127,8 +127,8 @@ def _summary(benchmark: Benchmark) -> list[Block]:
     header = ("model, test set", "network", "PSNR, dB", "SSIM", "of the ANN, %", "spikes per neuron", "energy, mJ")
     note = (
         f"`spikingir reproduce summary`, {_origin(benchmark)}: {_images(benchmark)}. Energy as the paper counts it, "
-        "for an image of its size: 481 x 321 to denoise, 640 x 480 to dehaze. The rate is that over the ANN, not "
-        "capped; to dehaze, the mean of PSNR's and SSIM's."
+        "for an image of its size: 481 x 321 to denoise, 640 x 480 to dehaze. The rate is mean PSNR over that of the "
+        "ANN, not capped; to dehaze, the mean of that and of SSIM's."
     )
     return [Heading("Summary"), Table(header, tuple(rows), SUMMARY, note)]
 

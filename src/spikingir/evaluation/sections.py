@@ -7,7 +7,7 @@ from spikingir.data.testsets import Task
 from spikingir.evaluation.ablation import ablate
 from spikingir.evaluation.benchmark import Benchmark, Cell, Json, Result
 from spikingir.evaluation.columns import COLUMNS
-from spikingir.evaluation.contenders import METHODS, UnavailableError, spiking_network
+from spikingir.evaluation.contenders import METHODS, UnavailableError, spiking_network, trained_steps
 from spikingir.evaluation.document import Block, Bullets, Figure, Heading, Paragraph, Table
 from spikingir.evaluation.energy import ann_energy
 from spikingir.evaluation.paper import PRINTED, SIZES, Printed
@@ -40,15 +40,20 @@ def measured(benchmark: Benchmark, subject: str, data: str, contenders: Sequence
     return {contender: benchmark.measure(Cell(subject, data, *contender)) for contender in fitting}
 
 
-def missing(results: Mapping[Contender, Result]) -> list[Block]:
-    """Why some contenders are not in a table."""
+def _remarks(benchmark: Benchmark, subject: str, results: Mapping[Contender, Result]) -> list[Block]:
+    """Which networks run at another T than they were trained at, and why some contenders are not in a table."""
+    elsewhere: dict[int, list[str]] = {}
     reasons: dict[str, list[str]] = {}
-    for result in results.values():
+    for (method, steps), result in results.items():
         if result.missing is not None:
             reasons.setdefault(result.missing, []).append(result.cell.label)
-    return [Bullets(tuple(f"Not measured: {', '.join(names)}: {why}." for why, names in reasons.items()))] * bool(
-        reasons
-    )
+            continue
+        trained = trained_steps(benchmark.subject(subject), method, steps)
+        if trained not in (None, steps):
+            elsewhere.setdefault(trained, []).append(result.cell.label)
+    remarks = [f"Trained at T = {trained}: {'; '.join(names)}." for trained, names in elsewhere.items()]
+    remarks += [f"Not measured: {', '.join(names)}: {why}." for why, names in reasons.items()]
+    return [Bullets(tuple(remarks))] if remarks else []
 
 
 def ann_mj(benchmark: Benchmark, subject: str) -> float | None:
@@ -92,11 +97,12 @@ def quality_table(benchmark: Benchmark, subject: str, data: str, contenders: Seq
         if beside:
             row += _beside(printed, found)
         rows.append(tuple(row))
-    header: tuple[str, ...] = ("method", "PSNR, dB", "95 %", "SSIM", "loss, dB", "95 %", "rate, %")
+    header: tuple[str, ...] = ("method", "PSNR, dB", "95 %", "SSIM", "loss, dB", "95 %", "rate, % (uncapped)")
     if beside:
-        header += ("paper: PSNR", "ours - paper", "paper: SSIM", "ours - paper", "paper: rate")
+        header += ("paper: PSNR", "ours - paper", "paper: SSIM", "ours - paper", "paper: rate (capped)")
     count = max(len(result.scores) for result in results.values())
-    return [Heading(f"{subject}, {data}, {count} images", 3), Table(header, tuple(rows)), *missing(results)]
+    heading = Heading(f"{subject}, {data}, {count} images", 3)
+    return [heading, Table(header, tuple(rows)), *_remarks(benchmark, subject, results)]
 
 
 def _beside(printed: Printed, found: Result) -> list[str]:
@@ -124,7 +130,7 @@ def energy_table(benchmark: Benchmark, subject: str, contenders: Sequence[Conten
         difference = number(None if printed is None else energy - printed, 3, "+")
         rows.append((found.cell.label, *spikes, number(energy, 3), share, wanted, difference))
     header = ("method", "spikes per neuron", "spikes per synapse", "mJ", "of the ANN, %", "paper: mJ", "ours - paper")
-    return [Heading(f"{subject}, {data}", 3), Table(header, tuple(rows)), *missing(results)]
+    return [Heading(f"{subject}, {data}", 3), Table(header, tuple(rows)), *_remarks(benchmark, subject, results)]
 
 
 def columns_table(benchmark: Benchmark, contenders: Sequence[tuple[str, Contender]]) -> list[Block]:
