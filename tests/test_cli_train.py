@@ -10,10 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from spikingir.cli.console import is_expected, sentence
 from spikingir.networks import AODNet, DnCNN, save_network
 from spikingir.spiking.storage import from_pretrained
 from spikingir.training import follow as following
 from spikingir.training.fit import TrainingStopped
+from spikingir.training.journal import Log
 from spikingir.training.recipe import Recipe
 
 Run = Callable[..., tuple[int, str, str]]
@@ -42,6 +44,15 @@ def test_train_without_its_extra(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_
     assert code == 1
     assert one_sentence(err)
     assert "pip install 'spikingir[train]'" in err
+
+
+def test_tensorboard_is_an_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        Log(tmp_path, tensorboard=True)
+    assert is_expected(caught.value)
+    assert "pip install 'spikingir[tensorboard]'" in sentence(caught.value)
 
 
 def test_recipes(run: Run) -> None:

@@ -1,0 +1,76 @@
+"""Whether a conversion approaches the network that it was made of as T grows, whatever either makes of the image.
+
+    python -m benchmarks.convergence --data-root ../shared/data
+
+PSNR against the clean image does not tell: where the conventional network errs, a network that has not come near it
+yet may err less. So this prints the PSNR between the two restored images as well, and the mean of their pixels, which
+shows haze that is left or removed too much. The middle of 12 images of a hazy set, of 4 of a noisy one.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from spikingir.data.testsets import open_testset
+from spikingir.evaluation.contenders import METHODS, Subject, label
+from spikingir.evaluation.metrics import psnr
+
+WEIGHTS = Path(__file__).parent / "weights"
+HAZY = ("testset-a-like", "sots-indoor", "sots-outdoor", "middlebury")
+REFERENCES = {"rueckauer": "ann", "if": "ann", "qcfs": "qcfs-ann"}
+STEPS = (10, 50, 200, 1000)
+LEVELS = 8  # of the quantised ANN that QCFS's network is made of: its T = L
+
+
+def rows(model: str, data: str, root: Path, methods: tuple[str, ...], limit: int, crop: int) -> Iterator[str]:
+    """A line for each contender: mean pixel, PSNR to the clean image, PSNR to its reference's."""
+    subject = Subject.open(model, None, WEIGHTS, root)
+    setting = {"task": subject.task, "channels": subject.channels, "sigma": subject.sigma}
+    pairs = list(open_testset(data, root, limit=limit, crop=crop, **setting))
+    clean = [pair.clean for pair in pairs]
+
+    def restored(method: str, steps: int | None = None) -> list[Tensor]:
+        contender = METHODS[method].make(subject, steps)
+        return [contender(pair.degraded).image.clamp(0, 1) for pair in pairs]
+
+    def row(name: str, images: list[Tensor], reference: list[Tensor] | None = None) -> str:
+        near = [] if reference is None else [decibels(images, reference)]
+        cells = [f"{fmean(image.mean().item() for image in images):.3f}", decibels(images, clean), *near]
+        return f"| {model}, {data} | {name} | {' | '.join(cells + [''] * (3 - len(cells)))} |"
+
+    yield row("clean image", clean).replace("inf", "")
+    for reference in dict.fromkeys(REFERENCES[method] for method in methods):
+        target = restored(reference)
+        yield row(METHODS[reference].label, target)
+        for method in methods:
+            if REFERENCES[method] == reference:
+                for steps in (LEVELS, *STEPS[1:]) if method == "qcfs" else STEPS:
+                    yield row(label(method, steps), restored(method, steps), target)
+
+
+def decibels(images: list[Tensor], others: list[Tensor]) -> str:
+    """Mean PSNR."""
+    return f"{fmean(psnr(one[None], other[None]).item() for one, other in zip(images, others, strict=True)):.2f}"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data-root", type=Path, required=True, help="folder of the image collection")
+    root = parser.parse_args().data_root
+    print("| model, test set | network | mean pixel | PSNR to the clean image | PSNR to its reference |")
+    print("|---|---|---|---|---|")
+    torch.set_grad_enabled(False)
+    for data in HAZY:
+        for line in rows("dehaze", data, root, ("rueckauer", "qcfs"), limit=12, crop=256):
+            print(line, flush=True)
+    for line in rows("denoise-gray-15", "bsd68", root, ("rueckauer", "if"), limit=4, crop=128):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
