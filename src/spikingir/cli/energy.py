@@ -143,7 +143,7 @@ def _has_colours(path: Path) -> bool:
     from PIL import Image
 
     with Image.open(path) as image:
-        return len(image.convert().getbands()) > 2
+        return image.mode not in ("1", "L", "LA")  # a palette has colours, as in restoring
 
 
 def _read(path: Path, channels: int, size: tuple[int, int] | None, sigma: float | None, seed: int) -> "Tensor":

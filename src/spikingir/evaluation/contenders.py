@@ -169,8 +169,8 @@ def spiking_network(subject: Subject, method: str, time_steps: int | None) -> Sp
     Raises:
         UnavailableError: Its weights are not there.
     """
-    if method in ("spikingir", "phased"):
-        return _own(subject, "clocked" if method == "spikingir" else "phased", time_steps)
+    if method in _OWN:
+        return _own(subject, _OWN[method], time_steps)
     if method in _TRAINED:
         network = from_pretrained(_existing(subject.weights / f"{method}.safetensors"))
         return network.at(time_steps=time_steps, schedule="clocked")
@@ -181,6 +181,7 @@ def spiking_network(subject: Subject, method: str, time_steps: int | None) -> Sp
 
 
 _TRAINED = ("qcfs", "dnsnn", "short")
+_OWN: Mapping[str, Schedule] = MappingProxyType({"spikingir": "clocked", "phased": "phased"})
 
 
 def _own(subject: Subject, schedule: Schedule, time_steps: int | None) -> SpikingNetwork:
@@ -196,9 +197,8 @@ def _own(subject: Subject, schedule: Schedule, time_steps: int | None) -> Spikin
 
 def trained_steps(subject: Subject, method: str, time_steps: int | None) -> int | None:
     """``T`` that the network of a method was trained at by surrogate gradients; None of what was not."""
-    if method in ("spikingir", "phased") and subject.model is not None:
-        schedule: Schedule = "clocked" if method == "spikingir" else "phased"
-        return choose_variant(subject.model, schedule, time_steps).variant.time_steps
+    if method in _OWN and subject.model is not None:
+        return choose_variant(subject.model, _OWN[method], time_steps).variant.time_steps
     if method in ("dnsnn", "short"):
         return from_pretrained(_existing(subject.weights / f"{method}.safetensors")).config.time_steps
     return None

@@ -84,8 +84,8 @@ class Evaluation:
     @property
     def psnr_loss_ci95(self) -> tuple[float, float] | None:
         """The same of the mean loss, whose differences are of the same images; None without a conventional network."""
-        losses = [measures.psnr_loss for _, measures in self.images]
-        return None if None in losses else confidence_interval([loss or 0.0 for loss in losses], self.scenes)
+        losses = [measures.psnr_loss for _, measures in self.images if measures.psnr_loss is not None]
+        return confidence_interval(losses, self.scenes) if len(losses) == len(self.images) else None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold; what is not finite is None."""
