@@ -68,7 +68,7 @@ def test_descriptor_tells_the_truth(name: str) -> None:
     assert describe(network) == {"architecture": name, "options": network.options}
     side = max(architecture.smallest, architecture.multiple)
     image = torch.rand(1, network.channels, side, 2 * side)
-    assert network(image).shape == image.shape
+    assert network(image, 0.1 if network.takes_level else None).shape == image.shape
     others = [other for other in ARCHITECTURES.values() if other is not architecture]
     assert architecture.recognise(network.state_dict()) is not None
     assert all(other.recognise(network.state_dict()) is None for other in others)
@@ -84,7 +84,14 @@ def test_descriptor_and_registry_are_frozen() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("dncn", {}, r"unknown architecture 'dncn'; known: dncnn \(denoise\), aodnet \(dehaze\)"),
+        (
+            "dncn",
+            {},
+            r"unknown architecture 'dncn'; known: dncnn \(denoise\), aodnet \(dehaze\), multiscale \(denoise\)",
+        ),
+        ("multiscale", {"blocks": (1,)}, r"blocks is \(1,\); expected 2 to 6 scales"),
+        ("multiscale", {"form": "hard"}, "form is 'hard'; expected level, residual or soft"),
+        ("multiscale", {"activation_bits": (5, 4)}, r"activation_bits is \(5, 4\); expected 1 to 8 bits"),
         ("dncnn", {"layer": 17}, "dncnn has no option 'layer'; did you mean 'layers'?"),
         ("dncnn", {"zoom": 2}, "no option 'zoom'; known: channels, layers, width, batch_norm"),
         ("aodnet", {"layers": 5}, "aodnet has no option 'layers'; known: none"),

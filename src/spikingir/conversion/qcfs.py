@@ -1,7 +1,7 @@
 """QCFS: the quantised activation of Bu et al. 2022, to train an ANN with before its conversion."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class QCFS(nn.Module):
         if levels < 1:
             raise ValueError(f"levels is {levels}; a quantiser has at least 1")
         clip = torch.as_tensor(clip_level, dtype=torch.float32).reshape(-1)
-        if not (clip > 0).all():
+        if not clip.is_meta and not (clip > 0).all():  # on torch's meta device there are no values
             raise ValueError(f"clip_level is {clip_level}; it must be positive")
         self.levels = levels
         self.compiled = False
@@ -59,6 +59,7 @@ def quantise_activations(
     percentile: float = 99.0,
     *,
     per_channel: bool = False,
+    bits: Sequence[int] = (),
 ) -> nn.Module:
     """A copy of ``network`` with QCFS in place of every ``nn.ReLU``, to be trained on.
 
@@ -71,6 +72,8 @@ def quantise_activations(
         levels: ``L``.
         percentile: Of each layer's or channel's activations, for its initial clip level.
         per_channel: One clip level for each channel, or one for each layer, as published.
+        bits: Of a binary code, bits of the activations at each resolution, finest first, the last for all that are
+            coarser: ``2^bits - 1`` levels in place of ``levels``.
 
     Shape:
         ``calibration_images``: (B, C, H, W).
@@ -80,10 +83,12 @@ def quantise_activations(
     """
     network = copy.deepcopy(network).eval()
     ranges: dict[str, StreamingRange] = {}
+    heights: dict[str, int] = {}
 
     def observe(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             ranges.setdefault(name, StreamingRange(output.shape[1])).update(output)
+            heights[name] = output.shape[-2]
 
         return hook
 
@@ -92,7 +97,10 @@ def quantise_activations(
         raise ConversionError(f"{type(network).__name__} has no nn.ReLU module to put QCFS in the place of")
     hooks = [module.register_forward_hook(observe(name)) for name, module in found.items()]
     network(calibration_images)
+    scales = sorted(set(heights.values()), reverse=True)
     for hook, name in zip(hooks, found, strict=True):
         hook.remove()
+        if bits:
+            levels = 2 ** bits[min(scales.index(heights[name]), len(bits) - 1)] - 1
         network.set_submodule(name, QCFS(levels, ranges[name].clip_level(percentile / 100, per_channel)))
     return network

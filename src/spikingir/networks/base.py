@@ -1,11 +1,11 @@
 """What every restoration network is: a body and an image formation step."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from spikingir.spiking.formation import ImageFormation, form_image
+from spikingir.spiking.formation import ImageFormation, form_image, pad_to_multiple, with_level
 
 
 class RestorationNetwork(nn.Module):
@@ -19,9 +19,18 @@ class RestorationNetwork(nn.Module):
         formation: Name of the image formation.
         channels: Channels of the image.
 
+    Attributes:
+        takes_level: Whether the body reads the noise level too, as one more channel behind the image's.
+        activation_bits: Bits of quantised activations by scale, finest first; empty where they are not quantised.
+        multiple: The body takes heights and widths that are multiples of this; images of others are padded.
+
     Shape:
         ``(B, channels, H, W)`` to the same.
     """
+
+    takes_level = False
+    multiple = 1
+    activation_bits: tuple[int, ...] = ()
 
     def __init__(self, body: nn.Module, formation: ImageFormation, channels: int) -> None:
         super().__init__()
@@ -30,7 +39,7 @@ class RestorationNetwork(nn.Module):
         self.channels = channels
 
     @property
-    def options(self) -> dict[str, int]:
+    def options(self) -> dict[str, Any]:
         """Arguments that build this network anew; empty where it has no choices."""
         return {}
 
@@ -42,9 +51,23 @@ class RestorationNetwork(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what training starts from")
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Restored image."""
-        return form_image(self.formation, image, self.body(image))
+    def forward(self, image: Tensor, level: Tensor | float | None = None) -> Tensor:
+        """Restored image.
+
+        Args:
+            image: Degraded image, or :func:`~spikingir.spiking.formation.with_level` of it.
+            level: Noise level in units of the image, where the network takes one and ``image`` does not hold it.
+
+        Raises:
+            ValueError: Another number of channels; a network with a level input and no level, or the other way round.
+        """
+        given = image if level is None else with_level(image, level)
+        if (found := given.shape[1]) != (wanted := self.channels + self.takes_level):
+            needs = f"{self.channels} channels and a noise level" if self.takes_level else f"{wanted} channels"
+            raise ValueError(f"the image has {found} channels; {type(self).__name__} takes {needs}")
+        height, width = given.shape[-2:]
+        padded = pad_to_multiple(given, self.multiple)
+        return form_image(self.formation, given, self.body(padded)[..., :height, :width])
 
 
 class Recognised(NamedTuple):
@@ -57,6 +80,6 @@ class Recognised(NamedTuple):
         source: Name in the file of each of the network's own names, for messages.
     """
 
-    options: dict[str, int]
+    options: dict[str, Any]
     state: dict[str, Tensor]
     source: dict[str, str]

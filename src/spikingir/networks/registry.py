@@ -17,6 +17,7 @@ from torch import Tensor
 from spikingir.networks.aodnet import AODNet, recognise_aodnet
 from spikingir.networks.base import Recognised, RestorationNetwork
 from spikingir.networks.dncnn import DnCNN, recognise_dncnn
+from spikingir.networks.multiscale import MultiScaleNet, recognise_multiscale
 from spikingir.networks.weightfile import read_weights, write_weights
 
 _VERSION = 1
@@ -72,11 +73,19 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             recognise=recognise_aodnet,
             paper="Li et al., AOD-Net: All-in-One Dehazing Network, ICCV 2017",
         ),
+        "multiscale": Architecture(
+            name="multiscale",
+            purpose="denoise",
+            channels=(1, 3),
+            builder=MultiScaleNet,
+            recognise=recognise_multiscale,
+            paper="none; docs/method.md",
+        ),
     }
 )
 
 
-def build_network(name: str, **options: int) -> RestorationNetwork:
+def build_network(name: str, **options: Any) -> RestorationNetwork:
     """Build a network by name, with torch's default initialisation.
 
     Args:
@@ -96,6 +105,8 @@ def build_network(name: str, **options: int) -> RestorationNetwork:
         if key not in parameters:
             raise ValueError(f"{name} has no option {key!r}{_nearest(key, parameters)}")
         kind = type(parameters[key].default)
+        if kind is tuple and isinstance(value, list):
+            options[key] = value = tuple(value)
         if type(value) is not kind:
             raise ValueError(f"{key} is {value!r}; {name} expects a value of type {kind.__name__}")
     if (channels := options.get("channels")) is not None and channels not in architecture.channels:
@@ -197,10 +208,11 @@ def _recognise(tensors: Mapping[str, Tensor], header: Mapping[str, Any] | None) 
             continue
         if header is None:
             return architecture, found
+        asked = {key: tuple(v) if isinstance(v, list) else v for key, v in header["options"].items()}
         # The tensors bound what the header can ask for, so that a forged one cannot have a giant built.
-        if not found.options.items() <= header["options"].items():
+        if not found.options.items() <= asked.items():
             raise ValueError(f"its header says {header['options']}, but its tensors are those of {found.options}")
-        return architecture, found._replace(options=header["options"])
+        return architecture, found._replace(options=asked)
     some = ", ".join(list(tensors)[:4]) + (", ..." if len(tensors) > 4 else "")
     claim = f"its header says {header['architecture']}, but " if header else ""
     raise ValueError(

@@ -1,7 +1,7 @@
 """Image formation: the analog step that turns a body's output into the restored image.
 
 It runs once per image, outside the spiking part (METHOD: "a restoration network is a body and an image formation
-step"). The three forms are a closed set, named by strings, so that a saved network can say which one it needs
+step"). The forms are a closed set, named by strings, so that a saved network can say which one it needs
 without carrying code.
 """
 
@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-ImageFormation = Literal["identity", "residual", "atmospheric"]
+ImageFormation = Literal["identity", "residual", "atmospheric", "level", "soft"]
 
 
 def _identity(image: Tensor, output: Tensor) -> Tensor:
@@ -27,8 +27,17 @@ def _atmospheric(image: Tensor, output: Tensor) -> Tensor:
     return torch.relu(output * image - output + 1)
 
 
+def _level(image: Tensor, output: Tensor) -> Tensor:
+    return image[:, :-1] - image[:, -1:] * output
+
+
+def _soft(image: Tensor, output: Tensor) -> Tensor:
+    k, b = output.chunk(2, 1)
+    return k * image - b + image
+
+
 IMAGE_FORMATIONS: MappingProxyType[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
-    {"identity": _identity, "residual": _residual, "atmospheric": _atmospheric}
+    {"identity": _identity, "residual": _residual, "atmospheric": _atmospheric, "level": _level, "soft": _soft}
 )
 
 
@@ -36,18 +45,20 @@ def form_image(formation: str, image: Tensor, output: Tensor) -> Tensor:
     """Restored image from the degraded one and the body's output.
 
     ``identity``: ``x = body(y)``. ``residual`` (DnCNN): ``x = y - body(y)``. ``atmospheric`` (AOD-Net, with
-    ``K = body(y)``): ``J = relu(K * y - K + 1)``.
+    ``K = body(y)``): ``J = relu(K * y - K + 1)``. ``level``: ``x = y - level body(y, level)``, the image coming
+    :func:`with_level`. ``soft``, with ``K, B = body(y)`` of C channels each: ``J = K y - B + y``.
 
     Args:
-        formation: One of ``identity``, ``residual``, ``atmospheric``.
+        formation: A key of :data:`IMAGE_FORMATIONS`.
         image: Degraded image ``y`` in [0, 1].
         output: Body output.
 
     Shape:
-        ``image``, ``output`` and the result: ``(B, C, H, W)``.
+        ``image`` and the result: ``(B, C, H, W)``; for ``level`` the image has one channel more. ``output``:
+        ``(B, C, H, W)``; for ``soft`` it has 2 C channels.
 
     Raises:
-        ValueError: The formation is not one of the three.
+        ValueError: There is no such formation.
 
     Source:
         SpikingIR, section "Preliminaries"; Zhang et al. 2017 (DnCNN); Li et al. 2017 (AOD-Net), Eq. 8.
@@ -58,3 +69,41 @@ def form_image(formation: str, image: Tensor, output: Tensor) -> Tensor:
         known = ", ".join(IMAGE_FORMATIONS)
         raise ValueError(f"unknown image formation {formation!r}; known ones: {known}") from None
     return form(image, output)
+
+
+def with_level(image: Tensor, level: Tensor | float) -> Tensor:
+    """What a network with a level input reads: the image, and its noise level as one more channel.
+
+    Args:
+        image: Degraded image.
+        level: Noise level in units of the image, sigma / 255: a number, one for each image, or a map.
+
+    Shape:
+        ``image`` (B, C, H, W); ``level`` a number, (B,) or (B, 1, H, W). Result: (B, C + 1, H, W).
+
+    Raises:
+        ValueError: A level that is negative, not finite, or of another shape.
+    """
+    values = torch.as_tensor(level, dtype=image.dtype, device=image.device)
+    batch, _, height, width = image.shape
+    if values.dim() <= 1 and values.numel() in (1, batch):
+        values = values.reshape(-1, 1, 1, 1)
+    elif values.shape != (batch, 1, height, width):
+        raise ValueError(
+            f"the level has shape {tuple(values.shape)}; expected a number, ({batch},) or {(batch, 1, height, width)}"
+        )
+    if not (torch.isfinite(values) & (values >= 0)).all():
+        raise ValueError("the level is negative or not finite; expected sigma / 255, 0 or more")
+    return torch.cat([image, values.expand(batch, 1, height, width)], 1)
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """The image with its last row and column repeated until both sides are multiples of ``multiple``.
+
+    Shape:
+        ``(B, C, H, W)`` to ``(B, C, H', W')``.
+    """
+    bottom, right = (-side % multiple for side in image.shape[-2:])
+    if not bottom and not right:
+        return image
+    return torch.nn.functional.pad(image, (0, right, 0, bottom), mode="replicate")

@@ -18,6 +18,8 @@ class FitConfig:
         accumulate: Micro-steps whose gradients make one step.
         warmup: Share of the steps over which the rate rises to its peak; it then falls along a cosine
             (0.02: plain cosine; 0.3: one-cycle).
+        objective: ``mse``, or, for a network with a level input, ``level``: the squared error over
+            ``255 sigma + 5``, so that high noise levels do not drown low ones.
         distillation: Share of the teacher's image in the target, beside the clean image; needs a teacher.
         energy: Weight in the loss of synaptic operations for each multiply-accumulate of the ANN; an SNN's alone.
         clip_norm: Bound on the norm of the gradient of what Adam trains; 0 for none. Muon's steps need none.
@@ -36,6 +38,7 @@ class FitConfig:
     threshold_rate: float = 5.0
     accumulate: int = 1
     warmup: float = 0.02
+    objective: Literal["mse", "level"] = "mse"
     distillation: float = 0.0
     energy: float = 0.0
     clip_norm: float = 0.5

@@ -29,6 +29,8 @@ from spikingir.training.muon import Muon, takes_muon
 
 Pair = tuple[Tensor, Tensor]
 
+_LEVEL_FLOOR = 5.0
+
 
 class TrainingError(ValueError):
     """Training cannot begin like that; the text says why."""
@@ -156,7 +158,7 @@ def fit(
                         answer = model(degraded)
                         target = clean if teacher is None else _target(teacher, degraded, clean, config.distillation)
                     restored, cost = answer if config.energy else (answer, 0.0)
-                    part = (restored.float() - target).square().mean()
+                    part = _loss(config, restored.float(), target, degraded)
                     fabric.backward((part + config.energy * cost) / config.accumulate)
                 loss += part.detach() / config.accumulate
             # together, so that no process waits for one that left
@@ -207,6 +209,14 @@ def validate(network: nn.Module, pairs: Sequence[Pair]) -> float:
         restored = network(degraded[None].to(device)).clamp(0, 1)
         total += peak_signal_noise_ratio(restored, clean[None].to(device), data_range=1.0).item()
     return total / len(pairs)
+
+
+def _loss(config: FitConfig, restored: Tensor, target: Tensor, degraded: Tensor) -> Tensor:
+    """What the configuration's ``objective`` names; the level is the last channel of the degraded image."""
+    error = (restored - target).square()
+    if config.objective == "level":
+        error = error / (255 * degraded[:, -1:] + _LEVEL_FLOOR)
+    return error.mean()
 
 
 @torch.no_grad()

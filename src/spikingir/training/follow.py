@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 from spikingir.conversion.convert import METHODS, convert
 from spikingir.conversion.qcfs import QCFS, quantise_activations
 from spikingir.data.errors import DataError
-from spikingir.data.folders import list_images, read_gray
+from spikingir.data.folders import list_images, read_gray, read_rgb, to_tensor
 from spikingir.data.haze import HazyPatches
-from spikingir.data.noise import NoisyPatches, add_gaussian_noise, sample_generator
+from spikingir.data.noise import NoisyPatches, noisy_pair, sample_generator
 from spikingir.data.nyu import list_nyu
 from spikingir.data.scenes import hold_back
 from spikingir.files import write_text
@@ -29,7 +29,7 @@ from spikingir.training.budget import fit_to_time
 from spikingir.training.checkpoints import CHECKPOINT, load_checkpoint
 from spikingir.training.fit import FitResult, Pair, difference, fit
 from spikingir.training.machine import launch
-from spikingir.training.recipe import Recipe, RecipeError, Stage
+from spikingir.training.recipe import Noise, Recipe, RecipeError, Stage
 
 MODEL = "model.safetensors"
 STAGE = "stage.json"
@@ -170,14 +170,20 @@ def _data(recipe: Recipe, stage: Stage, root: Path) -> tuple[Dataset[Pair], list
     """Training patches of a stage, and held-back images."""
     if recipe.noise is not None:
         noise = recipe.noise
-        clean = [read_gray(path) for path in list_images(root / noise.folder)]
+        folders = (noise.folder,) if isinstance(noise.folder, str) else noise.folder
+        channels, takes_level = 1, False
+        if recipe.architecture:  # fine-tuning knows none
+            network = build_network(recipe.architecture, **recipe.options)
+            channels, takes_level = network.channels, network.takes_level
+        read = read_gray if channels == 1 else read_rgb
+        clean = [read(path) for folder in folders for path in list_images(root / folder)]
         train = [image for i, image in enumerate(clean) if i % noise.held_back_every]
         if not train:
-            raise DataError(f"{root / noise.folder} holds one image, which is held back; training takes two or more")
+            raise DataError(f"{root / folders[0]} holds one image, which is held back; training takes two or more")
         levels = noise.sigma if isinstance(noise.sigma, tuple) else (noise.sigma, noise.sigma)
         sigma = noise.sigma if isinstance(noise.sigma, float) else levels
-        patches = NoisyPatches(train, stage.patch, sigma, stage.fit.seed, noise.clip)
-        return patches, list(_noisy(clean[:: noise.held_back_every], sum(levels) / 2, noise.clip))
+        patches = NoisyPatches(train, stage.patch, sigma, stage.fit.seed, noise.clip, takes_level)
+        return patches, list(_noisy(clean[:: noise.held_back_every], noise, sum(levels) / 2, takes_level))
     assert recipe.haze is not None
     kept, apart = hold_back(list_nyu(root / recipe.haze.folder), recipe.haze.held_back)
     whole = [scene.read() for scene in apart]
@@ -189,11 +195,15 @@ def _data(recipe: Recipe, stage: Stage, root: Path) -> tuple[Dataset[Pair], list
     return HazyPatches(scenes, stage.patch, stage.fit.seed, airlight=recipe.haze.airlight), held_back
 
 
-def _noisy(images: Sequence[Any], sigma: float, clip: bool) -> Iterator[Pair]:
+def _noisy(images: Sequence[Any], noise: Noise, mean: float, level: bool) -> Iterator[Pair]:
     """Held-back images with the same noise at every validation."""
     for i, image in enumerate(images):
-        clean: Tensor = torch.from_numpy(image)[None].float() / 255
-        yield add_gaussian_noise(clean, sigma, sample_generator(1, i), clip), clean
+        clean = to_tensor(image)
+        if (side := noise.held_back_side) is not None:
+            top, left = ((size - side) // 2 for size in clean.shape[1:])
+            clean = clean[:, top : top + side, left : left + side]
+        for sigma in noise.held_back_sigma or (mean,):
+            yield noisy_pair(clean, sigma, sample_generator(1, i), noise.clip, level)
 
 
 def _network(
@@ -213,17 +223,23 @@ def _network(
     compiled = can_compile()
     if stage.kind == "qann":
         how = recipe.conversion
-        quantised = quantise_activations(
-            _conventional(stage, start),
-            _calibration(pairs),
-            stage.time_steps,
-            how.percentile,
-            per_channel=METHODS[how.method].per_channel,
-        )
-        for module in quantised.modules():
+        network = _conventional(stage, start)
+        bits = (stage.activation_bits or (stage.time_steps,)) if stage.coding == "binary" else ()
+        if not any(isinstance(module, QCFS) for module in network.modules()):
+            quantised = quantise_activations(
+                network,
+                _calibration(pairs),
+                stage.time_steps,
+                how.percentile,
+                per_channel=METHODS[how.method].per_channel,
+                bits=bits,
+            )
+            network = cast(RestorationNetwork, quantised)
+            network.activation_bits = bits
+        for module in network.modules():
             if isinstance(module, QCFS):
                 module.compiled = compiled
-        return cast(RestorationNetwork, quantised)
+        return network
     if isinstance(start, SpikingNetwork):
         spiking = start.at(time_steps=stage.time_steps, schedule=_schedule(stage))
     else:

@@ -25,19 +25,23 @@ class RecipeError(ValueError):
 
 @dataclass(frozen=True)
 class Noise:
-    """Clean gray images with additive Gaussian noise.
+    """Clean images with additive Gaussian noise, gray or in colour as the network is.
 
     Attributes:
-        folder: Folder of clean images below the data root.
+        folder: Folder of clean images below the data root, or several.
         sigma: Noise level on the 0..255 scale; of two, a level between them is drawn for each patch.
         clip: Whether noisy images are clipped to [0, 1].
         held_back_every: Every n-th image is kept for validation and never trained on.
+        held_back_sigma: Levels of the noise on those; the mean of ``sigma`` unless given.
+        held_back_side: Side of the square in their middle that is validated on; whole images unless given.
     """
 
-    folder: str
+    folder: str | tuple[str, ...]
     sigma: float | tuple[float, float]
     clip: bool = False
     held_back_every: int = 50
+    held_back_sigma: tuple[float, ...] = ()
+    held_back_side: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class Stage:
             ``start``.
         time_steps: ``T`` of an SNN.
         schedule: Its schedule.
+        coding: ``unary``, or ``binary``: T steps carry 2^T - 1 levels.
+        activation_bits: Of a binary network, bits of its layers by scale, finest first; T of each unless given.
         publish: File of the model folder that the result becomes, without its suffix: ``ann``, ``snn``,
             ``snn-phased-t8``; none for a step on the way.
     """
@@ -92,6 +98,8 @@ class Stage:
     teacher: str | None = None
     time_steps: int = 10
     schedule: str | int = "clocked"
+    coding: Literal["unary", "binary"] = "unary"
+    activation_bits: tuple[int, ...] = ()
     publish: str | None = None
 
     def __post_init__(self) -> None:

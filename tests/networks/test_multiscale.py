@@ -1,0 +1,81 @@
+"""The multi-scale network: what it computes, which files it is read from."""
+
+import pytest
+import torch
+
+from spikingir import load_network
+from spikingir.networks.multiscale import MultiScaleNet
+from spikingir.networks.registry import save_network
+from spikingir.spiking.formation import pad_to_multiple, with_level
+
+
+def _network(**options: object) -> MultiScaleNet:
+    torch.manual_seed(0)
+    network = MultiScaleNet(**{"width": 4, "blocks": (1, 1, 1), **options})
+    network.reset_parameters(torch.Generator().manual_seed(0))
+    return network.eval()
+
+
+def test_a_level_of_zero_is_the_identity() -> None:
+    image = torch.rand(2, 1, 24, 16)
+    assert torch.equal(_network()(image, 0.0), image)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 8), (17, 24)])
+def test_every_size_is_restored_and_a_constant_map_is_the_number(size: tuple[int, int]) -> None:
+    network = _network()
+    image = torch.rand(2, 1, *size)
+    number = network(image, 0.1)
+    assert number.shape == image.shape
+    assert torch.equal(number, network(image, torch.full((2, 1, *size), 0.1)))
+    assert torch.equal(number, network(image, torch.tensor([0.1, 0.1])))
+    assert torch.equal(number, network(with_level(image, 0.1)))
+
+
+def test_padding_repeats_the_last_row_and_column() -> None:
+    padded = pad_to_multiple(torch.arange(6.0).reshape(1, 1, 2, 3), 4)
+    assert padded[0, 0].tolist() == [[0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [3, 4, 5, 5]]
+
+
+def test_soft_formation_has_two_maps() -> None:
+    network = _network(channels=3, form="soft", blocks=(1, 1, 1, 1))
+    image = torch.rand(1, 3, 32, 32)
+    k, b = network.body(image).chunk(2, 1)
+    torch.testing.assert_close(network(image), k * image - b + image)
+
+
+@pytest.mark.parametrize("level", [-0.1, float("nan"), float("inf")])
+def test_a_level_out_of_range_is_refused(level: float) -> None:
+    with pytest.raises(ValueError, match="negative or not finite"):
+        _network()(torch.rand(1, 1, 8, 8), level)
+
+
+def test_a_level_map_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="the level has shape"):
+        _network()(torch.rand(1, 1, 8, 8), torch.zeros(1, 1, 8, 4))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"channels": 3, "form": "soft", "blocks": (1, 2, 1, 1)},
+        {"form": "residual", "batch_norm": True},
+        {"activation_bits": (5, 4, 3), "batch_norm": True, "top_residual": True},
+    ],
+)
+def test_a_saved_network_is_the_same(options: dict[str, object], tmp_path) -> None:
+    network = _network(**options)
+    save_network(network, tmp_path / "n.safetensors")
+    loaded = load_network(tmp_path / "n.safetensors")
+    assert isinstance(loaded, MultiScaleNet)
+    assert loaded.options == network.options
+    image = torch.rand(1, network.channels, 32, 32)
+    given = with_level(image, 0.1) if network.takes_level else image
+    assert torch.equal(loaded(given), network(given))
+
+
+def test_bare_tensors_are_recognised(tmp_path) -> None:
+    network = _network(channels=3, blocks=(1, 0, 2))
+    torch.save(network.state_dict(), tmp_path / "n.pth")
+    assert load_network(tmp_path / "n.pth").options == network.options
