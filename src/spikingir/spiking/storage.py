@@ -111,6 +111,8 @@ def _header(network: SpikingNetwork) -> str:
         settings: dict[str, Any] = {"v0": neuron.v0, "signed": neuron.signed, "surrogate": neuron.surrogate}
         if neuron.extended:
             settings["alpha"] = neuron.alpha
+        if neuron.activation_bits is not None:
+            settings["activation_bits"] = neuron.activation_bits
         neurons[name] = settings
     header = {
         "format": FORMAT,
@@ -132,7 +134,9 @@ def _build(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SpikingN
     for name, settings in header["neurons"].items():
         theta = torch.ones(state[f"neurons.{name}.log_threshold"].shape)
         kind = MembranePotentialReuseNeuron if "alpha" in settings else IFNeuron
+        bits = settings.pop("activation_bits", None)
         neurons[name] = kind(theta, **settings)
+        neurons[name].activation_bits = bits
     # in the body's order, not a set's: it is that of the parameters, by which optimisers know their moments
     names = dict.fromkeys(node.weights for node in nodes if node.weights is not None)
     weights = {name: (state[f"weight.{name}"], state.get(f"bias.{name}")) for name in names}

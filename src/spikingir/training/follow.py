@@ -241,7 +241,7 @@ def _network(
                 module.compiled = compiled
         return network
     if isinstance(start, SpikingNetwork):
-        spiking = start.at(time_steps=stage.time_steps, schedule=_schedule(stage))
+        spiking = start.at(time_steps=stage.time_steps, schedule=_schedule(stage), coding=stage.coding)
     else:
         spiking = _spiking(recipe, stage, start, pairs)
     spiking.compile_neurons(compiled)
@@ -299,6 +299,8 @@ def _spiking(recipe: Recipe, stage: Stage, network: RestorationNetwork, pairs: D
         how.method,
         time_steps=stage.time_steps,
         schedule=_schedule(stage),
+        coding=stage.coding,
+        activation_bits=stage.activation_bits,
         percentile=how.percentile,
         v0=how.v0,
     )
