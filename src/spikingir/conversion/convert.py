@@ -246,9 +246,9 @@ def _check_trace(traced: TracedBody, body: nn.Module, image: Tensor) -> Tensor:
     if same:
         scale = expected.square().mean().sqrt().clamp_min(1e-6)
         difference = (traced_output - expected).abs()
-        # rounding may push a quantised activation (QCFS) over a step here and there
+        # rounding pushes quantised activations (QCFS) over a step here and there, and later layers spread it
         distance = difference.square().mean().sqrt() if traced.levels else difference.max()
-        same = bool(distance <= 1e-2 * scale)
+        same = bool(distance <= (5e-2 if traced.levels else 1e-2) * scale)
     if not same:
         raise ConversionError(
             f"the trace of {type(body).__name__} does not give what the network gives; operations that write in place "

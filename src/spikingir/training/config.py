@@ -19,7 +19,9 @@ class FitConfig:
         warmup: Share of the steps over which the rate rises to its peak; it then falls along a cosine
             (0.02: plain cosine; 0.3: one-cycle).
         objective: ``mse``, or, for a network with a level input, ``level``: the squared error over
-            ``255 sigma + 5``, so that high noise levels do not drown low ones.
+            ``255 sigma + 5``, so that high noise levels do not drown low ones; or ``charbonnier``:
+            ``sqrt(e^2 + epsilon^2)`` of the error ``e``, both in levels of 255, which single large errors do not rule.
+        epsilon: Error below which ``charbonnier`` is nearly quadratic, in levels of 255; 1 unless given.
         distillation: Share of the teacher's image in the target, beside the clean image; needs a teacher.
         energy: Weight in the loss of synaptic operations for each multiply-accumulate of the ANN; an SNN's alone.
         clip_norm: Bound on the norm of the gradient of what Adam trains; 0 for none. Muon's steps need none.
@@ -38,7 +40,8 @@ class FitConfig:
     threshold_rate: float = 5.0
     accumulate: int = 1
     warmup: float = 0.02
-    objective: Literal["mse", "level"] = "mse"
+    objective: Literal["mse", "level", "charbonnier"] = "mse"
+    epsilon: float | None = None
     distillation: float = 0.0
     energy: float = 0.0
     clip_norm: float = 0.5
@@ -55,6 +58,8 @@ class FitConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
         if not 0 <= self.distillation <= 1:
             raise ValueError(f"distillation is {self.distillation}; expected a share between 0 and 1")
+        if self.epsilon is not None and (self.objective != "charbonnier" or not self.epsilon > 0):
+            raise ValueError(f"epsilon is {self.epsilon}; expected a positive one, with the objective charbonnier")
 
 
 def rate_at(config: FitConfig, step: int) -> float:

@@ -60,6 +60,54 @@ class Haze:
 
 
 @dataclass(frozen=True)
+class Photographs:
+    """Photographs with the noise of cameras, made on clean images and real.
+
+    Attributes:
+        folder: Folder of clean images below the data root, or several.
+        curves: Folder of camera response functions, as :func:`spikingir.data.camera.read_curves` reads them.
+        pairs: Folder of real noisy and clean photographs, as :func:`spikingir.data.polyu.read_polyu` reads them.
+        real: Share of the patches that is cut from those.
+        sensor: Share of the patches with made noise whose noise is a sensor's; the others have a camera's.
+        left_out: Cameras of ``pairs`` that are tested on: never trained on, and not validated on.
+        validated: Cameras of ``pairs`` that are validated on and never trained on.
+        held_back_every: Every n-th clean image is kept for validation, without noise, and never trained on.
+        held_back_side: Side of the square in the middle of each photograph that is validated on.
+    """
+
+    folder: str | tuple[str, ...]
+    curves: str = "denoise/camera_curves"
+    pairs: str = "denoise/polyu"
+    real: float = 6 / 16
+    sensor: float = 0.3
+    left_out: tuple[str, ...] = ("Sony", "Canon600D")
+    validated: tuple[str, ...] = ("Canon80D",)
+    held_back_every: int = 50
+    held_back_side: int = 256
+
+
+@dataclass(frozen=True)
+class RealHaze:
+    """Indoor and outdoor scenes with haze as photographs have it.
+
+    Attributes:
+        indoor: Folder of scenes below the data root, as :func:`spikingir.data.nyu.list_nyu` reads them.
+        outdoor: Folder of scenes, as :func:`spikingir.data.outdoor.list_outdoor` reads them.
+        left_out: The last so many outdoor scenes by name are tested on: never trained on, and not validated on.
+        held_back: Share of the other scenes that is kept for validation and never trained on.
+        beta: Greatest scattering coefficient.
+        airlight: Least and greatest atmospheric light.
+    """
+
+    indoor: str = "dehaze/nyu/train"
+    outdoor: str = "dehaze/outdoor"
+    left_out: int = 40
+    held_back: float = 0.03
+    beta: float = 3.0
+    airlight: tuple[float, float] = (0.25, 1.0)
+
+
+@dataclass(frozen=True)
 class Conversion:
     """Arguments of :func:`spikingir.convert` that a recipe sets."""
 
@@ -78,8 +126,10 @@ class Stage:
             phased SNN that it is; or ``snn``.
         patch: Side of the training patches in pixels.
         fit: The run itself.
-        start: What this one starts from: a stage, a network of a model that ships (``denoise-gray-25/ann``), or a
-            file; none for random weights, of an SNN by conversion (DnSNN), which a ``qann`` cannot do.
+        start: What this one starts from: a stage, a stage of another recipe that was run in the same folder
+            (``denoise-color/ann``), a network of a model that ships (``denoise-gray-25/ann``), or a file; none for
+            random weights, of an SNN by conversion (DnSNN), which a ``qann`` cannot do. Where a blind network is
+            wanted of one with a level input, the level is fixed at 10 / 255.
         teacher: Network whose restored images are part of the target, as ``fit.distillation`` says; named like
             ``start``.
         time_steps: ``T`` of an SNN.
@@ -115,7 +165,9 @@ class Recipe:
         name: Name of the model.
         architecture: Name in the registry of networks.
         noise: What a denoiser is trained on.
-        haze: What a dehazer is trained on; a recipe has one of the two.
+        haze: What a dehazer is trained on.
+        photographs: What a denoiser of photographs is trained on.
+        real_haze: What a dehazer of photographs is trained on; a recipe has one of the four.
         stages: Training runs in order.
         options: Options of the architecture.
         conversion: How the ANN becomes an SNN.
@@ -128,14 +180,22 @@ class Recipe:
     stages: tuple[Stage, ...]
     noise: Noise | None = None
     haze: Haze | None = None
+    photographs: Photographs | None = None
+    real_haze: RealHaze | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     conversion: Conversion = field(default_factory=Conversion)
     default: str = "snn"
     licence: str = "Apache-2.0"
 
     def __post_init__(self) -> None:
-        if (self.noise is None) == (self.haze is None):
-            raise ValueError("it has both noise and haze, or neither; expected one of them")
+        data = [self.noise, self.haze, self.photographs, self.real_haze]
+        if sum(one is not None for one in data) != 1:
+            raise ValueError("it has several of noise, haze, photographs and real_haze, or none; expected one of them")
+
+    @property
+    def task(self) -> Literal["denoise", "dehaze"]:
+        """What the model removes."""
+        return "denoise" if self.haze is None and self.real_haze is None else "dehaze"
 
 
 def recipe_names() -> list[str]:
