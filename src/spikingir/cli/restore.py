@@ -47,7 +47,7 @@ class RestoreOptions:
         tile: Side of the tiles in pixels; auto goes by the memory, off takes the photograph as a whole.
         format: Format of the results; that of the photograph, or of the name after -o, unless given.
         quality: Quality of JPEG and WebP, 1 to 100; WebP loses nothing at 100.
-        overwrite: Replace results that exist; photographs are never replaced.
+        overwrite: Replace results that exist, which else are done already; photographs are never replaced.
         strip_metadata: Leave out EXIF and XMP data (camera, place, time); the colour profile stays.
         compare: Also write a picture of before and after, PHOTO_denoised_compare.png.
         ray: Address of a Ray cluster to share the work: HOST:PORT of its head, ray://HOST:PORT from outside it, auto
