@@ -146,9 +146,9 @@ def without_level(network: MultiScaleNet, level: float) -> MultiScaleNet:
         ValueError: The network has another form, or the level is not positive.
     """
     if network.form != "level":
-        raise ValueError(f"the network has the form {network.form}; one with a level input has the form level")
+        raise InputError(f"the network has the form {network.form}; one with a level input has the form level")
     if not 0 < level < math.inf:
-        raise ValueError(f"level is {level}; expected sigma / 255, above 0")
+        raise InputError(f"level is {level}; expected sigma / 255, above 0")
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     reads = [
         name.removesuffix(".weight")
