@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from spikingir.errors import InputError, SpikingIRError
 from spikingir.networks.aodnet import AODNet, recognise_aodnet
 from spikingir.networks.base import Recognised, RestorationNetwork
 from spikingir.networks.dncnn import DnCNN, recognise_dncnn
@@ -24,7 +25,7 @@ _VERSION = 1
 _HEADER_KEYS = ("kind", "version", "architecture", "options")
 
 
-class WeightsError(ValueError):
+class WeightsError(SpikingIRError, ValueError):
     """A file of weights that cannot be used: its name, what was found, what was expected, what to do."""
 
 
@@ -103,15 +104,15 @@ def build_network(name: str, **options: Any) -> RestorationNetwork:
     parameters = inspect.signature(architecture.builder).parameters
     for key, value in options.items():
         if key not in parameters:
-            raise ValueError(f"{name} has no option {key!r}{_nearest(key, parameters)}")
+            raise InputError(f"{name} has no option {key!r}{_nearest(key, parameters)}")
         kind = type(parameters[key].default)
         if kind is tuple and isinstance(value, list):
             options[key] = value = tuple(value)
         if type(value) is not kind:
-            raise ValueError(f"{key} is {value!r}; {name} expects a value of type {kind.__name__}")
+            raise InputError(f"{key} is {value!r}; {name} expects a value of type {kind.__name__}")
     if (channels := options.get("channels")) is not None and channels not in architecture.channels:
         known = " or ".join(map(str, architecture.channels))
-        raise ValueError(f"channels is {channels}; {name} is for images of {known}")
+        raise InputError(f"channels is {channels}; {name} is for images of {known}")
     return architecture.builder(**options)
 
 
@@ -127,7 +128,7 @@ def describe(network: RestorationNetwork) -> dict[str, Any]:
     for architecture in ARCHITECTURES.values():
         if type(network) is architecture.builder:
             return {"architecture": architecture.name, "options": network.options}
-    raise ValueError(f"{type(network).__name__} is of no known architecture; known: {_known()}")
+    raise InputError(f"{type(network).__name__} is of no known architecture; known: {_known()}")
 
 
 def save_network(network: RestorationNetwork, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
@@ -247,7 +248,7 @@ def _fill(architecture: Architecture, recognised: Recognised) -> RestorationNetw
 
 def _architecture(name: object) -> Architecture:
     if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture {name!r}; known: {_known()}")
+        raise InputError(f"unknown architecture {name!r}; known: {_known()}")
     return ARCHITECTURES[name]
 
 

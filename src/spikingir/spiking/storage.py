@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from spikingir.errors import SpikingIRError
 from spikingir.files import write_atomically
 from spikingir.spiking.graph import LINEAR, Node
 from spikingir.spiking.network import SpikingConfig, SpikingNetwork, require_spiking
@@ -23,7 +24,7 @@ from spikingir.spiking.readout import PixelMapper
 FORMAT, VERSION = "spikingir.SpikingNetwork", 1
 
 
-class StorageError(ValueError):
+class StorageError(SpikingIRError, ValueError):
     """A file that is not a spiking network, or one that cannot be kept; the text says which and what to do."""
 
 

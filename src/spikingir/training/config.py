@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from spikingir.errors import InputError
+
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -55,11 +57,11 @@ class FitConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+                raise InputError(f"{name} is {getattr(self, name)}; expected at least 1")
         if not 0 <= self.distillation <= 1:
-            raise ValueError(f"distillation is {self.distillation}; expected a share between 0 and 1")
+            raise InputError(f"distillation is {self.distillation}; expected a share between 0 and 1")
         if self.epsilon is not None and (self.objective != "charbonnier" or not self.epsilon > 0):
-            raise ValueError(f"epsilon is {self.epsilon}; expected a positive one, with the objective charbonnier")
+            raise InputError(f"epsilon is {self.epsilon}; expected a positive one, with the objective charbonnier")
 
 
 def rate_at(config: FitConfig, step: int) -> float:

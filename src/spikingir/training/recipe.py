@@ -11,6 +11,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from spikingir.errors import SpikingIRError
 from spikingir.training.config import FitConfig
 
 Data = TypeVar("Data")
@@ -19,7 +20,7 @@ SHIPPED = Path(__file__).parent / "recipes"
 """Folder of the recipes that ship."""
 
 
-class RecipeError(ValueError):
+class RecipeError(SpikingIRError):
     """A recipe that cannot be followed; the text names the key and what was expected."""
 
 
