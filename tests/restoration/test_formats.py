@@ -279,7 +279,8 @@ def test_of_several_pictures_the_first_is_read(name: str, options: dict[str, obj
     content = pillow_bytes(Image.fromarray(samples(3)), name, save_all=True, append_images=others, **options)
     photo = read_image(content)
     np.testing.assert_array_equal(integers(photo.pixels, 8), samples(3))
-    assert photo.notes == ("only the first of its 3 pictures is read",)
+    count = "" if name == "tiff" else "3 "  # whose directories are not walked
+    assert photo.notes == (f"only the first of its {count}pictures is read",)
 
 
 def test_of_several_deep_pictures_the_first_is_read() -> None:

@@ -388,7 +388,7 @@ def is_one_sentence(error: pytest.ExceptionInfo[ImageError], name: str) -> bool:
         (b"RIFF\0\0\0\0WEBPVP8 ", "is a damaged WebP file"),
         (b"II*\0" + bytes(20), "is a damaged TIFF file"),
         (b"II+\0" + bytes(20), "is a BigTIFF image"),
-        (b"BM" + bytes(20), "is a damaged BMP file"),
+        (b"BM" + bytes(20), "is a BMP of an uncommon kind"),
         (b"GIF89a" + bytes(20), "is a GIF image"),
         (b"\0\0\0\x18ftypheic" + bytes(20), "is a HEIC image"),
         (b"\x89PNG\r\n\x1a\n", "is a damaged PNG file"),
@@ -600,5 +600,5 @@ def test_samples_of_a_tiff_are_limited_before_they_are_unpacked() -> None:
     three = struct.pack("<HHII", 277, 3, 1, 3)
     assert file.getvalue().count(three) == 1
     content = file.getvalue().replace(three, struct.pack("<HHII", 277, 3, 1, 9))
-    with pytest.raises(ImageError, match="it has 9 samples a pixel; expected gray, RGB or CMYK"):
+    with pytest.raises(ImageError, match="it has 9 samples a pixel; expected gray, RGB, palette or CMYK"):
         read_image(content)

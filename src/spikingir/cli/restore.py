@@ -46,7 +46,9 @@ class RestoreOptions:
             where that can be done.
         tile: Side of the tiles in pixels; auto goes by the memory, off takes the photograph as a whole.
         format: Format of the results; that of the photograph, or of the name after -o, unless given.
-        quality: Quality of JPEG and WebP, 1 to 100; WebP loses nothing at 100.
+        quality: Quality of JPEG and WebP, 1 to 100; WebP loses nothing at 100. Unless given it is 95,
+            and a WebP file without loss stays without.
+        max_megapixels: Largest photograph that is read; what takes as much memory or work is bounded by it too.
         overwrite: Replace results that exist, which else are done already; photographs are never replaced.
         strip_metadata: Leave out EXIF and XMP data (camera, place, time); the colour profile stays.
         compare: Also write a picture of before and after, PHOTO_denoised_compare.png.
@@ -64,7 +66,8 @@ class RestoreOptions:
     engine: Literal["auto", "native", "torch"] = "auto"
     tile: Annotated[Literal["auto", "off"] | int, Parameter(validator=_at_least(1))] = "auto"
     format: Literal["png", "jpeg", "tiff", "webp", "bmp"] | None = None
-    quality: Annotated[int, Parameter(validator=Number(gte=1, lte=100))] = 95
+    quality: Annotated[int | None, Parameter(validator=Number(gte=1, lte=100))] = None
+    max_megapixels: Annotated[int, Parameter(validator=Number(gte=1))] = 400
     overwrite: Annotated[bool, _Flag] = False
     strip_metadata: Annotated[bool, _Flag] = False
     compare: Annotated[bool, _Flag] = False
@@ -171,6 +174,7 @@ def _restore(
         overwrite=options.overwrite,
         strip_metadata=options.strip_metadata,
         traced=options.verbose or options.report is not None,
+        max_pixels=options.max_megapixels * 10**6,
     )
     outcomes: list[Outcome] = []
     said: set[str] = set()

@@ -19,7 +19,7 @@ from spikingir.restoration import images
 from spikingir.restoration.catalogue import ModelError
 from spikingir.restoration.choice import Choice
 from spikingir.restoration.formats import FORMATS, HEAD, Format, ImageError, format_of, format_of_name
-from spikingir.restoration.images import check_output, encode_image, read_image, write_content
+from spikingir.restoration.images import MAX_PIXELS, check_output, encode_image, read_image, write_content
 from spikingir.restoration.jobs import Job, place
 from spikingir.restoration.photo import Photo, over_white
 
@@ -38,17 +38,19 @@ class Options:
     """How results are written.
 
     Attributes:
-        quality: Quality of JPEG and WebP, 1 to 100.
+        quality: Quality of JPEG and WebP, 1 to 100; by the photograph unless given, see ``encode_image``.
         overwrite: Whether existing files are replaced; photographs never are.
         strip_metadata: Whether EXIF and XMP data (camera, time, place) are left out. The colour profile stays, as the
             colours depend on it.
         traced: Whether spikes are counted, which takes a little longer.
+        max_pixels: Largest photograph that is read.
     """
 
-    quality: int = 95
+    quality: int | None = None
     overwrite: bool = False
     strip_metadata: bool = False
     traced: bool = False
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def _restore(job: Job, choose: Callable[[Photo], Choice], options: Options, prog
     if (before := done_before(job, options)) is not None:
         return before
     try:
-        photo, format = read_job(job)
+        photo, format = read_job(job, options)
         # All that can be wrong is found out before the long work, and before torch is loaded.
         check_outputs(job, options)
     except FAILURES as error:
@@ -148,15 +150,19 @@ def done_before(job: Job, options: Options) -> Outcome | None:
     if not all(map(os.path.isfile, (job.source, *files))):
         return None
     try:
-        sizes = [read_image(file).pixels.shape[1::-1] for file in files]
+        sizes = [read_image(file, max_pixels=options.max_pixels).pixels.shape[1::-1] for file in files]
     except ImageError:
         return None
     comparison = None if job.comparison is None else str(job.comparison)
     return Outcome(job.name, str(job.target), comparison, (sizes[0][0], sizes[0][1]), done_before=True)
 
 
-def read_content(job: Job) -> bytes:
+def read_content(job: Job, options: Options) -> bytes:
     """What is in the file of a photograph.
+
+    Args:
+        job: The job.
+        options: What bounds the size of the file.
 
     Raises:
         ImageError: There is no such photograph, or its file cannot be read.
@@ -166,22 +172,23 @@ def read_content(job: Job) -> bytes:
     if job.source is None:
         if sys.stdin is None:
             raise ImageError("stdin is closed; expected a photograph from it")
-        return images.read_content(sys.stdin.buffer, name="stdin")
-    return images.read_content(job.source)
+        return images.read_content(sys.stdin.buffer, name="stdin", max_pixels=options.max_pixels)
+    return images.read_content(job.source, max_pixels=options.max_pixels)
 
 
-def read_job(job: Job, content: bytes | None = None) -> tuple[Photo, Format]:
+def read_job(job: Job, options: Options, content: bytes | None = None) -> tuple[Photo, Format]:
     """The photograph of a job, and the format of its result.
 
     Args:
         job: The job.
+        options: What bounds its size.
         content: What is in its file; read unless given.
 
     Raises:
         ImageError: There is no such photograph, or it cannot be read.
     """
-    content = read_content(job) if content is None else content
-    photo = read_image(content, name="stdin" if job.source is None else job.name)
+    content = read_content(job, options) if content is None else content
+    photo = read_image(content, name="stdin" if job.source is None else job.name, max_pixels=options.max_pixels)
     path = job.target or job.source
     named = format_of(content[:HEAD], job.name) if path is None else format_of_name(path)
     return photo, job.format or named or FORMATS["png"]

@@ -89,7 +89,7 @@ def restore_on_cluster(jobs: Sequence[Job], wishes: Wishes, options: Options, ad
                 yield before
                 continue
             try:
-                content = read_content(job)
+                content = read_content(job, options)
                 check_outputs(job, options)
             except FAILURES as error:
                 yield failed(job, error)
@@ -159,7 +159,7 @@ def _restore(version: str, content: bytes, job: Job, wishes: Wishes, options: Op
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            photo, format = read_job(job, content)
+            photo, format = read_job(job, options, content)
         except FAILURES as error:
             return Result(failed(job, error))
         result = process(photo, format, job, _chooser(wishes, model[0]), options)

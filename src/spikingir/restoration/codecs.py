@@ -1,21 +1,27 @@
 """From the bytes of an image file to a photo and back, for each format."""
 
 import io
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile, PngInfo
-from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from spikingir.restoration import deep, tiff
+from spikingir.restoration.containers import Parts, check_bmp, lost_note, open_jpeg, open_png, open_webp, readable
 from spikingir.restoration.formats import Format, ImageError
-from spikingir.restoration.metadata import describing, exif_bytes
+from spikingir.restoration.metadata import tree_of
 from spikingir.restoration.photo import Photo, Samples, from_pillow, from_samples, over_white, to_pillow, to_samples
 
 MAX_PIXELS = 400_000_000
@@ -30,6 +36,7 @@ _PNG_GRAY_ALPHA = 4
 _JPEG_MAX_EXIF = 65_533  # a JPEG segment
 _JPEG_MAX_XMP = _JPEG_MAX_EXIF - 29  # which begins with a name
 _SRGB_GAMMA, _NEAR = 1 / 2.2, 0.005
+_QUALITY = 95
 _LOSSLESS = 100  # quality from which on WebP loses nothing
 
 
@@ -40,44 +47,81 @@ def decode(content: bytes, format: Format, max_pixels: int = MAX_PIXELS) -> Phot
         ImageError: It has too many pixels, or pixels of a kind that is not read.
         Exception: Whatever the parsers come across in a damaged file.
     """
-    if format.name == "TIFF":
-        return _decode_tiff(content, max_pixels)
-    image = _READERS[format.name](io.BytesIO(content))
-    _check_size(*image.size, max_pixels)
+
+    def check(width: int, height: int) -> None:
+        _check_size(width, height, max_pixels)
+
+    with library_messages() as said:
+        if format.name == "TIFF":
+            photo = tiff.decode(content, check)
+        elif format.name == "PNG":
+            photo = _decode_png(content, check)
+        else:
+            if format.name == "JPEG":
+                parts = open_jpeg(content, max_pixels)
+            else:
+                parts = open_webp(content) if format.name == "WebP" else Parts(content)
+            image = _opened(content, format)
+            check(*image.size)
+            if format.name == "BMP":
+                check_bmp(content)
+            image.load()
+            photo = from_pillow(image, parts.lost, parts.lossless)
+    return replace(photo, notes=(*photo.notes, *(f"the decoder says: {line}" for line in said)))
+
+
+def _opened(content: bytes, format: Format) -> ImageFile:
+    try:
+        return _READERS[format.name](io.BytesIO(content))
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise ImageError(
+            f"it has more than {most:.3g} megapixels, where the decoder of {format.name} ends: save it as PNG"
+        ) from None
+    except OSError as error:
+        if format.name != "BMP":
+            raise
+        # of which there are as many kinds as there were programs; what is read of the header alone fails here
+        raise ImageError(f"it is a BMP of an uncommon kind ({one_line(error)}); save it as PNG") from None
+
+
+def _decode_png(content: bytes, check: Callable[[int, int], None]) -> Photo:
+    parts = open_png(content, check)
+    image = PngImageFile(io.BytesIO(parts.content))
     image.load()
-    photo = _loaded(image, format, content)
     gamma = image.info.get("gamma", _SRGB_GAMMA)
-    if format.name == "PNG" and abs(gamma - _SRGB_GAMMA) > _NEAR and not {"icc_profile", "srgb"} & image.info.keys():
-        note = f"its gamma of {gamma:.3g}, without a colour profile, is dropped: it will look other than it did"
-        photo = replace(photo, notes=(*photo.notes, note))
-    return photo
+    notes = [f"only the first of its {parts.pictures} pictures is read"] if parts.pictures > 1 else []
+    if abs(gamma - _SRGB_GAMMA) > _NEAR and parts.icc is None and b"sRGB" not in parts.marks:
+        notes.append(f"its gamma of {gamma:.3g}, without a colour profile, is dropped: it will look other than it did")
+    if parts.content[_PNG_BITS] == 16 and (image.mode != "I;16" or "transparency" in image.info):
+        # Pillow knows no gray with alpha in 16 bits
+        mode = "LA" if parts.content[_PNG_COLOR] == _PNG_GRAY_ALPHA else image.mode
+        samples = deep.decode_png(parts.content)
+        photo = from_samples(samples, exif=parts.exif, icc=parts.icc, xmp=parts.xmp, mode=mode, lost=parts.lost)
+    else:
+        image.info |= {"exif": parts.exif, "icc_profile": parts.icc, "xmp": parts.xmp}
+        photo = from_pillow(image, parts.lost)
+    return replace(photo, notes=(*notes, *photo.notes))
 
 
-def _loaded(image: ImageFile, format: Format, content: bytes) -> Photo:
-    if format.name != "PNG" or content[_PNG_BITS] != 16 or (image.mode == "I;16" and "transparency" not in image.info):
-        return from_pillow(image)
-    # Pillow knows no gray with alpha in 16 bits
-    mode = "LA" if content[_PNG_COLOR] == _PNG_GRAY_ALPHA else image.mode
-    exif, icc, xmp = (image.info.get(key) for key in ("exif", "icc_profile", "xmp"))
-    return from_samples(deep.decode_png(content), exif=exif, icc=icc, xmp=xmp, mode=mode)
-
-
-def encode(photo: Photo, format: Format, *, quality: int = 95) -> tuple[bytes, tuple[str, ...]]:
+def encode(photo: Photo, format: Format, *, quality: int | None = None) -> tuple[bytes, tuple[str, ...]]:
     """Content of an image file, and what is lost in it, one line each.
 
     Values outside [0, 1] are clipped. JPEG is written with full colour resolution (4:4:4), TIFF under lossless
-    compression, WebP without loss at quality 100. What a format cannot hold (transparency, which is laid over white,
-    16 bits, metadata) is named in the notes.
+    compression, WebP without loss at quality 100, and where it came so and no quality is given. What a format cannot
+    hold (transparency, which is laid over white, 16 bits, metadata) is named in the notes.
 
     Args:
         photo: What to write.
         format: One of ``FORMATS``.
-        quality: Quality of JPEG and WebP, 1 to 100.
+        quality: Quality of JPEG and WebP, 1 to 100; 95 unless given.
 
     Raises:
         ImageError: The pixels are not finite, or too many for the format, or the package for 16 bits is missing.
         ValueError: ``quality`` is out of its range.
     """
+    if quality is None:
+        quality = _LOSSLESS if format.name == "WebP" and photo.lossless else _QUALITY
     if not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality}; expected 1 to 100")
     if not np.isfinite(photo.pixels).all():
@@ -128,27 +172,6 @@ def encode(photo: Photo, format: Format, *, quality: int = 95) -> tuple[bytes, t
     return encoded, tuple(notes)
 
 
-def _decode_tiff(content: bytes, max_pixels: int) -> Photo:
-    tags = tiff.read_tags(content)
-    _check_size(int(tags[tiff.WIDTH]), int(tags[tiff.HEIGHT]), max_pixels)
-    notes: tuple[str, ...] = ()
-    try:
-        exif = exif_bytes(describing(tags))
-    except Exception:
-        exif, notes = None, ("the EXIF data is damaged and dropped",)
-    if tiff.is_deep(tags):
-        photo = tiff.photo_of(deep.decode_tiff(content), tags, exif)
-        if tiff.has_more(content):
-            notes += ("only the first of its pictures is read",)
-    else:
-        image = TiffImageFile(io.BytesIO(content))
-        _check_size(*image.size, max_pixels)
-        image.load()  # upright: Pillow sees to that in TIFF files, and in them alone
-        image.info["exif"] = exif
-        photo = from_pillow(image, tiff.bits_in_file(tags))
-    return replace(photo, notes=photo.notes + notes)
-
-
 def _png_chunks(xmp: bytes | None) -> PngInfo:
     chunks = PngInfo()
     if xmp:
@@ -157,23 +180,60 @@ def _png_chunks(xmp: bytes | None) -> PngInfo:
 
 
 def _encode_tiff(samples: Samples, exif: bytes | None, icc: bytes | None, xmp: bytes | None, notes: list[str]) -> bytes:
-    try:
-        return tiff.encode(samples, exif, icc, xmp)
-    except Exception:
-        if not exif:
-            raise
-        notes.append("the EXIF data is damaged and dropped")
-        return tiff.encode(samples, None, icc, xmp)
+    if exif is not None:
+        try:
+            tree_of(exif)
+        except ValueError:
+            exif = None
+            notes.append("the EXIF data is damaged and dropped")
+    content, lost = tiff.encode(samples, exif, icc, xmp)
+    notes += lost_note(lost)
+    return content
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
-            f"{width} x {height} are {width * height / 1e6:.3g} megapixels; expected at most "
-            f"{max_pixels / 1e6:g}, since more could exhaust the memory: cut it up, or make it smaller"
+            f"{width} x {height} are {width * height / 1e6:.3g} megapixels; expected at most {max_pixels / 1e6:g}, "
+            "since more could exhaust the memory: cut it up, make it smaller, or raise --max-megapixels (max_pixels=)"
         )
 
 
 def one_line(error: Exception) -> str:
     """What an error of a library says, or its name where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return readable(str(error), 200) or type(error).__name__
+
+
+_CAPTURE = threading.Lock()
+_MOST_SAID = 3
+
+
+@contextmanager
+def library_messages() -> Iterator[list[str]]:
+    """What C libraries write to standard error meanwhile, each line once, instead of showing it.
+
+    The list is filled at the end. Lines with control characters are not theirs (a progress bar draws so, from another
+    thread): they go on to where they were meant to go. One thread at a time.
+    """
+    lines: list[str] = []
+    with _CAPTURE, tempfile.TemporaryFile() as file:
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is no standard error
+            yield lines
+            return
+        try:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield lines
+            finally:
+                os.dup2(kept, 2)
+                file.seek(0)
+                for raw in file.read().splitlines(keepends=True):
+                    text = raw.decode("utf-8", "replace").strip()
+                    if not text.isprintable():
+                        os.write(2, raw)
+                    elif text and text not in lines and len(lines) < _MOST_SAID:
+                        lines.append(readable(text, 200))
+        finally:
+            os.close(kept)

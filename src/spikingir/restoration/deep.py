@@ -1,12 +1,12 @@
-"""PNG and TIFF with 16 bits per sample in colour or with alpha, which Pillow cuts to 8 bits without a word."""
+"""PNG with 16 bits per sample in colour or with alpha, which Pillow cuts to 8 bits without a word."""
 
-import struct
 import zlib
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from spikingir.restoration.containers import png_chunk
 from spikingir.restoration.formats import ImageError
 from spikingir.restoration.metadata import EXIF_HEAD
 from spikingir.restoration.photo import Samples
@@ -31,20 +31,6 @@ def decode_png(content: bytes) -> Samples:
     return samples.reshape(*samples.shape[:2], -1)
 
 
-def decode_tiff(content: bytes) -> Samples:
-    """Samples of a TIFF file as they lie in it.
-
-    Shape:
-        (H, W), (H, W, C), or (C, H, W).
-
-    Raises:
-        ImageError: The package for it is missing.
-        Exception: Whatever libtiff has to say of a damaged file.
-    """
-    samples: Samples = _codecs().tiff_decode(content)
-    return samples
-
-
 def encode_png(samples: Samples, exif: bytes | None, icc: bytes | None, xmp: bytes | None) -> bytes:
     """Content of a 16-bit PNG file.
 
@@ -63,16 +49,12 @@ def encode_png(samples: Samples, exif: bytes | None, icc: bytes | None, xmp: byt
     content: bytes = _codecs().png_encode(np.ascontiguousarray(samples))
     chunks = b""
     if icc:
-        chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
+        chunks += png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
     if exif:
-        chunks += _chunk(b"eXIf", exif.removeprefix(EXIF_HEAD))
+        chunks += png_chunk(b"eXIf", exif.removeprefix(EXIF_HEAD))
     if xmp:
-        chunks += _chunk(b"iTXt", XMP_CHUNK + xmp)
+        chunks += png_chunk(b"iTXt", XMP_CHUNK + xmp)
     return content[:_HEADER_END] + chunks + content[_HEADER_END:]
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def _codecs() -> Any:

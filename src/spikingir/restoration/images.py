@@ -38,6 +38,12 @@ __all__ = [
     "write_image",
 ]
 
+FILE_BYTES = 8
+"""Bytes that a file may have for each pixel of the largest image that is read: four samples of 16 bits."""
+
+METADATA_BYTES = 2**26
+"""Bytes that it may have besides."""
+
 ImageSource = str | os.PathLike[str] | bytes | BinaryIO
 
 
@@ -46,18 +52,19 @@ def read_image(source: ImageSource, *, name: str | None = None, max_pixels: int 
 
     Palettes become RGB, CMYK becomes RGB with a note. 16 bits per sample stay 16; in colour or with alpha that takes
     the ``io16`` extra, without which they are refused. Of several pictures (animation, pages) the first is read, with
-    a note. EXIF, XMP and the ICC profile are kept, other metadata is not.
+    a note. EXIF, XMP and the ICC profile are kept; what else is dropped is named in one note.
 
     Args:
         source: Path, content, or binary file open for reading.
         name: What errors call it; its path unless given.
-        max_pixels: Largest image that is read.
+        max_pixels: Largest image that is read. Its file may have ``FILE_BYTES`` for each of them and ``METADATA_BYTES``
+            more, and a JPEG may go over all of them ``SCANS`` times.
 
     Raises:
-        ImageError: There is no such image, it cannot be read, or it has more than ``max_pixels`` pixels.
+        ImageError: There is no such image, it cannot be read, or it is beyond ``max_pixels``.
     """
     name = _name(source) if name is None else name
-    format, content = _content(source, name)
+    format, content = _content(source, name, max_pixels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whatever Pillow has to say becomes an error or a note here
         try:
@@ -73,17 +80,18 @@ def read_image(source: ImageSource, *, name: str | None = None, max_pixels: int 
             ) from error
 
 
-def read_content(source: ImageSource, *, name: str | None = None) -> bytes:
+def read_content(source: ImageSource, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> bytes:
     """What is in an image file, not unpacked.
 
     Args:
         source: As for :func:`read_image`.
         name: Likewise.
+        max_pixels: Likewise.
 
     Raises:
         ImageError: There is no such file, it cannot be read, or its first bytes are those of no image.
     """
-    return _content(source, name or _name(source))[1]
+    return _content(source, name or _name(source), max_pixels)[1]
 
 
 def write_image(
@@ -91,7 +99,7 @@ def write_image(
     path: str | os.PathLike[str],
     *,
     format: Format | None = None,
-    quality: int = 95,
+    quality: int | None = None,
     overwrite: bool = False,
 ) -> tuple[str, ...]:
     """Write a PNG, JPEG, TIFF, WebP or BMP file, complete or not at all.
@@ -102,7 +110,7 @@ def write_image(
         photo: What to write.
         path: File name.
         format: Format, one of ``FORMATS``; by the suffix of ``path`` unless given.
-        quality: Quality of JPEG and WebP, 1 to 100.
+        quality: Quality of JPEG and WebP, 1 to 100; 95 unless given, but a WebP file without loss stays so.
         overwrite: Whether an existing file is replaced.
 
     Returns:
@@ -121,7 +129,7 @@ def write_image(
 
 
 def encode_image(
-    photo: Photo, path: str | os.PathLike[str], *, format: Format | None = None, quality: int = 95
+    photo: Photo, path: str | os.PathLike[str], *, format: Format | None = None, quality: int | None = None
 ) -> tuple[bytes, tuple[str, ...]]:
     """What :func:`write_image` writes to ``path``, and what is lost in it.
 
@@ -198,7 +206,7 @@ def _name(source: ImageSource) -> str:
     return str(getattr(source, "name", "The image file"))
 
 
-def _content(source: ImageSource, name: str) -> tuple[Format, bytes]:
+def _content(source: ImageSource, name: str, max_pixels: int) -> tuple[Format, bytes]:
     """Format and all bytes of a source."""
     if isinstance(source, bytes):
         return format_of(source[:HEAD], name), source
@@ -206,8 +214,8 @@ def _content(source: ImageSource, name: str) -> tuple[Format, bytes]:
         if isinstance(source, str | os.PathLike):
             require_file(source)
             with open(source, "rb") as file:
-                return _content_of_file(file, name)
-        return _content_of_file(source, name)
+                return _content_of_file(file, name, max_pixels)
+        return _content_of_file(source, name, max_pixels)
     except FileNotFoundError:
         raise ImageError(f"{name} does not exist; {EXPECTED}: check the path") from None
     except IsADirectoryError:
@@ -219,7 +227,15 @@ def _content(source: ImageSource, name: str) -> tuple[Format, bytes]:
         raise ImageError(f"{name} cannot be read ({reason}); {EXPECTED}: give a readable file") from error
 
 
-def _content_of_file(file: BinaryIO, name: str) -> tuple[Format, bytes]:
+def _content_of_file(file: BinaryIO, name: str, max_pixels: int) -> tuple[Format, bytes]:
     # The head first: a film of 50 GB, or a device without end, is refused before it is read.
     head = file.read(HEAD)
-    return format_of(head, name), head + file.read()
+    format = format_of(head, name)
+    most = max_pixels * FILE_BYTES + METADATA_BYTES
+    content = head + file.read(most + 1 - len(head))
+    if len(content) > most:
+        raise ImageError(
+            f"{name} has more than {most / 1e6:.0f} MB, as no image of {max_pixels / 1e6:g} megapixels needs; "
+            "give a smaller one, or raise --max-megapixels (max_pixels=)"
+        )
+    return format, content

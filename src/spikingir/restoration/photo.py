@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from spikingir.restoration.containers import lost_note
 from spikingir.restoration.formats import ImageError
-from spikingir.restoration.metadata import EXIF_HEAD, reset_orientation, reset_xmp_orientation
+from spikingir.restoration.metadata import EXIF_HEAD, reset_xmp_orientation, upright_exif, without_claims
 
 Samples = NDArray[np.integer[Any]]
 
@@ -45,6 +46,7 @@ class Photo:
         icc: ICC colour profile that the pixels are encoded in, or None.
         mode: Pillow's name of the kind of pixels in the file.
         notes: What was lost in reading, one line each.
+        lossless: Whether it comes from a WebP file without loss, and goes to one.
 
     Shape:
         ``pixels``: ``(H, W, C)`` float32, ``C`` 1 or 3. ``alpha``: ``(H, W)`` float32.
@@ -61,6 +63,7 @@ class Photo:
     xmp: bytes | None = None
     mode: str = "RGB"
     notes: tuple[str, ...] = ()
+    lossless: bool = False
 
     def __post_init__(self) -> None:
         shape = self.pixels.shape
@@ -81,6 +84,8 @@ def from_samples(
     xmp: bytes | None = None,
     orientation: int | None = None,
     notes: Sequence[str] = (),
+    lost: Sequence[str] = (),
+    lossless: bool = False,
 ) -> Photo:
     """Photo of the samples in a file.
 
@@ -91,19 +96,25 @@ def from_samples(
         mode: See :class:`Photo`.
         xmp: XMP packet, or None.
         orientation: As in EXIF, where the file says it elsewhere.
-        notes: What was lost so far.
+        notes: What was lost so far, in lines.
+        lost: What else of the file is dropped, in words.
+        lossless: See :class:`Photo`.
 
     Shape:
         ``samples``: ``(H, W, C)``, ``C`` 1 to 4.
     """
-    notes = list(notes)
+    notes, lost = list(notes), list(lost)
     if exif:
         exif = exif if exif.startswith(EXIF_HEAD) else EXIF_HEAD + exif
-        asked, exif = reset_orientation(exif)
+        asked, exif, thumbnail = upright_exif(exif)
         orientation = asked if orientation is None else orientation
+        if thumbnail:
+            lost.append("the thumbnail in the EXIF data")
     if xmp:
         asked, xmp = reset_xmp_orientation(xmp)
         orientation = asked if orientation is None else orientation  # as Pillow has it: EXIF goes first
+        xmp, claims = without_claims(xmp)
+        lost += [f"what the XMP data says of {claim}" for claim in claims]
     if orientation in _TURNS:
         samples = _TURNS[orientation](samples)
 
@@ -113,16 +124,26 @@ def from_samples(
     if icc and {b"GRAY": 1, b"RGB ": 3}.get(icc[16:20]) != colours:
         icc = None
         notes.append("the colour profile does not fit the pixels and is dropped")
-    bits = 8 * samples.dtype.itemsize
-    return Photo(_unit(samples[..., :colours]), alpha, bits, exif or None, icc or None, xmp or None, mode, tuple(notes))
+    return Photo(
+        _unit(samples[..., :colours]),
+        alpha,
+        bits=8 * samples.dtype.itemsize,
+        exif=exif or None,
+        icc=icc or None,
+        xmp=xmp or None,
+        mode=mode,
+        notes=(*notes, *lost_note(lost)),
+        lossless=lossless,
+    )
 
 
-def from_pillow(image: Image.Image, bits_in_file: int = 8) -> Photo:
+def from_pillow(image: Image.Image, lost: Sequence[str] = (), lossless: bool = False) -> Photo:
     """Photo of a loaded Pillow image.
 
     Args:
         image: Gray, RGB, palette or CMYK image, with or without alpha, as Pillow's plugins give it.
-        bits_in_file: Bits per sample in the file. Pillow cuts all 16-bit images but gray ones to 8 and does not tell.
+        lost: See :func:`from_samples`.
+        lossless: See :class:`Photo`.
 
     Raises:
         ImageError: Pixels of another kind, such as floating-point or CIELAB ones.
@@ -131,8 +152,6 @@ def from_pillow(image: Image.Image, bits_in_file: int = 8) -> Photo:
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         notes.append(f"only the first of its {frames} pictures is read")
-    if bits_in_file == 16 and mode not in _GRAY16:
-        notes.append("16 bits per sample are cut to 8")
     if mode == "CMYK":
         notes.append("CMYK is converted to RGB without colour management")
 
@@ -157,7 +176,20 @@ def from_pillow(image: Image.Image, bits_in_file: int = 8) -> Photo:
         xmp=image.info.get("xmp"),
         mode=mode,
         notes=notes,
+        lost=lost,
+        lossless=lossless,
     )
+
+
+def naive_rgb(cmyk: Samples) -> Samples:
+    """RGB of CMYK samples without colour management, ``(m - c)(m - k) / m`` where ``m`` is the most; as Pillow has it.
+
+    Shape:
+        (H, W, 4) to (H, W, 3).
+    """
+    most = int(np.iinfo(cmyk.dtype).max)
+    light = most - cmyk[..., 3:].astype(np.int64)
+    return (light - (cmyk[..., :3] * light + most // 2) // most).astype(cmyk.dtype)
 
 
 def to_pillow(pixels: NDArray[np.float32], alpha: NDArray[np.float32] | None = None, bits: int = 8) -> Image.Image:
