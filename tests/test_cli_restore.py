@@ -668,3 +668,20 @@ def test_memory_of_a_large_photograph(here: Path, tiny_model: Path) -> None:
     assert done.returncode == 0, done.stderr
     kilobytes = int(done.stderr) * (1 if sys.platform != "darwin" else 1 / 1024)
     assert kilobytes < 1.4e6
+
+
+def test_the_largest_photograph_is_a_choice(here: Path, denoise: Run) -> None:
+    Image.new("L", (1001, 1000)).save("large.png")
+    code, _, err = denoise("large.png", "--max-megapixels", 1)
+    assert code == 1
+    assert "1001 x 1000 are 1 megapixels; expected at most 1," in err
+    assert "raise --max-megapixels" in err
+    assert denoise("photos/a.png", "--max-megapixels", 1)[0] == 0
+
+
+def test_a_webp_file_without_loss_stays_so_unless_a_quality_is_given(here: Path, denoise: Run) -> None:
+    picture(0).save("photo.webp", lossless=True)
+    assert denoise("photo.webp", "-o", "same.webp")[0] == 0
+    assert denoise("photo.webp", "-o", "small.webp", "--quality", 95)[0] == 0
+    assert b"VP8L" in Path("same.webp").read_bytes()[:40]
+    assert b"VP8 " in Path("small.webp").read_bytes()[:40]

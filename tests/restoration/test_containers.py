@@ -378,6 +378,33 @@ def test_a_bmp_whose_rows_cannot_be_there_is_refused() -> None:
         read_image(bmp(40, 24, 0, (19_990, 19_990)))
 
 
+def test_the_profile_in_a_bmp_is_kept() -> None:
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    content = bytearray(bmp(124, 24, 0))
+    content[14 + 56 : 14 + 60] = b"DEBM"
+    content[14 + 112 : 14 + 120] = struct.pack("<II", len(content) - 14, len(icc))
+    photo = read_image(bytes(content) + icc)
+    assert photo.icc == icc
+    assert not photo.notes
+
+
+@pytest.mark.parametrize(
+    ("space", "calibration", "resolution", "lost"),
+    [
+        (b"KNIL", 0, 0, "the link to its colour profile"),
+        (bytes(4), 7, 0, "primary colours and gamma"),
+        (b"BGRs", 7, 11_811, "resolution"),
+        (b"BGRs", 7, 2835, None),
+        (bytes(4), 0, 3780, None),
+    ],
+)
+def test_what_a_bmp_says_besides_is_named(space: bytes, calibration: int, resolution: int, lost: str | None) -> None:
+    content = bytearray(bmp(124, 24, 0))
+    content[14 + 56 : 14 + 64] = space + struct.pack("<I", calibration)
+    content[14 + 24 : 14 + 28] = struct.pack("<I", resolution)
+    assert read_image(bytes(content)).notes == ((f"dropped: {lost}",) if lost else ())
+
+
 # All
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from spikingir.restoration.forms import open_image
-from spikingir.restoration.images import ImageError
+from spikingir.restoration.images import ImageError, read_image
 from spikingir.restoration.photo import from_pillow
 
 DEEP = np.random.default_rng(0).integers(0, 2**16, (5, 7, 3), np.uint16)
@@ -43,3 +43,17 @@ def test_transparent_colour_of_a_deep_pillow_image_is_dropped_with_a_note() -> N
     file = io.BytesIO()
     Image.fromarray(DEEP[..., 0]).save(file, "PNG", transparency=3)
     assert from_pillow(Image.open(file)).notes == ("the transparent colour of the 16-bit image is dropped",)
+
+
+def test_what_is_lost_of_a_file_is_warned_of() -> None:
+    file = io.BytesIO()
+    Image.new("CMYK", (4, 4)).save(file, "JPEG", comment=b"by me")
+    with pytest.warns(UserWarning, match="CMYK|comment") as warned:
+        open_image(file.getvalue())
+    assert [str(warning.message) for warning in warned] == [
+        "CMYK is converted to RGB without colour management",
+        "dropped: a comment",
+    ]
+    photo = read_image(file.getvalue())
+    assert len(photo.notes) == 2
+    open_image(photo)  # which keeps them

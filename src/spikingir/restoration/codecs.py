@@ -1,6 +1,7 @@
 """From the bytes of an image file to a photo and back, for each format."""
 
 import io
+import logging
 import os
 import tempfile
 import threading
@@ -19,7 +20,7 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 from PIL.WebPImagePlugin import WebPImageFile
 
 from spikingir.restoration import deep, tiff
-from spikingir.restoration.containers import Parts, check_bmp, lost_note, open_jpeg, open_png, open_webp, readable
+from spikingir.restoration.containers import lost_note, open_bmp, open_jpeg, open_png, open_webp, readable
 from spikingir.restoration.formats import Format, ImageError
 from spikingir.restoration.metadata import tree_of
 from spikingir.restoration.photo import Photo, Samples, from_pillow, from_samples, over_white, to_pillow, to_samples
@@ -57,15 +58,15 @@ def decode(content: bytes, format: Format, max_pixels: int = MAX_PIXELS) -> Phot
         elif format.name == "PNG":
             photo = _decode_png(content, check)
         else:
+            image = _opened(content, format)
+            check(*image.size)
             if format.name == "JPEG":
                 parts = open_jpeg(content, max_pixels)
             else:
-                parts = open_webp(content) if format.name == "WebP" else Parts(content)
-            image = _opened(content, format)
-            check(*image.size)
-            if format.name == "BMP":
-                check_bmp(content)
+                parts = open_webp(content) if format.name == "WebP" else open_bmp(content)
             image.load()
+            if parts.icc is not None:
+                image.info["icc_profile"] = parts.icc
             photo = from_pillow(image, parts.lost, parts.lossless)
     return replace(photo, notes=(*photo.notes, *(f"the decoder says: {line}" for line in said)))
 
@@ -210,22 +211,43 @@ _MOST_SAID = 3
 
 @contextmanager
 def library_messages() -> Iterator[list[str]]:
-    """What C libraries write to standard error meanwhile, each line once, instead of showing it.
+    """What codecs log, and C libraries write to standard error, meanwhile: each line once, instead of showing it.
 
     The list is filled at the end. Lines with control characters are not theirs (a progress bar draws so, from another
     thread): they go on to where they were meant to go. One thread at a time.
     """
+    said: dict[str, None] = {}
     lines: list[str] = []
-    with _CAPTURE, tempfile.TemporaryFile() as file:
+
+    class Listening(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.setdefault(readable(record.getMessage(), 200))
+
+    handler = Listening(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("imagecodecs", "tifffile")]
+    with _CAPTURE, _standard_error(said):
+        for logger in loggers:
+            logger.addHandler(handler)
         try:
-            kept = os.dup(2)
-        except OSError:  # there is no standard error
             yield lines
-            return
-        try:
+        finally:
+            for logger in loggers:
+                logger.removeHandler(handler)
+    lines += list(said)[:_MOST_SAID]
+
+
+@contextmanager
+def _standard_error(said: dict[str, None]) -> Iterator[None]:
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    try:
+        with tempfile.TemporaryFile() as file:
             os.dup2(file.fileno(), 2)
             try:
-                yield lines
+                yield
             finally:
                 os.dup2(kept, 2)
                 file.seek(0)
@@ -233,7 +255,7 @@ def library_messages() -> Iterator[list[str]]:
                     text = raw.decode("utf-8", "replace").strip()
                     if not text.isprintable():
                         os.write(2, raw)
-                    elif text and text not in lines and len(lines) < _MOST_SAID:
-                        lines.append(readable(text, 200))
-        finally:
-            os.close(kept)
+                    elif text:
+                        said.setdefault(readable(text, 200))
+    finally:
+        os.close(kept)

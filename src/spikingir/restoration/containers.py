@@ -70,7 +70,6 @@ _PNG_DROPPED = {
     b"cLLI": "light levels",
     b"hIST": "histogram",
     b"mDCV": "light levels",
-    b"pHYs": "resolution",
     b"sBIT": "significant bits",
     b"sPLT": "suggested palette",
     b"tIME": "time of the last change",
@@ -130,6 +129,9 @@ def open_png(content: bytes, check_size: Callable[[int, int], None]) -> Parts:
             _png_text(kind, data, texts, parts)
         elif kind == b"acTL":
             parts.pictures = int.from_bytes(data[:4], "big")
+        elif kind == b"pHYs":
+            if _means(int.from_bytes(data[:4], "big")):
+                parts.lost.append("resolution")
         elif kind in _PNG_DROPPED:
             parts.lost.append(_PNG_DROPPED[kind])
         elif kind not in (b"sRGB", b"fcTL", b"fdAT"):
@@ -256,7 +258,8 @@ def open_jpeg(content: bytes, max_pixels: int) -> Parts:
                 what = f"APP{marker - _APP0} data ({name})"
             if what:
                 parts.lost.append(what)
-            if marker == _APP0 and data[7:8] in (b"\1", b"\2"):
+            dots = int.from_bytes(data[8:10], "big")
+            if marker == _APP0 and _means({b"\1": dots / 0.0254, b"\2": dots * 100}.get(data[7:8], 0)):
                 parts.marks.add(b"JFIF resolution")
             if data.startswith(EXIF_HEAD):
                 parts.marks.add(b"Exif")
@@ -301,14 +304,39 @@ def open_webp(content: bytes) -> Parts:
 
 # BMP
 
+_BMP_V5 = 124
 
-def check_bmp(content: bytes) -> None:
-    """Check that the rows of an uncompressed BMP file can all be there.
+
+def open_bmp(content: bytes) -> Parts:
+    """Look through a BMP file, which the decoder gets as it is.
 
     Raises:
-        ValueError: They cannot.
+        ValueError: The rows of an uncompressed one cannot all be there.
+
+    Source:
+        BITMAPV5HEADER in the documentation of Windows.
     """
-    if struct.unpack_from("<I", content, 14)[0] >= 40:
-        width, height, _, bits, compression = struct.unpack_from("<iiHHI", content, 18)
-        if compression in (0, 3) and abs(height) * ((abs(width) * bits + 31) // 32 * 4) > len(content):
-            raise ValueError("its pixels are cut short")
+    parts = Parts(content)
+    (header,) = struct.unpack_from("<I", content, 14)
+    if header < 40:
+        return parts
+    width, height, _, bits, compression, _, across = struct.unpack_from("<iiHHIIi", content, 18)
+    if compression in (0, 3) and abs(height) * ((abs(width) * bits + 31) // 32 * 4) > len(content):
+        raise ValueError("its pixels are cut short")
+    if _means(across):
+        parts.lost.append("resolution")
+    if header >= 108:
+        space = content[14 + 56 : 14 + 60]
+        if space == b"DEBM" and header == _BMP_V5:  # MBED, as a number from its other end
+            at, size = struct.unpack_from("<II", content, 14 + 112)
+            parts.icc = content[14 + at : 14 + at + size] or None
+        elif space == b"KNIL":
+            parts.lost.append("the link to its colour profile")
+        elif space == bytes(4) and any(content[14 + 60 : 14 + 108]):
+            parts.lost.append("primary colours and gamma")
+    return parts
+
+
+def _means(per_metre: float) -> bool:
+    """Whether a resolution is more than what programs write that know none: 72 or 96 dots per inch."""
+    return per_metre > 0 and all(abs(per_metre - dots / 0.0254) > 1.01 for dots in (72, 96))

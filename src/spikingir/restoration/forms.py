@@ -29,6 +29,9 @@ def open_image(image: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
     Shape:
         Values: (B, C, H, W), in [0, 1], float32, or float64 where the image is; an alpha channel is the last one.
 
+    Warns:
+        UserWarning: What is lost of a file or a Pillow image.
+
     Raises:
         ImageError: A file cannot be read.
         TypeError: An image of no known form.
@@ -39,7 +42,7 @@ def open_image(image: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
     if isinstance(image, np.ndarray):
         return _open_array(image)
     if isinstance(image, Photo):
-        return _open_photo(image, lambda photo: photo)
+        return _open_photo(image, _same)
     if isinstance(image, Image.Image):
         return _open_photo(from_pillow(image), _as_pillow)
     if isinstance(image, bytes):
@@ -52,6 +55,10 @@ def open_image(image: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
 
 
 def _open_photo(photo: Photo, finish: Callable[[Photo], Any]) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    if finish is not _same:  # a photo has its notes with it
+        for note in photo.notes:
+            warnings.warn(note, stacklevel=4)
+
     def close(restored: Tensor) -> Any:
         return finish(replace(photo, pixels=np.ascontiguousarray(restored[0].permute(1, 2, 0).numpy())))
 
@@ -74,6 +81,10 @@ def _as_pillow(photo: Photo) -> Image.Image:
 
 def _as_png(photo: Photo) -> bytes:
     return encode(photo, FORMATS["png"])[0]
+
+
+def _same(photo: Photo) -> Photo:
+    return photo
 
 
 def _open_array(array: NDArray[Any]) -> tuple[Tensor, Callable[[Tensor], Any]]:

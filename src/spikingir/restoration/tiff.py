@@ -6,11 +6,9 @@ are told the same size. What they return is compared with it.
 """
 
 import io
-import logging
 import math
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +113,7 @@ def decode(content: bytes, check_size: Callable[[int, int], None]) -> Photo:
     bare += write_directory(pixels, at, order)
 
     reader = _with_pillow if _needs_pillow(layout) else _with_tifffile
-    samples, notes = reader(bare, layout)
+    samples, notes = reader(bare, layout), list[str]()
     lost = [_name(tag) for tag in tags if tag not in _SPENT and tag not in DESCRIBING]
     hidden = layout.samples - layout.colours - (layout.alpha is not None)
     if hidden > 0:
@@ -129,17 +127,18 @@ def decode(content: bytes, check_size: Callable[[int, int], None]) -> Photo:
         samples = np.iinfo(samples.dtype).max - samples
     if layout.photometric == _CMYK:
         samples = naive_rgb(samples)
-        notes += ("CMYK is converted to RGB without colour management",)
+        notes.append("CMYK is converted to RGB without colour management")
     if alpha is not None:
         samples = np.concatenate([_straight(samples, alpha, layout), alpha], axis=2)
 
     try:
         exif = exif_of(describing(read_tree(content, start, order)[0]), order)
     except ValueError:
-        exif, notes = None, (*notes, "the EXIF data is damaged and dropped")
+        exif = None
+        notes.append("the EXIF data is damaged and dropped")
     icc, xmp = (entry.data if (entry := tags.get(tag)) is not None else None for tag in (_PROFILE, _XMP))
     if following:
-        notes += ("only the first of its pictures is read",)
+        notes.append("only the first of its pictures is read")
     return from_samples(
         samples,
         exif=exif,
@@ -313,11 +312,11 @@ def _has_codecs() -> bool:
     return _LZW in tifffile.TIFF.DECOMPRESSORS
 
 
-def _with_tifffile(content: bytes, layout: _Layout) -> tuple[Samples, tuple[str, ...]]:
+def _with_tifffile(content: bytes, layout: _Layout) -> Samples:
     """Samples as they lie in the file, of shape (H, W, C)."""
     import tifffile
 
-    with _log_of("tifffile") as said, tifffile.TiffFile(io.BytesIO(content)) as file:
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
         page = file.pages.first
         samples: Any = np.asarray(page.asarray(squeeze=False, maxworkers=1))
     shape = (1, 1, layout.height, layout.width, layout.samples)
@@ -326,12 +325,11 @@ def _with_tifffile(content: bytes, layout: _Layout) -> tuple[Samples, tuple[str,
     if samples.shape != shape or samples.dtype.itemsize * 8 != max(8, layout.bits):
         raise ValueError(f"its samples are {samples.dtype} {samples.shape} where its tags say {shape}")
     samples = samples[0, 0] if layout.planar == 1 else np.moveaxis(samples[:, 0, ..., 0], 0, 2)
-    return samples.astype(np.uint8) if samples.dtype == bool else samples, tuple(
-        f"the decoder says: {text}" for text in said
-    )
+    found: Samples = samples.astype(np.uint8) if samples.dtype == bool else samples
+    return found
 
 
-def _with_pillow(content: bytes, layout: _Layout) -> tuple[Samples, tuple[str, ...]]:
+def _with_pillow(content: bytes, layout: _Layout) -> Samples:
     """The same, of what tifffile does not unpack."""
     image = TiffImageFile(io.BytesIO(content))
     size, bands = image.size, image.getbands()
@@ -353,26 +351,7 @@ def _with_pillow(content: bytes, layout: _Layout) -> tuple[Samples, tuple[str, .
         samples = samples // (255 // (2**layout.bits - 1))  # which Pillow has stretched
     if layout.photometric == _WHITE_IS_ZERO:  # and turned over
         samples = (2**layout.bits - 1) - samples
-    return samples.reshape(layout.height, layout.width, -1), ()
-
-
-@contextmanager
-def _log_of(name: str) -> Iterator[list[str]]:
-    """What a library logs meanwhile, each sentence once, instead of showing it."""
-    said: list[str] = []
-
-    class Listening(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            text = record.getMessage().split("> ")[-1]
-            if text not in said:
-                said.append(text)
-
-    logger, handler = logging.getLogger(name), Listening(logging.WARNING)
-    logger.addHandler(handler)
-    try:
-        yield said
-    finally:
-        logger.removeHandler(handler)
+    return samples.reshape(layout.height, layout.width, -1)
 
 
 def _split(samples: Samples, layout: _Layout) -> tuple[Samples, Samples | None]:
