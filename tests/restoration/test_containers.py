@@ -408,6 +408,38 @@ def test_what_a_bmp_says_besides_is_named(space: bytes, calibration: int, resolu
 # All
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        SIGNATURE + written("PNG")[8:33] + chunk(b"tEXt", b"a\0") * 11_000 + written("PNG")[33:],
+        b"\xff\xd8" + b"\xff\xfe\0\2" * 11_000,
+        written("WebP") + b"what\0\0\0\0" * 11_000,
+    ],
+    ids=["PNG", "JPEG", "WebP"],
+)
+def test_files_of_pieces_without_end_are_refused(content: bytes) -> None:
+    with pytest.raises(ImageError, match="it falls into too many pieces"):
+        read_image(content)
+
+
+def test_metadata_is_bounded_as_a_whole() -> None:
+    """What is dropped counts too: one compressed text of 64 KB unpacks to 64 MiB."""
+    half = zlib.compress(bytes(2**25))
+    text = chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + half)
+    plain = written("PNG")
+    assert read_image(plain[:33] + text + plain[33:]).notes == ()
+    photo = read_image(plain[:33] + chunk(b"iCCP", b"x\0\0" + half) + text + text + plain[33:])
+    assert photo.notes == (
+        "the colour profile does not fit the pixels and is dropped",
+        "dropped: the damaged text XML:com.adobe.xmp",
+    )
+
+
+def test_xmp_with_claims_without_end_is_dropped() -> None:
+    names = "".join(f' xmlns:h{i}="http://ns.adobe.com/hdr-gain-map/1.0/"' for i in range(51))
+    assert without_claims(f"<x{names}/>".encode()) == (None, ("a gain map",))
+
+
 def test_files_far_larger_than_any_image_are_not_read_to_their_end() -> None:
     """Zeros by the gigabyte behind a small PNG."""
 

@@ -336,6 +336,16 @@ def test_directories_whose_tags_share_their_bytes_are_refused() -> None:
         read_image(content)
 
 
+def test_strips_without_end_are_refused() -> None:
+    content = b"II*\0" + struct.pack("<I", 16) + bytes(8)
+    tags = {256: longs(4), 257: longs(1100), 258: shorts(8), 262: shorts(1), 278: longs(1)}
+    tags |= {273: longs(*[8] * 1100), 279: longs(*[4] * 1100)}
+    content += directory(tags, 16)
+    assert read_image(content).pixels.shape == (1100, 4, 1)
+    with pytest.raises(ImageError, match="it has 1100 strips or tiles; save it anew with fewer, or raise"):
+        read_image(content, max_pixels=1_000_000)
+
+
 # Metadata
 
 DOUBLE, ASCII, BYTE = 12, 2, 1

@@ -54,16 +54,18 @@ def decode(content: bytes, format: Format, max_pixels: int = MAX_PIXELS) -> Phot
 
     with library_messages() as said:
         if format.name == "TIFF":
-            photo = tiff.decode(content, check)
+            photo = tiff.decode(content, max_pixels, check)
         elif format.name == "PNG":
             photo = _decode_png(content, check)
         else:
-            image = _opened(content, format)
-            check(*image.size)
-            if format.name == "JPEG":
-                parts = open_jpeg(content, max_pixels)
-            else:
-                parts = open_webp(content) if format.name == "WebP" else open_bmp(content)
+            if format.name == "BMP":
+                image = _opened(content, format)
+                check(*image.size)
+                parts = open_bmp(content)
+            else:  # before a decoder sees it
+                parts = open_jpeg(content, max_pixels) if format.name == "JPEG" else open_webp(content)
+                image = _opened(content, format)
+                check(*image.size)
             image.load()
             if parts.icc is not None:
                 image.info["icc_profile"] = parts.icc

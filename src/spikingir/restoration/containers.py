@@ -15,7 +15,8 @@ from spikingir.restoration.metadata import EXIF_HEAD
 SCANS = 12
 """How often a JPEG of the most pixels that are read may go over all of them; libjpeg's progressive files do so 10."""
 
-_MOST_METADATA = 2**26  # bytes that one compressed piece of metadata may unpack to
+_MOST_METADATA = 2**26  # bytes that the compressed metadata of a file may unpack to
+_MOST_PIECES, _PIECE = 10_000, 256  # pieces that a file may have, and one more for each so many bytes
 _DEFLATE = 1032  # bytes that one byte can unpack to
 _XMP_NAME = b"http://ns.adobe.com/xap/1.0/\0"
 
@@ -33,6 +34,8 @@ class Parts:
         lossless: Whether the file is a WebP file without loss.
         pictures: How many pictures the file holds, where that is known.
         marks: Kinds of the pieces that were seen.
+        pieces: How many pieces were seen.
+        room: Bytes that further metadata may unpack to.
     """
 
     content: bytes
@@ -43,6 +46,28 @@ class Parts:
     lossless: bool = False
     pictures: int = 1
     marks: set[bytes] = field(default_factory=set)
+    pieces: int = 0
+    room: int = _MOST_METADATA
+
+    def count_piece(self) -> None:
+        """Count one more.
+
+        Raises:
+            ValueError: They are too many for the length of the file, and going through them would take its time.
+        """
+        self.pieces += 1
+        if self.pieces > _MOST_PIECES + len(self.content) // _PIECE:
+            raise ValueError("it falls into too many pieces")
+
+    def inflate(self, data: bytes) -> bytes | None:
+        """What is unpacked from ``data``; None where it is damaged, or beyond all measure."""
+        unpacker = zlib.decompressobj()
+        try:
+            unpacked = unpacker.decompress(data, self.room + 1)
+        except zlib.error:
+            return None
+        self.room = max(0, self.room - len(unpacked))
+        return unpacked if unpacker.eof and self.room else None
 
 
 def lost_note(lost: list[str]) -> tuple[str, ...]:
@@ -100,6 +125,7 @@ def open_png(content: bytes, check_size: Callable[[int, int], None]) -> Parts:
     width = height = depth = colour = 0
     texts: dict[str, bytes] = {}
     while b"IEND" not in parts.marks and at + 8 <= len(content):
+        parts.count_piece()
         length, kind = struct.unpack_from(">I4s", content, at)
         whole = content[at : at + 12 + length]
         data, at = whole[8 : 8 + length], at + 12 + length
@@ -122,7 +148,7 @@ def open_png(content: bytes, check_size: Callable[[int, int], None]) -> Parts:
         elif kind == b"eXIf":
             parts.exif = EXIF_HEAD + data.removeprefix(EXIF_HEAD)
         elif kind == b"iCCP":
-            parts.icc = _inflated(data.partition(b"\0")[2][1:])
+            parts.icc = parts.icc or parts.inflate(data.partition(b"\0")[2][1:])
             if parts.icc is None:
                 parts.lost.append("a damaged colour profile")
         elif kind in (b"tEXt", b"zTXt", b"iTXt"):
@@ -166,7 +192,7 @@ def _png_text(kind: bytes, data: bytes, texts: dict[str, bytes], parts: Parts) -
         rest = rest[1:]
     elif kind == b"iTXt":
         rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
-    text = _inflated(rest) if packed else rest
+    text = parts.inflate(rest) if packed else rest
     if text is None:
         parts.lost.append(f"the damaged text {readable(name)}")
     elif name == "XML:com.adobe.xmp":
@@ -191,16 +217,6 @@ def _raw_profile(name: str, raw: bytes, parts: Parts) -> None:
         parts.icc = parts.icc or data
     else:
         parts.lost.append("IPTC data" if kind in ("iptc", "8bim") else f"the text {readable(name)}")
-
-
-def _inflated(data: bytes) -> bytes | None:
-    """What is unpacked from ``data``; None where it is damaged, or beyond all measure."""
-    unpacker = zlib.decompressobj()
-    try:
-        unpacked = unpacker.decompress(data, _MOST_METADATA)
-    except zlib.error:
-        return None
-    return unpacked if unpacker.eof else None
 
 
 # JPEG
@@ -232,12 +248,14 @@ def open_jpeg(content: bytes, max_pixels: int) -> Parts:
 
     Raises:
         ImageError: It goes over its pixels too often.
+        ValueError: It falls into too many pieces.
 
     Source:
         ITU-T T.81, annex B.
     """
     parts, at, scans, pixels = Parts(content), 2, 0, 0
     while (found := _MARKER.search(content, at)) is not None:
+        parts.count_piece()
         marker, at = found[1][0], found.end()
         if marker == _EOI:
             break
@@ -284,11 +302,15 @@ _WEBP_KNOWN = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"
 def open_webp(content: bytes) -> Parts:
     """Look through a WebP file, which the decoder gets as it is.
 
+    Raises:
+        ValueError: It falls into too many pieces.
+
     Source:
         RFC 9649, section 2.
     """
     parts, at = Parts(content), 12
     while at + 8 <= len(content):
+        parts.count_piece()
         kind, length = struct.unpack_from("<4sI", content, at)
         data_at, at = at + 8, at + 8 + length + length % 2
         image = content[data_at + 16 : data_at + 20] if kind == b"ANMF" else kind
@@ -297,8 +319,6 @@ def open_webp(content: bytes) -> Parts:
             parts.marks.add(b"VP8 " if image == b"ALPH" else image)
         if kind not in _WEBP_KNOWN:
             parts.lost.append(f"the chunk {readable(kind.decode('latin-1'))}")
-            if len(parts.lost) > 100:
-                break
     return parts
 
 

@@ -264,6 +264,7 @@ _CLAIMS = (
     (b"http://ns.adobe.com/xmp/note/", rb"HasExtendedXMP", "more XMP data"),
     (b"http://ns.adobe.com/xap/1.0/", rb"Thumbnails", "a thumbnail"),
 )
+_MOST_CLAIMS = 50  # each takes a pass
 _NAMESPACE = re.compile(rb"xmlns:([\w.-]+)\s*=\s*[\"']([^\"'<>]*)[\"']")
 
 
@@ -274,15 +275,21 @@ def without_claims(xmp: bytes) -> tuple[bytes | None, tuple[str, ...]]:
     """
     names: dict[str, None] = {}
     kept = xmp
-    for prefix, uri in dict(_NAMESPACE.findall(xmp)).items():
-        for beginning, properties, what in _CLAIMS:
-            if uri.startswith(beginning):
-                name = re.escape(prefix) + b":" + properties
-                without = re.sub(rb"\s" + name + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')", b"", kept)
-                without = b"".join(_outside(without, re.compile(rb"<(" + name + rb")(?:\s[^<>]*?)?(/?)>")))
-                if without != kept:
-                    names[what] = None
-                kept = without
+    claims = [
+        (prefix, properties, what)
+        for prefix, uri in dict(_NAMESPACE.findall(xmp)).items()
+        for beginning, properties, what in _CLAIMS
+        if uri.startswith(beginning)
+    ]
+    if len(claims) > _MOST_CLAIMS:
+        return None, tuple(dict.fromkeys(what for _, _, what in claims))
+    for prefix, properties, what in claims:
+        name = re.escape(prefix) + b":" + properties
+        without = re.sub(rb"\s" + name + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')", b"", kept)
+        without = b"".join(_outside(without, re.compile(rb"<(" + name + rb")(?:\s[^<>]*?)?(/?)>")))
+        if without != kept:
+            names[what] = None
+        kept = without
     if not names:
         return xmp, ()
     try:

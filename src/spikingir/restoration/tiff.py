@@ -58,6 +58,7 @@ _PREDICTED = (_LZW, _DEFLATE, 32946, _LZMA, _ZSTD)  # elsewhere libtiff and the 
 _PILLOW = (2, 3, 4, 6, 7, 50001)  # fax, JPEG, WebP
 _PREMULTIPLIED, _STRAIGHT = 1, 2
 _PREVIEW = 1
+_PIECE, _LEAST_PIECES = 2_000, 1_000
 _MOST_SAMPLES = 8  # what is unpacked grows with them
 _EXPECTED = "expected gray, RGB, palette or CMYK: convert it"
 
@@ -88,11 +89,12 @@ class _Layout:
         return next((self.colours + i for i, kind in enumerate(self.extra) if kind in kinds), None)
 
 
-def decode(content: bytes, check_size: Callable[[int, int], None]) -> Photo:
+def decode(content: bytes, max_pixels: int, check_size: Callable[[int, int], None]) -> Photo:
     """Photo of the first picture of a TIFF file.
 
     Args:
         content: The file.
+        max_pixels: Largest image that is read; a strip or tile for each 2,000 of them is the most that it may have.
         check_size: Refuses a size that is too large.
 
     Raises:
@@ -104,7 +106,11 @@ def decode(content: bytes, check_size: Callable[[int, int], None]) -> Photo:
     tags, following = read_directory(content, start, order)
     layout = _layout(tags, order)
     check_size(layout.width, layout.height)
-    _check_pieces(tags, order, layout, len(content), check_size)
+    pieces = _check_pieces(tags, order, layout, len(content), check_size)
+    if pieces > max(_LEAST_PIECES, max_pixels // _PIECE):
+        raise ImageError(
+            f"it has {pieces} strips or tiles; save it anew with fewer, or raise --max-megapixels (max_pixels=)"
+        )
     pixels = {tag: entry for tag, entry in tags.items() if tag in _PIXELS}
     if layout.compression not in _PREDICTED:
         pixels.pop(_PREDICTOR, None)
@@ -259,8 +265,8 @@ def _layout(tags: dict[int, Entry], order: str) -> _Layout:
 
 def _check_pieces(
     tags: dict[int, Entry], order: str, layout: _Layout, length: int, check_size: Callable[[int, int], None]
-) -> None:
-    """Check that strips or tiles are as many as there must be, lie in the file, and do not make work without end.
+) -> int:
+    """How many strips or tiles there must be, where they all lie in the file and do not make work without end.
 
     Raises:
         ImageError: The tiles are too large.
@@ -269,7 +275,7 @@ def _check_pieces(
     if layout.width <= 0 or layout.height <= 0 or layout.planar not in (1, 2):
         raise ValueError("its tags give no size")
     if layout.compression == 6:
-        return  # JPEG of old has tags of its own, and libtiff for them
+        return 1  # JPEG of old has tags of its own, and libtiff for them
     if _TILE_WIDTH in tags or _TILE_OFFSETS in tags:
         width, height = numbers(tags[_TILE_WIDTH], order)[0], numbers(tags[_TILE_HEIGHT], order)[0]
         if width <= 0 or height <= 0:
@@ -288,6 +294,7 @@ def _check_pieces(
         raise ValueError("some of its pixels are missing")
     if np.minimum(sizes, length - at).sum() > 2 * length:
         raise ValueError("its strips or tiles share their bytes")
+    return pieces
 
 
 def _needs_pillow(layout: _Layout) -> bool:
