@@ -318,6 +318,37 @@ def test_predictors_beside_a_compression_that_knows_none_are_ignored() -> None:
     np.testing.assert_array_equal(imagecodecs.tiff_decode(content), kind.samples())
 
 
+def pillow_tiff(mode: str, compression: str, changes: dict[int, int]) -> bytes:
+    """A file that Pillow writes, in which some tags are another number."""
+    file = io.BytesIO()
+    colours = Image.fromarray(np.random.default_rng(0).integers(0, 256, (10, 12, 3), np.uint8)).resize((48, 40))
+    colours.convert(mode).save(file, "TIFF", compression=compression)
+    content = bytearray(file.getvalue())
+    at = struct.unpack_from("<I", content, 4)[0]
+    for place in range(at + 2, at + 2 + 12 * struct.unpack_from("<H", content, at)[0], 12):
+        tag, kind = struct.unpack_from("<HH", content, place)
+        if tag in changes:
+            struct.pack_into("<H" if kind == SHORT else "<I", content, place + 8, changes[tag])
+    return bytes(content)
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
+def test_fax(compression: str, photometric: int) -> None:
+    content = pillow_tiff("1", compression, {262: photometric})
+    with Image.open(io.BytesIO(content)) as image:
+        np.testing.assert_array_equal(read_image(content).pixels[..., 0], np.asarray(image.convert("L")) / 255)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "YCbCr"])
+def test_jpeg_of_another_size_than_the_tags_say_is_refused(mode: str) -> None:
+    """Its decoder says nothing, and fills up what is missing with anything."""
+    assert read_image(pillow_tiff(mode, "jpeg", {256: 48})).pixels.shape[:2] == (40, 48)
+    for changes in ({256: 56}, {256: 40}, {257: 32}, {278: 48, 257: 48}):
+        with pytest.raises(ImageError, match=r"its JPEG data is \(48, 40, [13]\) where its tags say"):
+            read_image(pillow_tiff(mode, "jpeg", changes))
+
+
 def test_thousands_of_directories_are_not_walked() -> None:
     """A ring of directories, which has no end, is as good as one that has."""
     content = Kind().content()

@@ -294,6 +294,19 @@ def open_jpeg(content: bytes, max_pixels: int) -> Parts:
     return parts
 
 
+def jpeg_frame(content: bytes) -> tuple[int, int, int] | None:
+    """Width, height and channels of JPEG data, of which a file may hold several; None where it does not say."""
+    at = 2
+    while (found := _MARKER.search(content, at)) is not None and found[1][0] != _SOS:
+        at = found.end()
+        if found[1][0] in _FRAMES and at + 8 <= len(content):
+            height, width, channels = struct.unpack_from(">HHB", content, at + 3)
+            return width, height, channels
+        if found[1][0] not in (1, _SOI):
+            at += max(2, int.from_bytes(content[at : at + 2], "big"))
+    return None
+
+
 # WebP
 
 _WEBP_KNOWN = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")

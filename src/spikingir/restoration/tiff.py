@@ -16,6 +16,7 @@ import numpy as np
 from PIL import TiffTags
 from PIL.TiffImagePlugin import TiffImageFile
 
+from spikingir.restoration.containers import jpeg_frame
 from spikingir.restoration.formats import ImageError
 from spikingir.restoration.metadata import (
     DESCRIBING,
@@ -55,7 +56,8 @@ _NONE, _LZW, _DEFLATE, _PACKBITS, _LZMA, _ZSTD = 1, 5, 8, 32773, 34925, 50000
 _PLAIN = (_NONE, _DEFLATE, 32946, _PACKBITS)  # what tifffile unpacks by itself
 _PACKED = (*_PLAIN, _LZW, _LZMA, _ZSTD)  # and with imagecodecs
 _PREDICTED = (_LZW, _DEFLATE, 32946, _LZMA, _ZSTD)  # elsewhere libtiff and the specification know no predictor
-_PILLOW = (2, 3, 4, 6, 7, 50001)  # fax, JPEG, WebP
+_JPEG = 7
+_PILLOW = (2, 3, 4, 6, _JPEG, 50001)  # fax, JPEG, WebP
 _PREMULTIPLIED, _STRAIGHT = 1, 2
 _PREVIEW = 1
 _PIECE, _LEAST_PIECES = 2_000, 1_000
@@ -106,7 +108,7 @@ def decode(content: bytes, max_pixels: int, check_size: Callable[[int, int], Non
     tags, following = read_directory(content, start, order)
     layout = _layout(tags, order)
     check_size(layout.width, layout.height)
-    pieces = _check_pieces(tags, order, layout, len(content), check_size)
+    pieces = _check_pieces(tags, order, layout, content, check_size)
     if pieces > max(_LEAST_PIECES, max_pixels // _PIECE):
         raise ImageError(
             f"it has {pieces} strips or tiles; save it anew with fewer, or raise --max-megapixels (max_pixels=)"
@@ -264,7 +266,7 @@ def _layout(tags: dict[int, Entry], order: str) -> _Layout:
 
 
 def _check_pieces(
-    tags: dict[int, Entry], order: str, layout: _Layout, length: int, check_size: Callable[[int, int], None]
+    tags: dict[int, Entry], order: str, layout: _Layout, content: bytes, check_size: Callable[[int, int], None]
 ) -> int:
     """How many strips or tiles there must be, where they all lie in the file and do not make work without end.
 
@@ -282,18 +284,27 @@ def _check_pieces(
             raise ValueError("its tags give tiles of no size")
         across, down = math.ceil(layout.width / width), math.ceil(layout.height / height)
         check_size(across * width, down * height)
+        heights = {height}
         pieces, offsets, counts = across * down, _TILE_OFFSETS, _TILE_COUNTS
     else:
         rows = numbers(tags[_ROWS], order)[0] if _ROWS in tags else layout.height
         if rows <= 0:
             raise ValueError("its tags give strips of no size")
         pieces, offsets, counts = math.ceil(layout.height / rows), _OFFSETS, _COUNTS
+        width, heights = layout.width, {min(rows, layout.height), layout.height - (pieces - 1) * rows}
     pieces *= layout.samples if layout.planar == 2 else 1
     at, sizes = (np.array(numbers(tags[tag], order)[:pieces], np.int64) for tag in (offsets, counts))
+    length = len(content)
     if len(at) < pieces or len(sizes) < pieces or at.min() < 8 or sizes.min() < 1 or at.max() >= length:
         raise ValueError("some of its pixels are missing")
     if np.minimum(sizes, length - at).sum() > 2 * length:
         raise ValueError("its strips or tiles share their bytes")
+    if layout.compression == _JPEG:
+        channels = layout.samples if layout.planar == 1 else 1
+        for begin, size in zip(at.tolist(), sizes.tolist(), strict=True):
+            frame = jpeg_frame(content[begin : begin + size])
+            if frame is None or frame[0] != width or frame[1] not in heights or frame[2] != channels:
+                raise ValueError(f"its JPEG data is {frame} where its tags say {width, *sorted(heights), channels}")
     return pieces
 
 
