@@ -9,9 +9,8 @@ import torch
 from PIL import Image
 
 from spikingir.data.errors import DataError
-from spikingir.networks.registry import load_network
 from spikingir.restoration.catalogue import Model, Variant, choose_variant
-from spikingir.spiking.storage import from_pretrained
+from spikingir.store import from_pretrained, load_network
 from spikingir.training import follow as following
 from spikingir.training.config import FitConfig
 from spikingir.training.finetune import finetuning

@@ -148,8 +148,7 @@ def convert(
     from spikingir.conversion.convert import convert as convert_network
     from spikingir.conversion.report import report
     from spikingir.data.calibration import calibration_images
-    from spikingir.networks.registry import load_network
-    from spikingir.spiking.storage import save_pretrained
+    from spikingir.store import load_network, save_pretrained
 
     target = weights.with_name(f"{weights.stem}_snn.safetensors") if out is None else out
     if target.exists() and not overwrite:

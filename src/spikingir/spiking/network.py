@@ -3,13 +3,15 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
+from spikingir.schema import Range
 from spikingir.spiking.formation import IMAGE_FORMATIONS, ImageFormation, form_image
 from spikingir.spiking.graph import Node, Wave, Weights, apply_linear, run_graph
+from spikingir.spiking.kinds import kind_of
 from spikingir.spiking.neurons import Firing, IFNeuron
 from spikingir.spiking.readout import PixelMapper, read_out
 
@@ -22,7 +24,7 @@ WHOLE: Window = (slice(0, None), slice(0, None))
 
 @dataclass(frozen=True)
 class SpikingConfig:
-    """How a spiking network runs.
+    """How a spiking network runs; also its schema in a file, which holds numbers within the bounds named here.
 
     Attributes:
         time_steps: ``T``; energy and time are charged for T + 1 steps with the extended step.
@@ -35,10 +37,10 @@ class SpikingConfig:
         method: Conversion method that made the network.
     """
 
-    time_steps: int = 10
+    time_steps: Annotated[int, Range(1, 1024)] = 10
     schedule: Schedule = "clocked"
     formation: ImageFormation = "identity"
-    channels: int = 1
+    channels: Annotated[int, Range(1, 64)] = 1
     recycling: bool = True
     method: str = "spikingir"
 
@@ -190,7 +192,8 @@ class SpikingNetwork(nn.Module):
         """The same network, sharing its parameters, with other time steps or another schedule.
 
         Raises:
-            ValueError: ``time_steps`` below 1, an unknown schedule, a delay that does not fit.
+            ValueError: ``time_steps`` below 1, an unknown schedule, a delay that does not fit, neurons of a kind that
+                does not say what it does on that schedule.
         """
         other = copy.copy(self)
         other.config = replace(
@@ -198,7 +201,23 @@ class SpikingNetwork(nn.Module):
             time_steps=self.config.time_steps if time_steps is None else time_steps,
             schedule=self.config.schedule if schedule is None else schedule,
         )
+        if other.config.schedule != self.config.schedule:
+            self._require_schedule(other.config)
         return other
+
+    def _require_schedule(self, config: SpikingConfig) -> None:
+        """Refuse a schedule for neurons that would inherit another class's equation on it."""
+        for name in self.layers:
+            neuron = self.neuron(name)
+            known = kind_of(neuron)
+            fits = known is not None and (known[1].phased if config.phased else known[1].delayed or not config.delay)
+            if not fits:
+                what = type(neuron).__name__
+                advice = "" if known else f", or register {what} in spikingir.spiking.kinds.NEURONS"
+                raise ValueError(
+                    f"neuron '{name}' is of class {what}, which has no equation for the schedule {config.schedule!r}; "
+                    f"keep {self.config.schedule!r}{advice}"
+                )
 
     @property
     def weights(self) -> Weights:

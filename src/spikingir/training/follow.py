@@ -21,10 +21,10 @@ from spikingir.data.nyu import list_nyu
 from spikingir.data.scenes import hold_back
 from spikingir.files import write_text
 from spikingir.networks.base import RestorationNetwork
-from spikingir.networks.registry import build_network, load_network, save_network
+from spikingir.networks.registry import build_network
 from spikingir.restoration.catalogue import SHIPPED
 from spikingir.spiking.network import Schedule, SpikingNetwork
-from spikingir.spiking.storage import StorageError, from_pretrained, save_pretrained
+from spikingir.store import StorageError, from_pretrained, load_network, save_network, save_pretrained
 from spikingir.training.budget import fit_to_time
 from spikingir.training.checkpoints import CHECKPOINT, load_checkpoint
 from spikingir.training.fit import FitResult, Pair, difference, fit
