@@ -4,10 +4,12 @@ import contextlib
 import json
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,10 +22,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from spikingir.conversion.convert import convert, correct_biases
 from spikingir.networks import AODNet, DnCNN, RestorationNetwork, describe
-from spikingir.spiking.network import SpikingNetwork
+from spikingir.spiking import node_schema
+from spikingir.spiking.formation import ImageFormation
+from spikingir.spiking.kinds import NEURONS
+from spikingir.spiking.network import SpikingConfig, SpikingNetwork
 from spikingir.spiking.neurons import IFNeuron
 from spikingir.spiking.readout import PixelMapper
 from spikingir.store import (
+    MAX_BYTES,
     StorageError,
     WeightsError,
     from_pretrained,
@@ -315,7 +321,7 @@ GOOD = {
         ("{", "its spikingir header is '{', expected a JSON object"),
         ("3", "its spikingir header is '3', expected a JSON object"),
         ("[" * 100_000, "expected a JSON object"),
-        ({**GOOD, "kind": "snn"}, "its header is wrong: kind is 'snn'; known: conventional"),
+        ({**GOOD, "kind": "snn"}, "its header is wrong: kind is 'snn'; expected conventional"),
         ({**GOOD, "version": 3}, "header has version 3, expected 2; update spikingir"),
         ({**GOOD, "option": {}}, "unknown key 'option'; did you mean 'options'"),
         ({**GOOD, "architecture": "unet"}, "the unknown architecture 'unet'; known: dncnn"),
@@ -512,7 +518,7 @@ BIG = 10**30
         ("config.time_steps", 10_000, "expected a number from 1 to 1024"),
         ("config.time_steps", 0, "config.time_steps is 0; expected a number from 1"),
         ("config.time_steps", True, "config.time_steps is True; expected a whole number"),
-        ("config.schedule", "clokced", "config.schedule is 'clokced'; did you mean 'clocked'"),
+        ("config.schedule", "clokced", "config.schedule is 'clokced'; expected clocked, phased"),
         ("config.schedule", 10, "config: a delay of 10 does not fit 10 time steps"),
         ("config.schedule", 1.0, "config.schedule is 1.0; expected clocked, phased or a whole number"),
         ("config.formation", ["identity"], "config.formation is"),
@@ -727,3 +733,32 @@ def test_torchs_advice_to_run_code_is_not_passed_on(tmp_path: Path) -> None:
         archive.writestr("net/constants.pkl", b"")
     with pytest.raises(WeightsError, match=r"it is a TorchScript program, which is refused; save network\.state_dict"):
         load_network(path)
+
+
+def test_the_specification_names_every_operation_and_setting() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
+    for op, form in node_schema._FORMS.items():
+        row = next(line for line in text.splitlines() if line.startswith("| ") and f"`{op}`" in line.split("|")[1])
+        for setting in fields(form.settings):
+            assert f"`{setting.name}`" in row, (op, setting.name)
+    for name in (*(field.name for field in fields(SpikingConfig)), *get_args(ImageFormation)):
+        assert f"`{name}`" in text or f'`"{name}"`' in text, name
+    for name, kind in NEURONS.items():
+        assert kind.settings is None or f'`"{name}"`' in text
+    assert f"{MAX_BYTES // 2**30} GiB" in text
+
+
+def test_the_examples_of_the_specification_are_read(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
+    conventional, spiking = re.findall(r"```json\n(.*?)```", text, re.S)
+    path = tmp_path / "a.safetensors"
+    save_file(DnCNN(**json.loads(conventional)["options"]).state_dict(), path, {"spikingir": conventional})
+    assert isinstance(load_any(path), DnCNN)
+    tensors = {
+        "weight.conv": torch.zeros(1, 1, 3, 3),
+        **{f"neurons.output.log_{what}": torch.zeros(1) for what in ("threshold", "beta")},
+        **PixelMapper(1).state_dict(prefix="mapper."),
+    }
+    save_file({name: tensor.detach() for name, tensor in tensors.items()}, path, {"spikingir": spiking})
+    image = torch.rand(1, 1, 8, 8)
+    assert torch.equal(from_pretrained(path)(image), image)

@@ -148,7 +148,7 @@ def _fitted(kind: Any, value: Any, where: str) -> tuple[bool, Any]:
     if origin is Literal:
         same = [known for known in arguments if type(known) is type(value)]
         if same and value not in same:
-            raise SchemaError(f"{where} is {shown(value)}{nearest(value, map(str, arguments))}")
+            raise SchemaError(f"{where} is {shown(value)}; expected {_in_words(kind)}")
         return bool(same), value
     if origin is tuple:
         if not isinstance(value, list | tuple):

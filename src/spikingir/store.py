@@ -207,7 +207,7 @@ def _load(path: Path, max_bytes: int) -> RestorationNetwork | SpikingNetwork:
         if suffix not in SUFFIXES:
             raise SchemaError(f"{suffix or 'a name without suffix'} is not known; expected {', '.join(SUFFIXES)}")
         if suffix in TORCH_SUFFIXES:
-            return _conventional(None, _named_tensors(_read_torch(path, max_bytes)))
+            return _conventional(None, _named_tensors(read_torch(path, max_bytes)))
         tensors, header = _read_safetensors(path)
         if header is not None and header.get("kind") == "spiking":
             return _spiking(header, tensors)
@@ -305,7 +305,12 @@ def _parse_header(kind: type[Head], header: Mapping[str, Any]) -> Head:
         raise SchemaError(f"its header is wrong: {error}") from None
 
 
-def _read_torch(path: Path, max_bytes: int) -> object:
+def read_torch(path: Path, max_bytes: int) -> object:
+    """What a file of torch's holds: tensors and plain values, never code.
+
+    Raises:
+        SchemaError: It is damaged, needs code to be read, or unpacks to more than ``max_bytes``.
+    """
     expected = "what torch.save writes"
     if zipfile.is_zipfile(path):
         try:

@@ -129,6 +129,7 @@ def convert(
     schedule: Literal["clocked", "phased"] = "clocked",
     percentile: Annotated[float | None, Parameter(validator=Number(gt=0, lte=100))] = None,
     v0: float | None = None,
+    max_gib: Annotated[float, Parameter(validator=Number(gt=0))] = 2,
     overwrite: Annotated[bool, Flag] = False,
 ) -> None:
     """Convert weights of a known architecture to a spiking network, and say what became of each operation.
@@ -143,6 +144,7 @@ def convert(
         schedule: clocked or phased.
         percentile: Of the activations, for the thresholds; that of the method unless given.
         v0: Initial membrane in thresholds; that of the method unless given.
+        max_gib: Most GiB that the file of weights, which may be compressed, may unpack to.
         overwrite: Replace the file to write if it exists.
     """
     from spikingir.conversion.convert import convert as convert_network
@@ -153,7 +155,7 @@ def convert(
     target = weights.with_name(f"{weights.stem}_snn.safetensors") if out is None else out
     if target.exists() and not overwrite:
         raise CommandError(f"{target} exists already; --overwrite replaces it")
-    network = load_network(weights)
+    network = load_network(weights, max_bytes=int(max_gib * 2**30))
     images = calibration_images(data, network.channels, sigma=sigma)
     try:
         spiking = convert_network(

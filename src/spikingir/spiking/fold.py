@@ -107,8 +107,8 @@ def _folding(name: str, neuron: IFNeuron) -> IFNeuron:
     if known is None or known[1].folds is None:
         what = type(neuron).__name__
         raise FoldError(
-            f"neuron '{name}' is of class {what}, which does not say how it folds; run the network itself, or register {what} "
-            "in spikingir.spiking.kinds.NEURONS with the IF or MPR neuron that fires the same spikes"
+            f"neuron '{name}' is of class {what}, which does not say how it folds; run the network itself, "
+            f"or register {what} in spikingir.spiking.kinds.NEURONS with the IF or MPR neuron that fires as it does"
         )
     return known[1].folds(neuron)
 

@@ -10,8 +10,7 @@ import torch
 from spikingir.files import write_text
 from spikingir.restoration.catalogue import CONFIG_FILE, SHIPPED, Model, read_model
 from spikingir.spiking.network import SpikingNetwork
-from spikingir.store import save_network, save_pretrained
-from spikingir.training.follow import load_any
+from spikingir.store import load_any, save_network, save_pretrained
 from spikingir.training.journal import LOG_FILE
 from spikingir.training.recipe import Recipe, RecipeError
 
