@@ -45,7 +45,7 @@ def test_spikes_are_those_of_spikingjelly(architecture: str) -> None:
     layers = {name.removeprefix("layer "): value for name, value in kept.items() if name.startswith("layer ")}
     current = torch.tensor(kept["mean_current"], dtype=torch.float64)
     expected = form_image(network.formation, tensors["image"], current if architecture == "dncnn" else current.relu())
-    for form in (spiking, fold(spiking, bits=None, dtype=torch.float64)):
+    for form in (spiking, fold(spiking, grid=None, dtype=torch.float64)):
         restored, trace = form.trace(tensors["image"], trains=True)
         torch.testing.assert_close(restored, expected, rtol=0, atol=1e-8)
         fired = {layer.name: layer for layer in trace.layers}

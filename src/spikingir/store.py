@@ -23,6 +23,7 @@ from spikingir.files import write_atomically
 from spikingir.networks.base import Recognised, RestorationNetwork
 from spikingir.networks.registry import ARCHITECTURES, Architecture, build_network, describe, known_architectures
 from spikingir.schema import SchemaError, nearest, parse, shown
+from spikingir.spiking.coding import levels
 from spikingir.spiking.formation import form_image
 from spikingir.spiking.graph import Node
 from spikingir.spiking.kinds import NEURONS, kind_of
@@ -571,6 +572,11 @@ def _assemble(head: _Spiking, nodes: Sequence[Node], state: Mapping[str, Tensor]
             bias = f"bias.{node.weights}"
             weight = tensor(f"weight.{node.weights}", weight_dimensions(node))
             weights[node.weights] = (weight, tensor(bias, 1) if bias in state else None)
+    for name, neuron in neurons.items():
+        try:
+            levels(head.config.coding, head.config.time_steps, neuron.activation_bits)
+        except ValueError as error:
+            raise SchemaError(f"neurons.{name}: {error}") from None
     mapper = None
     if head.mapper:
         kernel = tensor("mapper.weight", 4)
@@ -608,7 +614,7 @@ def _require_channels(network: SpikingNetwork) -> None:
 
 
 def _require_fit(network: SpikingNetwork, side: int) -> None:
-    shapes = {network.nodes[0].name: (network.config.channels, side, side)}
+    shapes = {network.nodes[0].name: (network.config.input_channels, side, side)}
     for node in network.nodes[1:]:
         weight, bias = (None, None) if node.weights is None else network.weights[node.weights]
         kernel = () if weight is None else tuple(weight.shape)
@@ -628,12 +634,12 @@ def _require_fit(network: SpikingNetwork, side: int) -> None:
         raise SchemaError(f"the mapper is for {network.mapper.in_channels} channels; the output has {channels}")
     formation = network.config.formation
     try:
-        form_image(formation, torch.zeros(1, network.config.channels, 1, 1), torch.zeros(1, channels, 1, 1))
+        form_image(formation, torch.zeros(1, network.config.input_channels, 1, 1), torch.zeros(1, channels, 1, 1))
         fits = formation == "identity" or height == width == side
     except (ValueError, RuntimeError):  # what torch says of shapes that do not go together
         fits = False
     if not fits:
         raise SchemaError(
             f"an output of {channels} channels of {height} x {width} does not fit the formation {formation!r} for "
-            f"images of {network.config.channels} channels of {side} x {side}"
+            f"images of {network.config.input_channels} channels of {side} x {side}"
         )

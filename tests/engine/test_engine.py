@@ -112,7 +112,7 @@ def test_any_chain(
     network = scale_thresholds(network, threshold)
     delayed = network.at(schedule=time_steps // 2 if schedule == "delayed" else schedule)
     try:
-        folded = fold(delayed, bits=bits)
+        folded = fold(delayed, grid=bits)
     except FoldError:  # a channel that calibration found dead has next to no threshold
         reject()
     assert_same(folded, 3 * torch.rand(2, channels, *size) - 1)
@@ -199,7 +199,7 @@ def test_any_density(schedule: str, factor: float, low: float, high: float) -> N
         layer.bias.data.abs_()
         layer.weight.data.abs_()
     network = convert(body, torch.rand(2, 1, 16, 16), time_steps=5).at(schedule=schedule)
-    trace = assert_same(fold(scale_thresholds(network, factor), bits=6), torch.rand(1, 1, 12, 13))
+    trace = assert_same(fold(scale_thresholds(network, factor), grid=6), torch.rand(1, 1, 12, 13))
     steps = len(trace.layers[0].spikes)
     density = sum(int(layer.spikes.sum()) for layer in trace.layers[:-1]) / (
         steps * sum(layer.neurons for layer in trace.layers[:-1])
@@ -283,7 +283,7 @@ def test_refusals() -> None:
     with pytest.raises(engine.EngineError, match="gpu"):
         engine.restore(fold(network), image, engine="gpu")  # type: ignore[arg-type]
     with pytest.raises(engine.EngineError, match="no grid"):
-        engine.restore(fold(network, bits=None, dtype=torch.float64), image, engine="native")
+        engine.restore(fold(network, grid=None, dtype=torch.float64), image, engine="native")
     with pytest.raises(ValueError, match="shape"):
         engine.restore(fold(network), torch.rand(1, 2, 8, 8), engine="native")
     with pytest.raises(ValueError, match="within 8"):

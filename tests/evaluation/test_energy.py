@@ -265,7 +265,7 @@ class Shifted(nn.Module):
 
 def test_folding_changes_nothing() -> None:
     spiking, image = converted(AODNet()), torch.rand(2, 3, 12, 16)
-    folded = fold(spiking.double(), bits=None, dtype=torch.float64)
+    folded = fold(spiking.double(), grid=None, dtype=torch.float64)
     own = paper_energy(spiking, spiking.trace(image.double())[1])
     assert own == paper_energy(folded, folded.trace(image.double())[1])
     assert own.synaptic_operations > 0
@@ -364,7 +364,7 @@ def test_no_border_no_difference() -> None:
 
 def test_folding_keeps_the_real_synapses() -> None:
     spiking, image = converted(DnCNN(layers=4, width=3)), torch.rand(2, 1, 9, 7)
-    folded = fold(spiking.double(), bits=None, dtype=torch.float64)
+    folded = fold(spiking.double(), grid=None, dtype=torch.float64)
     own = count_operations(spiking, spiking.trace(image.double(), trains=True)[1], "true")
     assert own == count_operations(folded, folded.trace(image.double(), trains=True)[1], "true")
 

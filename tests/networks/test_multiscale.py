@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spikingir import load_network
-from spikingir.networks.multiscale import MultiScaleNet
+from spikingir.networks.multiscale import MultiScaleNet, without_level
 from spikingir.spiking.formation import pad_to_multiple, with_level
 from spikingir.store import save_network
 
@@ -73,6 +73,33 @@ def test_a_saved_network_is_the_same(options: dict[str, object], tmp_path) -> No
     image = torch.rand(1, network.channels, 32, 32)
     given = with_level(image, 0.1) if network.takes_level else image
     assert torch.equal(loaded(given), network(given))
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("bits", [(), (5, 4, 3)])
+def test_a_network_at_a_fixed_level_is_a_blind_one(batch_norm: bool, bits: tuple[int, ...]) -> None:
+    network = _network(batch_norm=batch_norm, activation_bits=bits, channels=3)
+    generator = torch.Generator().manual_seed(1)
+    for name, tensor in network.state_dict().items():  # statistics and biases that matter
+        if name.endswith(("running_mean", "bias")):
+            tensor.normal_(0, 0.1, generator=generator)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    blind = without_level(network, 0.2)
+    assert (blind.form, blind.takes_level, blind.activation_bits) == ("residual", False, bits)
+    image = torch.rand(1, 3, 160, 160)
+    # the map of the level is padded with zeros, which is felt as far from the frame as the network reads
+    difference = (network(image, 0.2) - blind(image))[..., 72:88, 72:88]
+    assert difference.abs().max() < (5e-6 if not bits else 1e-3)  # a quantised activation turns rounding into a step
+    other = (network(image, 0.3) - blind(image))[..., 72:88, 72:88]
+    assert other.abs().max() > 1e-3
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_only_a_level_can_be_fixed() -> None:
+    with pytest.raises(ValueError, match="the network has the form residual"):
+        without_level(_network(form="residual"), 0.2)
+    with pytest.raises(ValueError, match="level is 0"):
+        without_level(_network(), 0)
 
 
 def test_bare_tensors_are_recognised(tmp_path) -> None:

@@ -251,7 +251,7 @@ def test_synaptic_operations(padding: str, mode: str) -> None:
     counter = op_counter.SynOpCounter()
     with op_counter.DispatchCounterMode([counter]), torch.no_grad():
         run(weights, levels(spiking)[:-1], [(-1,), (0,), (1,)], image, mode, "rueckauer")
-    folded = fold(spiking, bits=None, dtype=torch.float64)
+    folded = fold(spiking, grid=None, dtype=torch.float64)
     for network, traced in ((spiking, trace), (folded, folded.trace(image, trains=True)[1])):
         true = sum(count.synaptic_operations for count in count_operations(network, traced, "true"))
         assert true * 2 == counter.get_total()

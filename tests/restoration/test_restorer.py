@@ -19,11 +19,13 @@ import spikingir
 from spikingir.conversion.convert import convert
 from spikingir.evaluation.energy import ann_energy, paper_energy
 from spikingir.networks import AODNet
+from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.restoration import restorer as restorer_module
 from spikingir.restoration.catalogue import ModelError, model_names
 from spikingir.restoration.photo import Photo
 from spikingir.restoration.receptive_field import TilingError
 from spikingir.restoration.restorer import Restorer
+from spikingir.spiking.formation import with_level
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.store import StorageError
 
@@ -328,3 +330,47 @@ def test_a_bug_is_not_taken_for_want_of_memory(
     monkeypatch.setattr(restorer_module, "_join", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         restorer(rgb)
+
+
+def _takes_level() -> Restorer:
+    network = MultiScaleNet(width=4, blocks=(1, 1))
+    network.reset_parameters(torch.Generator().manual_seed(0))
+    for parameter in network.parameters():
+        parameter.data.add_(0.05)
+    images = with_level(torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)), 0.1)
+    return Restorer(convert(network.eval(), images, time_steps=4, schedule="phased", coding="binary"), engine="torch")
+
+
+def test_a_network_that_takes_the_noise_level_gets_it() -> None:
+    restorer = _takes_level()
+    image = torch.rand(3, 21, 14)
+    restored = restorer(image, sigma=25)
+    assert restored.shape == image.shape
+    assert torch.equal(restored, restorer(image, sigma=torch.full((21, 14), 25.0)))
+    assert torch.equal(restored, restorer(image, sigma=50, strength=0.5))
+    assert torch.equal(image, restorer(image, sigma=0))
+    assert "takes a noise level" in repr(restorer)
+
+
+def test_a_noise_level_and_a_network_that_do_not_fit_are_refused() -> None:
+    restorer = _takes_level()
+    with pytest.raises(ModelError, match="needs the noise level"):
+        restorer(torch.rand(1, 8, 8))
+    with pytest.raises(ValueError, match="the level has shape"):
+        restorer(torch.rand(1, 8, 8), sigma=torch.zeros(8, 4))
+    with pytest.raises(ValueError, match="negative or not finite"):
+        restorer(torch.rand(1, 8, 8), sigma=-1)
+    with pytest.raises(ValueError, match="strength is -1; expected 0 or more"):
+        restorer(torch.rand(1, 8, 8), sigma=1, strength=-1)
+
+
+def test_strength_is_the_share_of_what_is_removed(tiny_model: Path) -> None:
+    restorer = Restorer.from_pretrained(tiny_model)
+    image = torch.rand(1, 12, 12)
+    whole, half = restorer(image), restorer(image, strength=0.5)
+    torch.testing.assert_close(half, (image + whole) / 2)
+    assert torch.equal(restorer(image, strength=0), image)
+    with pytest.raises(ModelError, match="takes no noise level"):
+        restorer(image, sigma=25)
+    with pytest.raises(ValueError, match="strength is 2; expected 0 to 1"):
+        restorer(image, strength=2)

@@ -51,5 +51,5 @@ def test_branches_are_folded_to_one_grid_and_nothing_scales_their_sum() -> None:
     assert len(grids) == 2
     assert torch.equal(*grids)
     image = torch.rand(2, 1, 12, 11, dtype=torch.float64)
-    exact = fold(network.double(), bits=None, dtype=torch.float64)
+    exact = fold(network.double(), grid=None, dtype=torch.float64)
     assert torch.allclose(exact(image), network(image), rtol=0, atol=1e-9)

@@ -115,7 +115,7 @@ def test_folded_equals_trained_spike_for_spike(kind: str, method: str, schedule:
     network = spiking(kind, method, time_steps=7, schedule=schedule)
     image = torch.rand(2, 1, 24, 24, dtype=torch.float64)
     expected, trace = network.trace(image, trains=True)
-    restored, folded = fold(network, bits=None, dtype=torch.float64).trace(image, trains=True)
+    restored, folded = fold(network, grid=None, dtype=torch.float64).trace(image, trains=True)
     assert different_spikes(trace, folded) == 0
     assert sum(int(layer.spikes.sum()) for layer in folded.layers) > 1000
     torch.testing.assert_close(restored, expected, rtol=0, atol=1e-12)
@@ -133,7 +133,7 @@ def test_gridded_is_the_same_bit_for_bit_in_float32_and_float64(kind: str, sched
     expected, reference = double.trace(image, trains=True)
     assert different_spikes(trace, reference) == 0
     assert torch.equal(restored, expected)
-    close = fold(network, bits=None, dtype=torch.float64)(image.double())
+    close = fold(network, grid=None, dtype=torch.float64)(image.double())
     assert (restored - close).square().mean().sqrt() < 0.02 * close.square().mean().sqrt()
 
 
@@ -154,8 +154,8 @@ def test_grid_law_holds_for_any_network(
     body[0].weight.data *= gain
     network = convert(body, torch.rand(2, 1, 12, 12), time_steps=time_steps, percentile=90, v0=v0)
     image = 3 * torch.rand(1, 1, 12, 12) - 1
-    restored, trace = fold(network, bits=bits).trace(image, trains=True)
-    expected, reference = fold(network, bits=bits, dtype=torch.float64).trace(image, trains=True)
+    restored, trace = fold(network, grid=bits).trace(image, trains=True)
+    expected, reference = fold(network, grid=bits, dtype=torch.float64).trace(image, trains=True)
     assert different_spikes(trace, reference) == 0
     assert torch.equal(restored, expected)
 
@@ -181,9 +181,9 @@ def test_gridded_does_not_depend_on_batch_threads_or_layout(kind: str) -> None:
 def test_initial_membranes_lie_on_the_grid_below_the_threshold(bits: int, v0: float, wanted: float) -> None:
     body = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU())
     network = convert(body, torch.rand(2, 1, 8, 8), "if", v0=v0)
-    (clock,) = fold(network, bits=bits).clocks.values()
+    (clock,) = fold(network, grid=bits).clocks.values()
     assert clock.v0 == wanted
-    (clock,) = fold(network, bits=None, dtype=torch.float64).clocks.values()
+    (clock,) = fold(network, grid=None, dtype=torch.float64).clocks.values()
     assert clock.v0 == v0
 
 
@@ -197,7 +197,7 @@ def test_gridded_does_not_depend_on_the_tile() -> None:
 
 
 def test_weights_and_spikes_are_what_the_form_promises() -> None:
-    folded = fold(spiking("plain", "spikingir", time_steps=6), bits=10)
+    folded = fold(spiking("plain", "spikingir", time_steps=6), grid=10)
     for name, kernel in folded.kernels.items():
         low, high = folded.exponents[name]
         assert 1 <= low <= high <= 10
@@ -229,15 +229,15 @@ def test_functions_of_the_image_are_bounded_on_a_grid_alone() -> None:
     image = torch.ones(1, 1, 8, 8, dtype=torch.float64)
     with pytest.raises(ValueError, match="makes of the image must be finite and within 8"):
         fold(network)(image)
-    torch.testing.assert_close(fold(network, bits=None, dtype=torch.float64)(image), network(image))
+    torch.testing.assert_close(fold(network, grid=None, dtype=torch.float64)(image), network(image))
 
 
 def test_refusals() -> None:
     network = spiking("plain", "if", time_steps=4)
     with pytest.raises(FoldError, match="float64"):
-        fold(network, bits=None)
+        fold(network, grid=None)
     with pytest.raises(FoldError, match=r"1\.\.20"):
-        fold(network, bits=40)
+        fold(network, grid=40)
     with pytest.raises(FoldError, match="float16"):
         fold(network, dtype=torch.float16)
     with pytest.raises(ValueError, match="within 8"):
@@ -261,7 +261,7 @@ def test_strides_that_do_not_divide_the_first_blank_image(stride: int) -> None:
     body = nn.Sequential(nn.PixelUnshuffle(stride), nn.Conv2d(stride**2, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1))
     image = torch.rand(1, 1, 2 * stride, stride)
     network = convert(body, image, time_steps=4).double()
-    torch.testing.assert_close(fold(network, bits=None, dtype=torch.float64)(image.double()), network(image.double()))
+    torch.testing.assert_close(fold(network, grid=None, dtype=torch.float64)(image.double()), network(image.double()))
 
 
 def test_a_stride_that_no_blank_image_fits() -> None:

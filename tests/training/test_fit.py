@@ -15,7 +15,7 @@ from spikingir.conversion.convert import convert
 from spikingir.networks.dncnn import DnCNN
 from spikingir.training.checkpoints import load_checkpoint
 from spikingir.training.config import FitConfig, rate_at
-from spikingir.training.fit import TrainingError, TrainingStopped, fit, validate
+from spikingir.training.fit import TrainingError, TrainingStopped, _loss, fit, validate
 
 Pair = tuple[Tensor, Tensor]
 
@@ -44,11 +44,11 @@ def ann() -> nn.Module:
 
 
 def clocked() -> nn.Module:
-    return convert(ann(), torch.rand(2, 1, 12, 12), time_steps=4)
+    return convert(ann().eval(), torch.rand(2, 1, 12, 12), time_steps=4)
 
 
 def phased() -> nn.Module:
-    return convert(ann(), torch.rand(2, 1, 12, 12), time_steps=4, schedule="phased")
+    return convert(ann().eval(), torch.rand(2, 1, 12, 12), time_steps=4, schedule="phased")
 
 
 CONFIG = FitConfig(steps=12, batch_size=3, learning_rate=3e-3, precision="float32", validate_every=6, log_every=3)
@@ -174,3 +174,24 @@ def test_a_share_of_distillation_needs_a_teacher(tmp_path: Path) -> None:
 def test_bad_configuration() -> None:
     with pytest.raises(ValueError, match="steps is 0"):
         FitConfig(steps=0)
+
+
+def test_charbonnier_is_its_equation() -> None:
+    restored, target = torch.tensor([[0.0, 0.5]]), torch.tensor([[0.1, 0.5]])
+    config = FitConfig(steps=1, objective="charbonnier")
+    assert _loss(config, restored, target, restored).item() == pytest.approx(((25.5**2 + 1) ** 0.5 + 1) / 2)
+    wide = FitConfig(steps=1, objective="charbonnier", epsilon=10)
+    assert _loss(wide, restored, target, restored).item() == pytest.approx(((25.5**2 + 100) ** 0.5 + 10) / 2)
+
+
+def test_a_checkpoint_without_a_newer_setting_is_gone_on_from(tmp_path: Path) -> None:
+    """Settings whose default is None came later than some checkpoints."""
+    run(ann(), tmp_path)
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    del state["run"]["epsilon"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    run(ann(), tmp_path)
+    state["run"]["steps"] = 13
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(TrainingError, match="steps: 13 there, 12 here"):
+        run(ann(), tmp_path)

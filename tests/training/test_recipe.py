@@ -8,10 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
+from spikingir.data.camera import CameraCurves
 from spikingir.data.errors import DataError
+from spikingir.data.photographs import PhotographPatches
+from spikingir.data.real_haze import RealHazePatches
+from spikingir.data.scenes import Scene
+from spikingir.networks.registry import build_network
 from spikingir.restoration.catalogue import Model, Variant, choose_variant
 from spikingir.schema import SchemaError
-from spikingir.store import from_pretrained, load_any, load_network
+from spikingir.store import from_pretrained, load_any, load_network, save_network
 from spikingir.training import follow as following
 from spikingir.training.config import FitConfig
 from spikingir.training.finetune import finetuning
@@ -133,7 +138,7 @@ def test_a_quantised_network_is_saved_phased_whatever_its_stage_says(
         ("patch = 12", "patch = -1", r"stages\[0\]\.patch is -1; expected a number from 1"),
         ("held_back_every = 3", "held_back_every = 0", r"noise\.held_back_every is 0; expected a number from 2"),
         ("sigma = 25", "sigma = -1", r"noise\.sigma is -1\.0; expected a number from 0 to 255"),
-        ("sigma = 25", "sigma = [50, 5]", r"noise: sigma is \[50\.0, 5\.0\]; expected the lower level first"),
+        ("sigma = 25", "sigma = [50, 5]", r"noise: sigma is \[50\.0, 5\.0\]; expected the lower one first"),
         ("sigma = 25", "sigma = [5]", r"noise\.sigma is \[5\]; expected a list of 2"),
         ("layers = 3", "layers = 100000000", "option 'layers' of dncnn is 100000000; expected a number from 3 to 256"),
         ("layers = 3", "layers = 999999999999999999999", "option 'layers' of dncnn is 9+; expected"),
@@ -174,6 +179,15 @@ def test_a_quantised_network_is_saved_phased_whatever_its_stage_says(
         ("patch = 12", "patch = 0x" + "f" * 5000, r"patch is a number of thousands of digits; expected"),
         ('name = "tiny"', 'name = "tiny"\n#' + "a" * 2**20, "is longer than 1 MiB"),
         ("sigma = 25", "zzz = 25", "known: folder, sigma"),
+        (
+            'precision = "float32"',
+            "epsilon = 2.0",
+            r"fit: epsilon is 2\.0; it goes with the objective charbonnier alone",
+        ),
+        ('precision = "float32"', "epsilon = 0.0", r"fit\.epsilon is 0\.0; expected a number above 0"),
+        ("noise = {", "real_haze = { left_out = 2 }\nnoise = {", "expected one of them"),
+        ("noise = {", "real_haze = { beta = 0 }\nnoise = {", r"real_haze\.beta is 0\.0; expected a number above 0"),
+        ("noise = {", 'photographs = { folder = "a", real = 2 }\nnoise = {', r"photographs\.real is 2\.0; expected a"),
     ],
 )
 def test_what_it_does_not_know_is_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
@@ -196,7 +210,7 @@ def test_a_recipe_made_by_hand_is_checked_too() -> None:
         (lambda: replace(stage, name="../ann"), "name is '../ann'; expected a name"),
         (lambda: Recipe("a/b", "dncnn", (stage,), Noise("clean", 25)), "name is 'a/b'; expected a name"),
         (lambda: Recipe("a", "dncnn", (), Noise("clean", 25)), "stages is empty"),
-        (lambda: Recipe("a", "dncnn", (stage,)), "both noise and haze, or neither"),
+        (lambda: Recipe("a", "dncnn", (stage,)), "several of noise, haze, photographs and real_haze, or none"),
     ):
         with pytest.raises(SchemaError, match=message):
             make()
@@ -231,6 +245,99 @@ def test_a_spiking_network_starts_from_random_weights(tmp_path: Path, monkeypatc
     quantised = alone.replace('kind = "snn"', 'kind = "qann"')
     with pytest.raises(RecipeError, match="a network of kind qann starts from another one; name it"):
         follow(load_recipe(write(tmp_path, quantised)), tmp_path, tmp_path / "none", progress=False)
+
+
+PHOTO = """
+name = "photo"
+architecture = "multiscale"
+options = { channels = 3, width = 4, blocks = [1, 1], form = "residual", batch_norm = true }
+photographs = { folder = "clean", real = 0.5, held_back_every = 3, held_back_side = 16 }
+
+[[stages]]
+name = "ann"
+kind = "ann"
+start = "color/ann"
+patch = 16
+fit = { steps = 3, batch_size = 2, objective = "charbonnier", precision = "float32" }
+
+[[stages]]
+name = "quantised"
+kind = "qann"
+start = "ann"
+time_steps = 4
+schedule = "phased"
+coding = "binary"
+activation_bits = [4, 3]
+patch = 16
+fit = { steps = 2, batch_size = 2, objective = "charbonnier", epsilon = 2.0, precision = "float32" }
+"""
+
+
+def colours(folder: Path, count: int, side: int = 24, prefix: str = "") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        pixels = np.random.default_rng(i).integers(0, 256, (side, side, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{prefix}{i:04}.png")
+
+
+def test_a_network_of_photographs_goes_on_from_one_with_a_level(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "can_compile", lambda: False)
+    monkeypatch.setattr(following, "read_curves", lambda folder: CameraCurves(*(np.linspace(0, 1, 9)[None],) * 2))
+    colours(tmp_path / "clean", 4)
+    for kind in ("noisy", "clean"):
+        for camera in ("Canon80D_", "Canon600D_", "Sony_", "NikonD800_"):
+            colours(tmp_path / "denoise" / "polyu" / kind, 2, prefix=camera)
+    colour = build_network("multiscale", channels=3, width=4, blocks=(1, 1), batch_norm=True)
+    (tmp_path / "runs" / "color" / "ann").mkdir(parents=True)
+    save_network(colour, tmp_path / "runs" / "color" / "ann" / "model.safetensors")
+    recipe = load_recipe(write(tmp_path, PHOTO))
+    assert recipe.task == "denoise"
+    done = follow(recipe, tmp_path, tmp_path / "runs" / "photo", progress=False)
+    ann = load_network(done["ann"])
+    assert ann.options["form"] == "residual"
+    assert from_pretrained(done["quantised"]).config.phased
+    patches, held_back = following._data(recipe, recipe.stages[0], tmp_path)
+    assert isinstance(patches, PhotographPatches)
+    assert len(patches.pairs) == 2  # Nikon alone
+    assert [torch.equal(noisy, clean) for noisy, clean in held_back[2:]] == [True, True]
+    assert len(held_back) == 4
+    assert len(patches.images) == 2
+    missing = load_recipe(write(tmp_path, PHOTO.replace("real = 0.5", 'real = 0.5, left_out = ["Pentax"]')))
+    with pytest.raises(DataError, match="no camera 'Pentax'"):
+        follow(missing, tmp_path, tmp_path / "runs" / "other", progress=False)
+
+
+def test_a_network_of_real_haze_never_sees_the_scenes_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "can_compile", lambda: False)
+    scenes = [
+        Scene(f"{i:04}", np.full((40, 40, 3), i, np.uint8), np.full((40, 40), 9, np.uint8), 0.1) for i in range(60)
+    ]
+
+    class Files:
+        def __init__(self, scene: Scene) -> None:
+            self.name, self.read = scene.name, lambda: scene
+
+    monkeypatch.setattr(following, "list_nyu", lambda folder: [Files(scene) for scene in scenes[:20]])
+    monkeypatch.setattr(following, "list_outdoor", lambda folder: [Files(scene) for scene in scenes[:60]])
+    photographs = 'photographs = { folder = "clean", real = 0.5, held_back_every = 3, held_back_side = 16 }'
+    text = PHOTO.replace(photographs, "real_haze = { held_back = 0.25 }").replace('"residual"', '"soft"')
+    recipe = load_recipe(write(tmp_path, text.replace('start = "color/ann"\n', "")))
+    assert recipe.task == "dehaze"
+    patches, held_back = following._data(recipe, recipe.stages[0], tmp_path)
+    assert isinstance(patches, RealHazePatches)
+    trained = {scene.name for scene in patches.outdoor}
+    validated = {scenes[round(float(clean.max() * 255))].name for _, clean in held_back[5:]}
+    assert len(trained) == 15
+    assert validated <= {"0003", "0007", "0011", "0015", "0019"}
+    assert max(trained | validated) < "0020"
+    assert not trained & validated
+    done = follow(recipe, tmp_path, tmp_path / "run", progress=False)
+    assert load_network(done["ann"]).options["form"] == "soft"
+    few = load_recipe(write(tmp_path, text.replace("held_back = 0.25", "left_out = 60")))
+    with pytest.raises(DataError, match="has 60 scenes, of which 60 are left out"):
+        follow(few, tmp_path, tmp_path / "none", progress=False)
 
 
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.toml")), ids=lambda path: path.stem)

@@ -15,10 +15,11 @@ from spikingir.conversion.calibrate import CalibrationImages, analog_neuron, cal
 from spikingir.conversion.errors import ConversionError
 from spikingir.conversion.lan import AdaptiveThresholdNeuron
 from spikingir.conversion.trace import TracedBody, trace_body
+from spikingir.spiking.coding import Coding
 from spikingir.spiking.firing import phased_forward
 from spikingir.spiking.formation import ImageFormation
 from spikingir.spiking.graph import Node, Wave, apply_linear, run_graph
-from spikingir.spiking.network import Schedule, SpikingConfig, SpikingNetwork
+from spikingir.spiking.network import Schedule, SpikingConfig, SpikingNetwork, wire_shapes
 from spikingir.spiking.neurons import IFNeuron, MembranePotentialReuseNeuron
 from spikingir.spiking.readout import PixelMapper
 from spikingir.spiking.surrogate import Surrogate
@@ -67,6 +68,8 @@ def convert(
     *,
     time_steps: int = 10,
     schedule: Schedule = "clocked",
+    coding: Coding = "unary",
+    activation_bits: Sequence[int] = (),
     percentile: float | None = None,
     per_channel: bool | None = None,
     v0: float | None = None,
@@ -94,6 +97,10 @@ def convert(
             surrogate gradients alone starts so, from random weights).
         time_steps: ``T``.
         schedule: See :class:`~spikingir.spiking.network.SpikingConfig`.
+        coding: Likewise.
+        activation_bits: Of a binary network, bits of its layers by resolution, finest first, the last for all that
+            are coarser; ``time_steps`` of each unless given. Layers that the network itself quantises
+            (:class:`~spikingir.conversion.qcfs.QCFS`) keep their own levels.
         percentile: Of the activations, in (0, 100]; 100 is the exact maximum. Default by method.
         per_channel: Thresholds per channel or per layer. Default by method.
         v0: Initial membrane in thresholds. Default by method.
@@ -139,7 +146,8 @@ def convert(
     weight = next(iter(traced.weights.values()))[0]
     channels = _input_channels(traced)
     batches = [batch.cpu().to(weight.dtype) for batch in image_batches(calibration_images, channels)]
-    config = SpikingConfig(time_steps, schedule, formation, batches[0].shape[1], recycling, method)
+    given = batches[0].shape[1] - (formation == "level")
+    config = SpikingConfig(time_steps, schedule, formation, given, recycling, method, coding)
     output = _check_trace(traced, body, batches[0][:1])
     levels = dict(calibrate(traced, batches, percentile, per_channel))
     for name, own in traced.clip_levels.items():
@@ -165,11 +173,37 @@ def convert(
             neurons[name] = IFNeuron(theta, v0=start, signed=signed, surrogate=surrogate)
     reader = PixelMapper(output.shape[1]).to(weight.dtype) if mapper else None
     spiking = SpikingNetwork(traced.nodes, traced.weights, neurons, config, reader, traced.raw, traced.origin)
+    if coding == "binary":
+        _set_bits(spiking, activation_bits, traced.levels)
     if preset.neuron == "lan":
         _adapt(spiking, batches)
     if bias_correction:
         correct_biases(spiking, batches)
     return spiking.eval()
+
+
+def _set_bits(network: SpikingNetwork, by_scale: Sequence[int], own: Mapping[str, int]) -> None:
+    """Bits of each layer of a binary network: its quantiser's, or those of its resolution.
+
+    Raises:
+        ConversionError: A quantiser's levels are not ``2^m - 1``, or more than the time steps carry.
+    """
+    shapes = wire_shapes(network)
+    hidden = [name for name in network.layers if not network.neuron(name).signed]
+    scales = sorted({shapes[name][-2] for name in hidden}, reverse=True)
+    for name in network.layers:
+        bits = None
+        if name in own:
+            bits = (own[name] + 1).bit_length() - 1
+            if own[name] != 2**bits - 1 or bits > network.config.time_steps:
+                raise ConversionError(
+                    f"'{name}' has {own[name]} levels; a binary layer has 2^m - 1 with m of 1 to "
+                    f"T = {network.config.time_steps}"
+                )
+        elif by_scale and name in hidden:
+            bits = by_scale[min(scales.index(shapes[name][-2]), len(by_scale) - 1)]
+        network.neuron(name).activation_bits = bits
+        network.levels(name)  # whether they fit
 
 
 def _body_and_formation(network: object) -> tuple[nn.Module, ImageFormation]:
@@ -253,27 +287,34 @@ def _input_channels(traced: TracedBody) -> int | None:
 
 @torch.no_grad()
 def _check_trace(traced: TracedBody, body: nn.Module, image: Tensor) -> Tensor:
-    """The body's output, after making sure that the trace computes the same."""
+    """The body's output, after making sure that the trace computes the same.
+
+    Quantised activations are compared in float64: in float32 rounding pushes some over a step, and later layers spread
+    that over the image.
+    """
+    checked, exact = traced, body
+    if traced.levels:
+        exact = copy.deepcopy(body).double()
+        checked, image = trace_body(exact), image.double()
 
     def neuron(node: Node, current: Wave, owned: bool) -> Wave:
-        if node.name in traced.clip_levels:
+        if node.name in checked.clip_levels:
             assert current.constant is not None
-            level = traced.clip_levels[node.name].view(-1, 1, 1)
-            levels = traced.levels[node.name]
-            return Wave(None, phased_forward(current.constant, level, levels, False))
-        return Wave(None, analog_neuron(traced, node, current))
+            level = checked.clip_levels[node.name].view(-1, 1, 1)
+            return Wave(None, phased_forward(current.constant, level, checked.levels[node.name], False))
+        return Wave(None, analog_neuron(checked, node, current))
 
     try:
-        expected: Tensor = body(image)
+        expected: Tensor = exact(image)
     except RuntimeError as error:
         raise ConversionError(f"the network cannot run on a calibration image {tuple(image.shape)}: {error}") from error
-    traced_output = run_graph(traced.nodes, traced.weights, image, neuron, traced.raw).constant
+    traced_output = run_graph(checked.nodes, checked.weights, image, neuron, checked.raw).constant
     assert traced_output is not None
     same = traced_output.shape == expected.shape
     if same:
         scale = expected.square().mean().sqrt().clamp_min(1e-6)
         difference = (traced_output - expected).abs()
-        # rounding may push a quantised activation (QCFS) over a step here and there
+        # a tie may still fall on either side, here and there
         distance = difference.square().mean().sqrt() if traced.levels else difference.max()
         same = bool(distance <= 1e-2 * scale)
     if not same:

@@ -39,6 +39,7 @@ class TestPair:
         degraded: Noisy or hazy image; noise that is not clipped leaves [0, 1].
         clean: What restoring it should give, in [0, 1].
         scene: What other pairs may show as well, with other haze; empty where no other does.
+        sigma: Level of the noise that was added, on the 0..255 scale; None where it is not known.
 
     Shape:
         (C, H, W) each, float32.
@@ -50,6 +51,7 @@ class TestPair:
     degraded: Tensor
     clean: Tensor
     scene: str = ""
+    sigma: float | None = None
 
 
 _Reader = Callable[[], TestPair]
@@ -219,7 +221,7 @@ def _find(name: str | Path, root: Path | None, task: Task) -> tuple[Path, _Maker
 def _noisy(path: Path, index: int, request: _Request) -> TestPair:
     clean = to_tensor(read_gray(path) if request.channels == 1 else read_rgb(path))
     noisy = add_gaussian_noise(clean, request.sigma, sample_generator(request.seed, index), request.clip)
-    return TestPair(path.stem, noisy, clean)
+    return TestPair(path.stem, noisy, clean, sigma=request.sigma)
 
 
 def _hazy(files: HazyFiles) -> TestPair:

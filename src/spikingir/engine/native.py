@@ -17,9 +17,10 @@ from torch import Tensor
 
 from spikingir.engine import _native
 from spikingir.engine.plan import LayerPlan, plan_layers, widened
+from spikingir.spiking.coding import spike_trains
 from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.formation import form_image
-from spikingir.spiking.network import WHOLE, LayerTrace, Trace, Window, phased_slots
+from spikingir.spiking.network import WHOLE, LayerTrace, Trace, Window
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,6 @@ def _layer_trace(network: FoldedNetwork, fired: tuple[_Fired, ...], size: tuple[
     counts = [_counts(network, one, WHOLE, size) for one in fired]
     kept = torch.stack([_spikes(network, one) for one in fired], 1) if trains else None
     if phased and kept is not None:
-        kept = phased_slots(kept[0], steps)
+        kept = spike_trains(kept[0], "unary", steps)
     kept = None if kept is None else kept.to(torch.int8)
     return LayerTrace(fired[0].name, torch.stack(counts, 1), residual[0].numel(), residual, kept)

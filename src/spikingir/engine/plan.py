@@ -90,6 +90,8 @@ def plan_layers(network: FoldedNetwork) -> tuple[LayerPlan, ...]:
     """
     if not network.gridded:
         raise NotNativeError("its numbers are on no grid")
+    if network.config.coding != "unary":
+        raise NotNativeError(f"its code is {network.config.coding}")
     if network.config.time_steps > _MOST_STEPS:
         raise NotNativeError(f"{network.config.time_steps} time steps are more than {_MOST_STEPS}")
     if len({clock.extended for clock in network.clocks.values()}) > 1:

@@ -13,8 +13,10 @@ from torch import Tensor
 from spikingir.data.testsets import Task, TestPair
 from spikingir.evaluation.metrics import psnr, ssim
 from spikingir.networks.base import RestorationNetwork
+from spikingir.restoration.catalogue import ModelError
 from spikingir.restoration.restorer import Restorer
 from spikingir.restoration.tiling import padded, restore_tiled
+from spikingir.spiking.formation import with_level
 
 Progress = Callable[[int, int], None]
 
@@ -139,12 +141,15 @@ def evaluate(
 
 @torch.inference_mode()
 def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None, task: Task) -> Measures:
-    restored, took = restorer.trace(pair.degraded)
+    restored, took = restorer.trace(pair.degraded, sigma=pair.sigma if restorer.takes_level else None)
     degraded_psnr, degraded_ssim = quality(pair.degraded, pair)
     snn_psnr, snn_ssim = quality(restored, pair)
     ann_psnr = ann_ssim = loss = rate = None
     if ann is not None:
-        planes = padded(restorer.network, pair.degraded[None])
+        planes = pair.degraded[None]
+        if ann.takes_level:
+            planes = with_level(planes, _level(pair))
+        planes = padded(restorer.network, planes)
         reference = restore_tiled(restorer.network, planes, restorer.tile, restore=ann)
         ann_psnr, ann_ssim = quality(reference[0, :, : pair.clean.shape[1], : pair.clean.shape[2]], pair)
         loss = ann_psnr - snn_psnr
@@ -164,6 +169,17 @@ def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None,
         snn_mj=took.snn_mj,
         ann_mj=took.ann_mj,
     )
+
+
+def _level(pair: TestPair) -> float:
+    """Noise level of a pair, in units of the image.
+
+    Raises:
+        ModelError: It has none, as real noise and haze.
+    """
+    if pair.sigma is None:
+        raise ModelError(f"the network needs the noise level of {pair.name}, which is not known")
+    return pair.sigma / 255
 
 
 def quality(image: Tensor, pair: TestPair) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 ``denoised = y - level * body(y, level)``; ``dehazed = K y - B + y`` with ``K, B = body(y)``.
 """
 
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -126,6 +127,50 @@ class MultiScaleNet(RestorationNetwork):
                 module.reset_parameters()
                 if name.endswith("conv2.norm"):
                     nn.init.constant_(module.weight, _BRANCH)
+
+
+@torch.no_grad()
+def without_level(network: MultiScaleNet, level: float) -> MultiScaleNet:
+    """The blind network that computes what ``network`` does at a fixed level: ``y - level body(y, level)``.
+
+    The level's weights become part of the biases of the convolutions that read it, or of their batch norm's running
+    mean; the factor ``level`` becomes part of the last layer. At the frame the two differ by what a convolution reads
+    beyond it, where the level's map was padded with zeros.
+
+    Args:
+        network: A network of the form ``level``; it stays as it is.
+        level: sigma / 255.
+
+    Raises:
+        ValueError: The network has another form, or the level is not positive.
+    """
+    if network.form != "level":
+        raise ValueError(f"the network has the form {network.form}; one with a level input has the form level")
+    if not 0 < level < math.inf:
+        raise ValueError(f"level is {level}; expected sigma / 255, above 0")
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    reads = [
+        name.removesuffix(".weight")
+        for name, tensor in state.items()
+        if tensor.dim() == 4 and tensor.shape[1] == 4 * network.channels + 1 and _READS_IMAGE.search(name)
+    ]
+    for name in reads:
+        weight = state[f"{name}.weight"]
+        constant = level * weight[:, -1].sum((1, 2))
+        state[f"{name}.weight"] = weight[:, :-1].clone()
+        norm = name.removesuffix("conv") + "norm.running_mean"
+        if norm in state:
+            state[norm] -= constant
+        else:
+            state["body.last.bias" if name == "body.last_of_image" else f"{name}.bias"] += constant
+    for name in ("last.weight", "last.bias", "last_of_image.weight"):
+        state[f"body.{name}"] *= level
+    blind = MultiScaleNet(**{**network.options, "form": "residual"})  # type: ignore[arg-type]
+    blind.load_state_dict(state)
+    return blind.train(network.training)
+
+
+_READS_IMAGE = re.compile(r"^body\.(head\.conv|(encoder|decoder)\.0\.\d+\.inject\.conv|last_of_image)\.weight$")
 
 
 class _Body(nn.Module):

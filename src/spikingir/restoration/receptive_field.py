@@ -86,7 +86,7 @@ def layout(network: Network) -> Layout:
         inputs = [wires[name] for name in node.inputs]
         shape = _kernel_shape(network, node)
         if node.op == "input":
-            wires[node.name] = Wire(network.config.channels, Reach(), Reach())
+            wires[node.name] = Wire(network.config.input_channels, Reach(), Reach())
         else:
             rows = _reach(node, 0, [wire.rows for wire in inputs], shape)
             columns = _reach(node, 1, [wire.columns for wire in inputs], shape)

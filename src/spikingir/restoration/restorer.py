@@ -1,5 +1,6 @@
 """From a photograph in any form to the restored one in the same form."""
 
+import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from spikingir.restoration.pretrained import load_spiking
 from spikingir.restoration.receptive_field import layout
 from spikingir.restoration.tiling import Progress, memory_errors, padded, restore_tiled, trace_tiled
 from spikingir.spiking.fold import fold
+from spikingir.spiking.formation import with_level
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace, wire_shapes
 
 Kind = TypeVar("Kind", bytes, Image.Image, NDArray[Any], Tensor, Photo)
@@ -83,8 +85,11 @@ class Restorer:
         self.notes: tuple[str, ...] = ()
         layout(self.network)  # whether it can be run in tiles
         shapes = wire_shapes(network)
-        before, after = (tuple(shapes[node.name][1:]) for node in (network.nodes[0], network.nodes[-1]))
-        if before != after:
+        _, *size = shapes[network.nodes[0].name][1:]
+        before = (network.config.channels, *size)
+        after = tuple(shapes[network.nodes[-1].name][1:])
+        maps = 2 if network.config.formation == "soft" else 1
+        if (maps * before[0], *before[1:]) != after:
             raise ModelError(f"the network makes {_in_words(after)} of {_in_words(before)}; a restorer keeps both")
 
     @classmethod
@@ -119,11 +124,33 @@ class Restorer:
         restorer.notes = loaded.notes
         return restorer
 
+    def __repr__(self) -> str:
+        config = self.network.config
+        kind = {1: "gray", 3: "colour"}.get(config.channels, f"{config.channels} channels")
+        level = ", takes a noise level" if self.takes_level else ""
+        return f"Restorer({config.clock}, {kind}{level}, engine={self.engine!r})"
+
+    @property
+    def takes_level(self) -> bool:
+        """Whether the network wants to know the noise level (``sigma``)."""
+        return self.network.config.input_channels > self.network.config.channels
+
     @overload
-    def __call__(self, image: ImagePath, *, progress: Progress = ...) -> Image.Image: ...
+    def __call__(
+        self, image: ImagePath, *, sigma: float | Tensor | None = ..., strength: float = ..., progress: Progress = ...
+    ) -> Image.Image: ...
     @overload
-    def __call__(self, image: Kind, *, progress: Progress = ...) -> Kind: ...
-    def __call__(self, image: Any, *, progress: Progress = lambda done, total: None) -> Any:
+    def __call__(
+        self, image: Kind, *, sigma: float | Tensor | None = ..., strength: float = ..., progress: Progress = ...
+    ) -> Kind: ...
+    def __call__(
+        self,
+        image: Any,
+        *,
+        sigma: float | Tensor | None = None,
+        strength: float = 1.0,
+        progress: Progress = lambda done, total: None,
+    ) -> Any:
         """The restored photograph, in the form that it came in.
 
         Gray networks restore colour channel by channel; a colour network sees a gray photograph as three equal
@@ -134,15 +161,19 @@ class Restorer:
                 image, a NumPy array, a tensor, or a :class:`~spikingir.restoration.photo.Photo`. Values lie in
                 [0, 255] for 8-bit and [0, 65535] for 16-bit integers, else in [0, 1]; results in floating point are
                 not clipped.
+            sigma: Noise level on the 0..255 scale, a number or a map, where the network takes one.
+            strength: Share of what the network removes that is removed, in [0, 1]; of a network that takes the noise
+                level a factor on that, which may be above 1.
             progress: Told how many tiles are done, and of how many.
 
         Shape:
             Arrays (H, W) or (H, W, C), tensors (C, H, W) or (B, C, H, W), with C = 1 (gray), 2 (gray, alpha),
-            3 (RGB) or 4 (RGB, alpha).
+            3 (RGB) or 4 (RGB, alpha). ``sigma``, where it is a map: (H, W).
 
         Raises:
             ImageError: A file cannot be read.
-            ModelError: The network is for images of other channels, or larger ones.
+            ModelError: The network is for images of other channels, or larger ones; it takes a noise level and none
+                is given, or the other way round.
             TypeError: An image of no known kind.
             ValueError: Shapes or values other than these.
             MemoryError: There is not enough memory, even for small tiles.
@@ -150,17 +181,26 @@ class Restorer:
         with memory_errors():
             values, close = open_image(image)
             pixels, alpha = self._split(values)
-            planes = self._planes(pixels)
-            restored = restore_tiled(
-                self.network, padded(self.network, planes), self.tile, engine=self.engine, progress=progress
-            )
-            return close(_join(self._pixels(restored, pixels), alpha))
+            given = self._input(pixels, sigma, strength)
+            restored = restore_tiled(self.network, given, self.tile, engine=self.engine, progress=progress)
+            return close(_join(self._pixels(restored, pixels, strength), alpha))
 
     @overload
-    def trace(self, image: ImagePath, *, progress: Progress = ...) -> tuple[Image.Image, Restoration]: ...
+    def trace(
+        self, image: ImagePath, *, sigma: float | Tensor | None = ..., strength: float = ..., progress: Progress = ...
+    ) -> tuple[Image.Image, Restoration]: ...
     @overload
-    def trace(self, image: Kind, *, progress: Progress = ...) -> tuple[Kind, Restoration]: ...
-    def trace(self, image: Any, *, progress: Progress = lambda done, total: None) -> tuple[Any, Restoration]:
+    def trace(
+        self, image: Kind, *, sigma: float | Tensor | None = ..., strength: float = ..., progress: Progress = ...
+    ) -> tuple[Kind, Restoration]: ...
+    def trace(
+        self,
+        image: Any,
+        *,
+        sigma: float | Tensor | None = None,
+        strength: float = 1.0,
+        progress: Progress = lambda done, total: None,
+    ) -> tuple[Any, Restoration]:
         """The restored photograph, and what it took: time, spikes, energy.
 
         Spikes and energy are those of the whole image: of a tile's spikes only those of its own pixels count, so
@@ -168,16 +208,18 @@ class Restorer:
 
         Args:
             image: As for calling the restorer.
+            sigma: Likewise.
+            strength: Likewise.
             progress: Likewise.
         """
         with memory_errors():
             values, close = open_image(image)
             pixels, alpha = self._split(values)
-            planes = padded(self.network, self._planes(pixels))
+            planes = self._input(pixels, sigma, strength)
             start = time.perf_counter()
             restored, trace = trace_tiled(self.network, planes, self.tile, engine=self.engine, progress=progress)
             seconds = time.perf_counter() - start
-            answer = close(_join(self._pixels(restored, pixels), alpha))
+            answer = close(_join(self._pixels(restored, pixels, strength), alpha))
         energy = paper_energy(self.network, trace)
         result = Restoration(
             seconds=seconds,
@@ -199,6 +241,29 @@ class Restorer:
             return values[:, :-1], values[:, -1:]
         raise ValueError(f"the image has {channels} channels; expected 1 (gray) or 3 (RGB), and perhaps alpha")
 
+    def _input(self, pixels: Tensor, sigma: float | Tensor | None, strength: float) -> Tensor:
+        """What the body reads: planes, with the level behind them where it takes one, padded.
+
+        Raises:
+            ModelError: A level that the network does not take, or none where it does.
+            ValueError: ``strength`` or ``sigma`` out of range.
+        """
+        most = math.inf if self.takes_level else 1.0
+        if not 0 <= strength <= most or not math.isfinite(strength):
+            wanted = "0 or more" if self.takes_level else "0 to 1: this network finds the noise level by itself"
+            raise ValueError(f"strength is {strength:g}; expected {wanted}")
+        planes = self._planes(pixels)
+        if not self.takes_level:
+            if sigma is not None:
+                raise ModelError("the network takes no noise level; leave sigma out")
+            return padded(self.network, planes)
+        if sigma is None:
+            raise ModelError("the network needs the noise level of the photograph; give sigma, 0 to 255")
+        level = torch.as_tensor(sigma, dtype=torch.float64) * (strength / 255)
+        if level.dim() == 2:
+            level = level.expand(len(planes), 1, *level.shape)
+        return padded(self.network, with_level(planes, level))
+
     def _planes(self, pixels: Tensor) -> Tensor:
         """What the network sees, (B', C', H, W) with C' as the network has it."""
         have, wanted = pixels.shape[1], self.network.config.channels
@@ -206,12 +271,14 @@ class Restorer:
             raise ModelError(f"the network is for images of {wanted} channels; this one has {have}")
         return pixels.reshape(-1, 1, *pixels.shape[2:]) if wanted == 1 else pixels.expand(-1, wanted, -1, -1)
 
-    def _pixels(self, restored: Tensor, pixels: Tensor) -> Tensor:
-        """The other way from :meth:`_planes` and from padding."""
+    def _pixels(self, restored: Tensor, pixels: Tensor, strength: float) -> Tensor:
+        """The other way from :meth:`_planes` and from padding, with the share of the removed that is wanted."""
         restored = restored[..., : pixels.shape[-2], : pixels.shape[-1]]
         if self.network.config.channels == 1:
-            return restored.reshape(pixels.shape)
-        return restored if restored.shape == pixels.shape else restored.mean(1, keepdim=True)
+            restored = restored.reshape(pixels.shape)
+        elif restored.shape != pixels.shape:
+            restored = restored.mean(1, keepdim=True)
+        return restored if self.takes_level or strength == 1 else pixels.lerp(restored, strength)
 
 
 def _in_words(shape: tuple[int, ...]) -> str:

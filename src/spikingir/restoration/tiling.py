@@ -25,7 +25,7 @@ from spikingir.engine import trace as run_traced
 from spikingir.restoration.catalogue import ModelError
 from spikingir.restoration.receptive_field import Layout, Network, Reach, TilingError, Wire, layout
 from spikingir.spiking.folded import FoldedNetwork
-from spikingir.spiking.network import WHOLE, LayerTrace, Trace, Window
+from spikingir.spiking.network import WHOLE, LayerTrace, Trace, Window, check_input
 
 Progress = Callable[[int, int], None]
 
@@ -215,8 +215,9 @@ def _run(
     counts: bool = False,
 ) -> Tensor:
     """Tiles from last to first: the last one tells the size of the output."""
-    if image.dim() != 4 or 0 in image.shape:
-        raise ValueError(f"expected images of shape (B, {network.config.channels}, H, W), got {tuple(image.shape)}")
+    check_input(network.config, image)
+    if 0 in image.shape:
+        raise ValueError(f"the image is empty: its shape is {tuple(image.shape)}")
     plan = layout(network)
     height, width = image.shape[-2:]
     if tile is None:

@@ -7,7 +7,7 @@ from spikingir.spiking.graph import Node
 
 
 def neurons_of_currents(nodes: Sequence[Node], channels: Mapping[str, int]) -> dict[str, str]:
-    """The neuron that a weighted operation, a sum or a difference feeds and nothing else, by the operation's name.
+    """The neuron that a weighted operation, a sum or a pixel shuffle feeds and nothing else, by the operation's name.
 
     ``I_l = sum over branches k of W_lk s_k + b_l`` (METHOD section 1): the branches are weighted operations, and other
     wires, which are not listed; the sums and differences between them and the neuron are.
@@ -24,7 +24,10 @@ def neurons_of_currents(nodes: Sequence[Node], channels: Mapping[str, int]) -> d
         node = by_name[name]
         if readers[name] > 1:
             return
-        if node.op in ("add", "sub") and all(channels[part] == channels[neuron] for part in node.inputs):
+        if node.op == "pixel_shuffle":  # one channel of the neuron's for each square of the operation's
+            found[name] = neuron
+            visit(node.inputs[0], neuron)
+        elif node.op in ("add", "sub") and all(channels[part] == channels[name] for part in node.inputs):
             found[name] = neuron
             for part in node.inputs:
                 visit(part, neuron)

@@ -14,6 +14,7 @@ or on analog sums run in float64, where they are exact as well, and are rounded 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -30,7 +31,9 @@ from spikingir.spiking.scaled import reach, times_input, times_output
 
 GRID_BITS = 14
 MAPPER_BITS = 30
+WEIGHT_BITS = 8
 _MANTISSA = 24
+_INTEGER = 30  # a membrane and its sign in 32 bits
 
 
 class FoldError(ValueError):
@@ -39,10 +42,14 @@ class FoldError(ValueError):
 
 @dataclass(frozen=True)
 class _Scale:
-    """What one spike on a wire is worth, per channel, at steps 1..T and at the extended step."""
+    """What one spike on a wire is worth, per channel, at steps 1..T and at the extended step.
+
+    ``levels`` of them make a full window: ``T``, or ``L`` of a binary code, where one is worth ``T / L`` of that.
+    """
 
     regular: Tensor
     extended: Tensor
+    levels: Tensor
 
 
 @dataclass(frozen=True)
@@ -75,30 +82,48 @@ def _moved(node: Node, vectors: Sequence[Tensor]) -> Tensor:
     return LINEAR[node.op].run(maps, options, None)[0, :, 0, 0]
 
 
-def fold(network: SpikingNetwork, *, bits: int | None = GRID_BITS, dtype: torch.dtype = torch.float32) -> FoldedNetwork:
+def fold(
+    network: SpikingNetwork,
+    *,
+    grid: int | None = GRID_BITS,
+    weight_bits: int | Literal["auto"] | None = "auto",
+    dtype: torch.dtype = torch.float32,
+) -> FoldedNetwork:
     """Fold thresholds and betas away: pure 0/1 (or -1/0/1) spikes, on a grid.
 
     Args:
         network: A network of IF or MPR neurons; its time steps and schedule become those of the folded form.
-        bits: Grid ``2^-bits``, an upper bound on the fineness per channel; None leaves numbers as they are
-            (float64 only), which equals the trained network spike for spike away from ties.
-        dtype: float32 or float64; on the grid both give the same bits.
+        grid: Exponent ``k`` of the grid ``2^-k``, an upper bound on the fineness per channel; None leaves numbers as
+            they are (float64 only), which equals the trained network spike for spike away from ties.
+        weight_bits: Bits of the weights that spikes meet, on the phased schedule: those of an output channel are whole
+            multiples of one power of two, of magnitude below ``2^(weight_bits - 1)``, so that a layer is an integer
+            convolution (METHOD section 10). ``auto``: 8 for a binary network on a grid, none otherwise.
+        dtype: float32 or float64; on the grid both give the same bits. With ``weight_bits`` it is float64.
 
     Raises:
-        FoldError: Neurons of another kind, NaN weights, ``bits`` out of 1..20, no grid in float32.
+        FoldError: Neurons of another kind, NaN weights, ``grid`` out of 1..20, no grid in float32, ``weight_bits``
+            out of 2..16 or on another schedule.
         TypeError: It is no spiking network.
 
     Source:
         SpikingIR, Eq. 8; METHOD section 5.
     """
     require_spiking(network)
-    if bits is None and dtype != torch.float64:
-        raise FoldError("without a grid only float64 keeps spikes as they are; pass bits or dtype=torch.float64")
-    if bits is not None and not 1 <= bits <= 20:
-        raise FoldError(f"bits is {bits}; expected 1..20, or None for no grid")
+    if grid is None and dtype != torch.float64:
+        raise FoldError("without a grid only float64 keeps spikes as they are; pass grid or dtype=torch.float64")
+    if grid is not None and not 1 <= grid <= 20:
+        raise FoldError(f"grid is {grid}; expected 1..20, or None for no grid")
+    if weight_bits == "auto":
+        weight_bits = WEIGHT_BITS if network.config.coding == "binary" and grid is not None else None
+    if weight_bits is not None:
+        if grid is None or not network.config.phased:
+            raise FoldError("weight_bits needs a grid and the phased schedule")
+        if not 2 <= weight_bits <= 16:
+            raise FoldError(f"weight_bits is {weight_bits}; expected 2..16, or None")
+        dtype = torch.float64
     if dtype not in (torch.float32, torch.float64):
         raise FoldError(f"dtype is {dtype}; expected float32 or float64")
-    return _Folder(network, bits, dtype).fold()
+    return _Folder(network, grid, weight_bits, dtype).fold()
 
 
 def _folding(name: str, neuron: IFNeuron) -> IFNeuron:
@@ -116,10 +141,11 @@ def _folding(name: str, neuron: IFNeuron) -> IFNeuron:
 class _Folder:
     """One pass over the nodes that pushes thresholds to the weights and bounds every sum."""
 
-    def __init__(self, network: SpikingNetwork, bits: int | None, dtype: torch.dtype) -> None:
+    def __init__(self, network: SpikingNetwork, bits: int | None, weight_bits: int | None, dtype: torch.dtype) -> None:
         self.network = network
         self.firing = {name: _folding(name, network.neuron(name)) for name in network.layers}
         self.bits = bits
+        self.weight_bits = weight_bits
         self.dtype = dtype
         self.steps = network.config.time_steps
         try:
@@ -159,6 +185,7 @@ class _Folder:
             self.clocks,
             mapper,
             self._theta(last),
+            {name: self.network.levels(name) for name in self.network.layers} if self.network.config.phased else {},
             self.bits is not None,
             self.dtype,
         )
@@ -169,6 +196,10 @@ class _Folder:
     def _beta(self, name: str) -> Tensor:
         return self.firing[name].beta.detach().double().expand(self.channels[name]).clone()
 
+    def _levels(self, neuron: str | None) -> int:
+        """Spikes of a full window: ``T``, or ``L`` of a neuron on the phased schedule."""
+        return self.steps if neuron is None or not self.network.config.phased else self.network.levels(neuron)
+
     def _one(self, name: str) -> Tensor:
         return torch.ones(self.channels[name], dtype=torch.float64)
 
@@ -178,10 +209,10 @@ class _Folder:
         if node.name not in self.currents:
             source = self._scaling(source, f"{node.name}_threshold", node.name)
         self.nodes.append(replace(node, inputs=(source,)))
-        grid = self._on_one_grid(self.currents.pop(node.name))
+        grid = self._on_one_grid(self.currents.pop(node.name), self.channels[node.name])
         self.betas[node.name] = beta if grid is None else on_grid(beta, grid)
         self.clocks[node.name] = self._clock(node.name, grid)
-        self.scales[node.name] = _Scale(theta, theta * beta)
+        self.scales[node.name] = _Scale(theta, theta * beta, self._levels(node.name) * self._one(node.name))
         self.bounds[node.name] = _Bound(self._one(node.name), 0 * theta)
 
     def _clock(self, name: str, grid: Tensor | None) -> Clock:
@@ -211,11 +242,13 @@ class _Folder:
         if not self.analog.isdisjoint(moved_inputs(self.nodes[-1])):
             self.analog.add(node.name)
         if spiking:
-            scales = [self.scales.get(name, _Scale(self._one(name), self._one(name))) for name in inputs]
+            scales = [self.scales.get(name, self._plain(name)) for name in inputs]
             if node.op in ("add", "sub"):  # equal where both spike; a constant has none
                 scales = [self.scales[name] for name in spiking]
             self.scales[node.name] = _Scale(
-                _moved(node, [s.regular for s in scales]), _moved(node, [s.extended for s in scales])
+                _moved(node, [s.regular for s in scales]),
+                _moved(node, [s.extended for s in scales]),
+                _moved(node, [s.levels for s in scales]),
             )
         bounds = [self.bounds[name] for name in inputs]
         if node.op in ("add", "sub"):
@@ -231,7 +264,12 @@ class _Folder:
             return False
         if node.op in ("add", "sub"):
             first, *rest = (self.scales[name] for name in spiking)
-            return all(torch.equal(first.regular, s.regular) and torch.equal(first.extended, s.extended) for s in rest)
+            return all(
+                torch.equal(first.regular, s.regular)
+                and torch.equal(first.extended, s.extended)
+                and torch.equal(first.levels, s.levels)
+                for s in rest
+            )
         if node.op == "pixel_shuffle":
             factor = node.options["factor"] ** 2
             scale = self.scales[spiking[0]]
@@ -239,6 +277,11 @@ class _Folder:
                 bool((v.view(-1, factor) == v.view(-1, factor)[:, :1]).all()) for v in (scale.regular, scale.extended)
             )
         return True
+
+    def _plain(self, name: str) -> _Scale:
+        """The scale of a wire that carries no spikes of one neuron's threshold."""
+        one = self._one(name)
+        return _Scale(one, one, self.steps * one)
 
     def _scaling(self, source: str, name: str, neuron: str | None) -> str:
         """A per-channel factor of its own: the wire's scale, in units of the threshold of the neuron it feeds."""
@@ -276,43 +319,76 @@ class _Folder:
         """Add a weighted operation, in units of the threshold of the neuron whose current it is (a part of), if any."""
         source = node.inputs[0]
         incoming = self.bounds[source]
-        scale = self.scales.get(source, _Scale(self._one(source), self._one(source)))
-        gain = self._one(node.name) if neuron is None else 1 / self._theta(neuron)
+        scale = self.scales.get(source, self._plain(source))
+        most = self._levels(neuron)
+        gain = self._one(node.name) if neuron is None else self._spread(1 / self._theta(neuron), node.name)
         analog = times_output(node, weight, gain)
-        regular = times_input(node, analog, scale.regular)
+        regular = times_input(node, analog, scale.regular * (most / scale.levels))
         extended = times_input(node, analog, scale.extended)
         bias = None if bias is None else bias * gain
         if not all(torch.isfinite(t).all() for t in (regular, extended, bias) if t is not None):
             raise FoldError(f"the weights of '{node.name}' are not finite")
         constant = reach(node, analog, incoming.constant) + (0 if bias is None else bias.abs())
-        spikes, last = reach(node, regular, incoming.spikes), reach(node, extended, incoming.spikes)
+        # of a window: per step, as all steps are alike, but for a binary code, whose counts are summed at once
+        spikes = reach(node, regular, incoming.spikes * (scale.levels / self.steps))
+        last = reach(node, extended, incoming.spikes)
         self.nodes.append(replace(node, weights=None))
         self.bounds[node.name] = _Bound(torch.maximum(spikes, last), constant)
-        weights = _Weights(node, regular, extended, analog, bias, self.steps * (spikes + constant) + last)
+        window = self.steps * (spikes + constant * (most / self.steps)) + last
+        weights = _Weights(node, regular, extended, analog, bias, window)
         if neuron is None:
-            self._on_one_grid([weights])
+            self._on_one_grid([weights], self.channels[node.name])
             self.analog.add(node.name)
         else:
             self.currents.setdefault(neuron, []).append(weights)
 
-    def _on_one_grid(self, parts: Sequence[_Weights]) -> Tensor | None:
-        """Kernels of operations whose sum is exact: all on the grid that it demands."""
-        window = torch.stack([part.window for part in parts]).sum(0)
+    def _spread(self, of_neuron: Tensor, name: str) -> Tensor:
+        """A number for each channel of a neuron, for those of an operation that reaches it through a pixel shuffle."""
+        return of_neuron.repeat_interleave(self.channels[name] // len(of_neuron))
+
+    def _on_one_grid(self, parts: Sequence[_Weights], channels: int) -> Tensor | None:
+        """Kernels of operations whose sum is exact: all on the grid that it demands, by channel of the sum."""
+        window = torch.stack([part.window.view(channels, -1).amax(1) for part in parts]).sum(0)
         grid = self._grid(window + 1, " and ".join(part.node.name for part in parts))
+        step = None if grid is None or self.weight_bits is None else self._step(parts, grid)
         for part in parts:
             analog, regular, extended, bias = part.analog, part.regular, part.extended, part.bias
+            own = None
             if grid is not None:
-                fine = times_output(part.node, torch.ones_like(analog), grid)
-                analog, regular, extended = (on_grid(w, fine) for w in (analog, regular, extended))
-                bias = None if bias is None else on_grid(bias, grid)
-            self.kernels[part.node.name] = Kernel(regular.to(self.dtype), extended.to(self.dtype), analog, bias, grid)
+                own = self._spread(grid, part.node.name)
+                fine = times_output(part.node, torch.ones_like(analog), own)
+                coarse = fine
+                if step is not None:
+                    coarse = times_output(part.node, torch.ones_like(analog), self._spread(step, part.node.name))
+                regular, extended = (on_grid(w, coarse) for w in (regular, extended))
+                analog = on_grid(analog, fine)
+                bias = None if bias is None else on_grid(bias, own)
+            self.kernels[part.node.name] = Kernel(regular.to(self.dtype), extended.to(self.dtype), analog, bias, own)
         return grid
+
+    def _step(self, parts: Sequence[_Weights], grid: Tensor) -> Tensor:
+        """``2^k`` of each channel: the finest on which its largest convolution weight fits ``weight_bits``.
+
+        Skips take the same step, whatever their size: they are few, and added as whole multiples.
+        """
+        assert self.weight_bits is not None
+        largest = torch.zeros_like(grid)
+        for part in parts:
+            if part.node.op != "affine" and part.node.inputs[0] in self.scales:
+                outputs = part.regular.transpose(0, 1) if part.node.op == "conv_transpose2d" else part.regular
+                largest = torch.maximum(largest, outputs.abs().reshape(len(grid), -1).amax(1))
+        most = 2 ** (self.weight_bits - 1) - 1
+        step = torch.exp2((most / largest.clamp_min(1e-30)).log2().floor())
+        # rounding may carry the largest weight over the edge
+        step = torch.where((largest * step).round() > most, step / 2, step)
+        return torch.minimum(step, grid)
 
     def _grid(self, window: Tensor, name: str) -> Tensor | None:
         """``2^k`` per channel: as fine as ``bits``, as coarse as a window's largest sum demands in float32."""
         if self.bits is None:
             return None
-        exponent = (_MANTISSA - window.clamp_min(1).log2().ceil()).clamp_max(self.bits)
+        mantissa = _MANTISSA if self.weight_bits is None else _INTEGER
+        exponent = (mantissa - window.clamp_min(1).log2().ceil()).clamp_max(self.bits)
         if (exponent < 1).any():
             raise FoldError(
                 f"the membranes that '{name}' feeds may reach {window.max().item():.3g} thresholds, too far for exact "

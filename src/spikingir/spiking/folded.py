@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikingir.spiking.coding import spike_trains, spikes_per_step
 from spikingir.spiking.firing import Clock, clocked_inference
-from spikingir.spiking.formation import form_image
+from spikingir.spiking.formation import form_image, with_level
 from spikingir.spiking.graph import (
     LINEAR,
     Node,
@@ -22,9 +23,11 @@ from spikingir.spiking.graph import (
     run_graph,
     spiking_part,
 )
-from spikingir.spiking.network import LayerTrace, SpikingConfig, SpikingNetwork, Trace, phased_slots, spikes_per_step
+from spikingir.spiking.network import LayerTrace, SpikingConfig, SpikingNetwork, Trace, check_input
 
 IMAGE_BITS = 20
+BINARY_IMAGE_BITS = 12
+"""Of binary networks: below any photograph's noise, and short enough for sums of integers."""
 MAX_IMAGE = 8.0
 
 
@@ -71,6 +74,7 @@ class FoldedNetwork(nn.Module):
         nodes: The body.
         kernels: Weights by node.
         clocks: What each layer does at each of its steps, by name.
+        levels: Levels ``L`` of each layer on the phased schedule, by name.
         gridded: Whether all numbers lie on a grid, so that sums are exact.
 
     Shape:
@@ -88,6 +92,7 @@ class FoldedNetwork(nn.Module):
         clocks: Mapping[str, Clock],
         mapper: Kernel,
         theta: Tensor,
+        levels: Mapping[str, int],
         gridded: bool,
         dtype: torch.dtype,
     ) -> None:
@@ -95,7 +100,6 @@ class FoldedNetwork(nn.Module):
         self.config: SpikingConfig = network.config
         self.nodes = tuple(nodes)
         precision = next(network.parameters()).dtype
-        self.raw = {name: _in_precision(name, f, precision, gridded) for name, f in network.raw.items()}
         self.kernels = nn.ModuleDict(dict(kernels))
         self.mapper = mapper
         self.dtype = dtype
@@ -103,7 +107,12 @@ class FoldedNetwork(nn.Module):
         for name, beta in betas.items():
             self.register_buffer(f"beta_{name}", beta)
         self.register_buffer("theta", theta)
+        self.levels = dict(levels)
         self.gridded = gridded
+        self.image_bits = BINARY_IMAGE_BITS if network.config.coding == "binary" else IMAGE_BITS
+        self.raw = {
+            name: _in_precision(name, f, precision, gridded, self.image_bits) for name, f in network.raw.items()
+        }
         self._spiking = _spike_wires(self.nodes)
 
     @property
@@ -116,9 +125,9 @@ class FoldedNetwork(nn.Module):
                 found[name] = (int(exponent.min()), int(exponent.max()))
         return found
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Restored image, not clipped."""
-        return self._restore(image, None, trains=False)
+    def forward(self, image: Tensor, level: Tensor | float | None = None) -> Tensor:
+        """Restored image, not clipped; see :meth:`SpikingNetwork.forward`."""
+        return self._restore(image if level is None else with_level(image, level), None, trains=False)
 
     def trace(self, image: Tensor, *, trains: bool = False) -> tuple[Tensor, Trace]:
         """Restored image and what every layer did; see :meth:`SpikingNetwork.trace`."""
@@ -128,16 +137,15 @@ class FoldedNetwork(nn.Module):
         return restored, Trace(self.config.time_steps, self.config.schedule, size, tuple(layers))
 
     def on_image_grid(self, image: Tensor) -> Tensor:
-        """The image as the body sees it: float64, and multiples of ``2^-20`` where the network is gridded.
+        """The image as the body sees it: float64, on a grid of ``2^-20`` (a binary network's: ``2^-12``) if gridded.
 
         Raises:
             ValueError: An image of another shape, or values beyond what is exact.
         """
-        if image.dim() != 4 or image.shape[1] != self.config.channels:
-            raise ValueError(f"expected images of shape (B, {self.config.channels}, H, W), got {tuple(image.shape)}")
+        check_input(self.config, image)
         exact = image.double()
         if self.gridded:
-            exact = _on_image_grid(exact, "image values")
+            exact = _on_image_grid(exact, "image values", self.image_bits)
         return exact
 
     @torch.no_grad()
@@ -182,7 +190,7 @@ class FoldedNetwork(nn.Module):
         if all(name in self._spiking for name in node.inputs) and node.op not in ("avg_pool2d", "interpolate"):
             return Wave(self._weigh(node, inputs, kernel), constant)
         analog = [Wave(None if w.spikes is None else w.spikes.double(), w.constant) for w in inputs]
-        spikes = spiking_part(operation, node, analog, kernel.analog)
+        spikes = spiking_part(operation, node, analog, kernel.spike.double())
         return Wave(None if spikes is None else kernel.round(spikes), constant)
 
     def _weigh(self, node: Node, inputs: Sequence[Wave], kernel: Kernel) -> Tensor:
@@ -205,10 +213,10 @@ class FoldedNetwork(nn.Module):
         constant = None if current.constant is None else current.constant.to(self.dtype)
         if config.phased:
             total: Tensor | float = 0.0 if spikes is None else spikes[0]
-            v = total if constant is None else constant * config.time_steps + total
+            most = self.levels[node.name]
+            v = total if constant is None else constant * most + total
             assert isinstance(v, Tensor)
-            lowest = -config.time_steps if clock.signed else 0
-            counts = (v + 0.5).floor().clamp(lowest, config.time_steps)
+            counts = (v + 0.5).floor().clamp(-most if clock.signed else 0, most)
             return counts[None], v - counts
         shape = spikes.shape[1:] if spikes is not None else constant.shape  # type: ignore[union-attr]
         batch, channels, height, width = shape
@@ -240,51 +248,52 @@ class FoldedNetwork(nn.Module):
             ``spikes``: (S, B, C, H, W) in {-1, 0, 1}, phased (1, B, C, H, W) their number; ``residual`` and the
             result: (B, C, H, W).
         """
-        steps, kernel, clock = self.config.time_steps, self.mapper, self.clocks[self.nodes[-1].name]
+        steps, kernel, last = self.config.time_steps, self.mapper, self.nodes[-1].name
+        clock, most = self.clocks[last], self.levels.get(last, steps)
         padding = kernel.spike.shape[-1] // 2
         counts = spikes[:steps].double().sum(0)
         total = nn.functional.conv2d(counts, kernel.spike, padding=padding)
         if len(spikes) > steps:
             total = total + nn.functional.conv2d(spikes[steps].double(), kernel.extended, padding=padding)
-        output = total / steps
+        output = total / most
         if kernel.bias is not None:
             output = output + kernel.bias.view(1, -1, 1, 1)
         if self.config.recycling:
             start = 0.0 if self.config.phased else clock.v0
-            output = output + (residual.double() - start) * self.theta.view(1, -1, 1, 1) / steps
+            output = output + (residual.double() - start) * self.theta.view(1, -1, 1, 1) / most
         return output if clock.signed else torch.relu(output)
 
     def _layer_trace(self, node: Node, spikes: Tensor, residual: Tensor, trains: bool) -> LayerTrace:
         steps = self.config.time_steps
         if self.config.phased:
-            counts = spikes_per_step(spikes[0], steps)
-            spikes = phased_slots(spikes[0], steps) if trains else spikes
+            counts = spikes_per_step(spikes[0], self.config.coding, steps)
+            spikes = spike_trains(spikes[0], self.config.coding, steps) if trains else spikes
         else:
             counts = spikes.abs().sum((-2, -1)).long()
         return LayerTrace(node.name, counts, residual[0].numel(), residual, spikes.to(torch.int8) if trains else None)
 
 
 def _in_precision(
-    name: str, function: Callable[..., Tensor], dtype: torch.dtype, gridded: bool
+    name: str, function: Callable[..., Tensor], dtype: torch.dtype, gridded: bool, bits: int
 ) -> Callable[..., Tensor]:
     """A user's function on the image, run in the precision of the network and put on the image's grid, if any."""
 
     def run(*images: Tensor) -> Tensor:
         result = function(*(image.to(dtype) for image in images)).double()
-        return _on_image_grid(result, f"what '{name}' makes of the image") if gridded else result
+        return _on_image_grid(result, f"what '{name}' makes of the image", bits) if gridded else result
 
     return run
 
 
-def _on_image_grid(values: Tensor, what: str) -> Tensor:
-    """Values as a body sees them, multiples of ``2^-20``, within what its sums are exact for.
+def _on_image_grid(values: Tensor, what: str, bits: int) -> Tensor:
+    """Values as a body sees them, multiples of ``2^-bits``, within what its sums are exact for.
 
     Raises:
         ValueError: They are beyond it.
     """
     if not values.abs().max() <= MAX_IMAGE:
         raise ValueError(f"{what} must be finite and within {MAX_IMAGE:g} in magnitude")
-    return on_grid(values, values.new_tensor(2.0**IMAGE_BITS))
+    return on_grid(values, values.new_tensor(2.0**bits))
 
 
 def _spike_wires(nodes: Sequence[Node]) -> set[str]:

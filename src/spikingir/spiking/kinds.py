@@ -25,11 +25,16 @@ from spikingir.spiking.surrogate import Surrogate
 
 @dataclass(frozen=True, kw_only=True)
 class IFSettings:
-    """Settings of an IF neuron in a file; a key with a default is optional, and left out where it has that value."""
+    """Settings of an IF neuron in a file.
+
+    A field without a default is an argument of the neuron's class, one with a default an attribute that is set
+    afterwards: an optional key, left out where it has that value.
+    """
 
     v0: Annotated[float, Range(0, 1, open_most=True)]
     signed: bool
     surrogate: Surrogate
+    activation_bits: Annotated[int, Range(1, 8)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +49,7 @@ class NeuronKind:
     """A kind of neurons.
 
     Attributes:
-        neuron: Its class, made from thresholds and, as keywords, its settings.
+        neuron: Its class, made from thresholds and, as keywords, its settings that have no default.
         settings: Dataclass of what a file keeps of it beside its tensors, each field an attribute of the neuron; None
             where files cannot hold it.
         folds: The IF or MPR neuron that fires the same spikes, for :func:`spikingir.fold`; None where there is none.
@@ -72,10 +77,15 @@ class NeuronKind:
         """
         assert self.settings is not None
         found = parse(self.settings, settings, where)
+        required = {f.name: getattr(found, f.name) for f in fields(self.settings) if f.default is MISSING}
         try:
-            return self.neuron(threshold, **{field.name: getattr(found, field.name) for field in fields(self.settings)})
+            neuron = self.neuron(threshold, **required)
         except ValueError as error:
             raise SchemaError(f"{where}: {error}") from None
+        for field in fields(self.settings):
+            if field.name not in required:
+                setattr(neuron, field.name, getattr(found, field.name))
+        return neuron
 
 
 NEURONS: dict[str, NeuronKind] = {

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from spikingir.schema import Range
-from spikingir.spiking.formation import IMAGE_FORMATIONS, ImageFormation, form_image
+from spikingir.spiking.coding import Coding, check_coding, levels, spike_trains, spikes_per_step
+from spikingir.spiking.formation import IMAGE_FORMATIONS, ImageFormation, form_image, with_level
 from spikingir.spiking.graph import Node, Wave, Weights, apply_linear, run_graph
 from spikingir.spiking.kinds import kind_of
 from spikingir.spiking.neurons import Firing, IFNeuron
@@ -33,6 +34,8 @@ class SpikingConfig:
             fires (0 is clocked, T - 1 phased).
         formation: Image formation after the body.
         channels: Channels of the image.
+        coding: ``unary``, or, on the phased schedule, ``binary``: the spike of step t counts ``2^(T-t)``, and T steps
+            carry ``2^T - 1`` levels (:mod:`spikingir.spiking.coding`). A binary network runs at its own T alone.
         recycling: Whether the last layer's residual membrane is added to the output.
         method: Conversion method that made the network.
     """
@@ -43,6 +46,7 @@ class SpikingConfig:
     channels: Annotated[int, Range(1, 64)] = 1
     recycling: bool = True
     method: str = "spikingir"
+    coding: Coding = "unary"
 
     def __post_init__(self) -> None:
         if isinstance(self.time_steps, bool) or not isinstance(self.time_steps, int) or self.time_steps < 1:
@@ -56,6 +60,12 @@ class SpikingConfig:
             raise ValueError(f"schedule is {self.schedule!r}; expected clocked, phased or a delay 0..T-1")
         elif not 0 <= self.schedule < self.time_steps:
             raise ValueError(f"a delay of {self.schedule} does not fit {self.time_steps} time steps; 0..T-1 does")
+        check_coding(self.coding, self.time_steps, self.schedule == "phased")
+
+    @property
+    def input_channels(self) -> int:
+        """Channels that the body reads: the image's, and the level map where the image formation wants one."""
+        return self.channels + (self.formation == "level")
 
     @property
     def phased(self) -> bool:
@@ -64,9 +74,9 @@ class SpikingConfig:
 
     @property
     def clock(self) -> str:
-        """Time steps and schedule as they stand beside every figure: ``T = 10, clocked``."""
+        """Time steps, schedule and code as they stand beside every figure: ``T = 10, clocked``."""
         schedule = self.schedule if isinstance(self.schedule, str) else f"delay {self.schedule}"
-        return f"T = {self.time_steps}, {schedule}"
+        return f"T = {self.time_steps}, {schedule}{', binary' * (self.coding == 'binary')}"
 
     @property
     def delay(self) -> int:
@@ -188,21 +198,30 @@ class SpikingNetwork(nn.Module):
         self.neurons = nn.ModuleDict(dict(neurons))
         self.mapper = mapper
 
-    def at(self, *, time_steps: int | None = None, schedule: Schedule | None = None) -> "SpikingNetwork":
-        """The same network, sharing its parameters, with other time steps or another schedule.
+    def at(
+        self, *, time_steps: int | None = None, schedule: Schedule | None = None, coding: Coding | None = None
+    ) -> "SpikingNetwork":
+        """The same network, sharing its parameters, with other time steps, another schedule or another code.
 
         Raises:
-            ValueError: ``time_steps`` below 1, an unknown schedule, a delay that does not fit, neurons of a kind that
-                does not say what it does on that schedule.
+            ValueError: ``time_steps`` below 1, an unknown schedule, a delay that does not fit; other time steps for a
+                network that stays binary; neurons of a kind that has no equation for that schedule.
         """
-        other = copy.copy(self)
-        other.config = replace(
+        config = replace(
             self.config,
             time_steps=self.config.time_steps if time_steps is None else time_steps,
             schedule=self.config.schedule if schedule is None else schedule,
+            coding=self.config.coding if coding is None else coding,
         )
-        if other.config.schedule != self.config.schedule:
-            self._require_schedule(other.config)
+        if config.coding == self.config.coding == "binary" and config.time_steps != self.config.time_steps:
+            raise ValueError(
+                f"the network's binary code is for T = {self.config.time_steps}; it does not run at "
+                f"T = {config.time_steps}"
+            )
+        if config.schedule != self.config.schedule:
+            self._require_schedule(config)
+        other = copy.copy(self)
+        other.config = config
         return other
 
     def _require_schedule(self, config: SpikingConfig) -> None:
@@ -218,6 +237,10 @@ class SpikingNetwork(nn.Module):
                     f"neuron '{name}' is of class {what}, which has no equation for the schedule {config.schedule!r}; "
                     f"keep {self.config.schedule!r}{advice}"
                 )
+
+    def levels(self, name: str) -> int:
+        """Levels ``L`` of a layer's window on the phased schedule, see :func:`spikingir.spiking.coding.levels`."""
+        return levels(self.config.coding, self.config.time_steps, self.neuron(name).activation_bits)
 
     @property
     def weights(self) -> Weights:
@@ -265,9 +288,14 @@ class SpikingNetwork(nn.Module):
         for name in self.layers:
             self.neuron(name).compiled = compiled
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Restored image, not clipped."""
-        return self._restore(image, None, trains=False)
+    def forward(self, image: Tensor, level: Tensor | float | None = None) -> Tensor:
+        """Restored image, not clipped.
+
+        Args:
+            image: Degraded image, or :func:`~spikingir.spiking.formation.with_level` of it.
+            level: Noise level in units of the image, where the network takes one and ``image`` does not hold it.
+        """
+        return self._restore(image if level is None else with_level(image, level), None, trains=False)
 
     def restore_and_count(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Restored image, and spikes a neuron of every layer, through which gradients flow as through the image.
@@ -302,8 +330,7 @@ class SpikingNetwork(nn.Module):
         trains: bool,
         counts: dict[str, Tensor] | None = None,
     ) -> Tensor:
-        if image.dim() != 4 or image.shape[1] != self.config.channels:
-            raise ValueError(f"expected images of shape (B, {self.config.channels}, H, W), got {tuple(image.shape)}")
+        check_input(self.config, image)
         fire = self._fire_phased if self.config.phased else self._fire_clocked
         output = self.nodes[-1].name
         read: list[Tensor] = []
@@ -326,7 +353,11 @@ class SpikingNetwork(nn.Module):
         steps, theta = self.config.time_steps, neuron.v_threshold.view(-1, 1, 1)
         if wave.spikes is None:
             assert wave.constant is not None
-            return (wave.constant.abs() * steps / theta).mean()
+            most = levels(self.config.coding, steps, neuron.activation_bits)
+            counts = wave.constant.abs() * most / theta
+            if self.config.coding == "binary":
+                raise ValueError("spikes of a binary network cannot be trained on: their number has no slope")
+            return counts.mean()
         count = wave.spikes[:steps].abs().sum(0, dtype=theta.dtype) / theta
         if len(wave.spikes) > steps:
             count = count + wave.spikes[steps].abs() / (theta * neuron.beta.view(-1, 1, 1))
@@ -380,9 +411,9 @@ class SpikingNetwork(nn.Module):
         assert mean is not None, "the phased schedule has no time-varying part"
         if last:
             mean = mean.to(torch.promote_types(mean.dtype, torch.float32))
-        decoded = neuron.quantise(mean, self.config.time_steps)
+        decoded = neuron.quantise(mean, self.levels(node.name))
         if layers is not None:
-            layers.append(_phased_trace(node.name, neuron, mean, decoded, self.config.time_steps, trains))
+            layers.append(_phased_trace(node.name, neuron, mean, decoded, self.config, trains))
         return Wave(None, decoded), decoded if last else None, mean - decoded if last else None, None
 
 
@@ -405,32 +436,15 @@ def _clocked_trace(name: str, neuron: IFNeuron, firing: Firing, residual: Tensor
 
 
 def _phased_trace(
-    name: str, neuron: IFNeuron, mean: Tensor, decoded: Tensor, time_steps: int, trains: bool
+    name: str, neuron: IFNeuron, mean: Tensor, decoded: Tensor, config: SpikingConfig, trains: bool
 ) -> LayerTrace:
     theta = neuron.v_threshold.view(-1, 1, 1)
-    counts = (decoded * time_steps / theta).round()
-    signs = phased_slots(counts, time_steps).to(torch.int8) if trains else None
-    residual = (mean - decoded) * time_steps / theta
-    return LayerTrace(name, spikes_per_step(counts, time_steps), mean[0].numel(), residual, signs)
-
-
-def spikes_per_step(counts: Tensor, time_steps: int) -> Tensor:
-    """How many neurons of each channel fire at each step of a phased window, without the spikes themselves.
-
-    Shape:
-        (B, C, H, W), whole numbers, to (T, B, C).
-    """
-    size = counts.abs()
-    return torch.stack([(size > step).sum((-2, -1), dtype=torch.int32) for step in range(time_steps)]).long()
-
-
-def phased_slots(counts: Tensor, time_steps: int) -> Tensor:
-    """The spikes of a window: n of them leave one per step, from the first step on.
-
-    Shape:
-        (B, C, H, W), whole numbers, to (T, B, C, H, W) in {-1, 0, 1}.
-    """
-    return torch.stack([counts.sign() * (counts.abs() > step) for step in range(time_steps)])
+    most = levels(config.coding, config.time_steps, neuron.activation_bits)
+    counts = (decoded * most / theta).round()
+    signs = spike_trains(counts, config.coding, config.time_steps).to(torch.int8) if trains else None
+    residual = (mean - decoded) * most / theta
+    spikes = spikes_per_step(counts, config.coding, config.time_steps)
+    return LayerTrace(name, spikes, mean[0].numel(), residual, signs)
 
 
 _SIDES = (64, 128, 256, 360)  # powers of two serve most strides, 360 those of 3, 5 and 6 as well
@@ -452,7 +466,7 @@ def wire_shapes(network: SpikingNetwork) -> dict[str, torch.Size]:
 
 @torch.no_grad()
 def _shapes_at(network: SpikingNetwork, side: int) -> dict[str, torch.Size]:
-    blank = next(network.parameters()).new_zeros(1, network.config.channels, side, side)
+    blank = next(network.parameters()).new_zeros(1, network.config.input_channels, side, side)
     shapes = {network.nodes[0].name: blank.shape}
 
     def note(node: Node, wave: Wave) -> Wave:
@@ -477,6 +491,18 @@ def _shapes_at(network: SpikingNetwork, side: int) -> dict[str, torch.Size]:
         lambda node, waves, weights: note(node, apply_linear(node, waves, weights)),
     )
     return shapes
+
+
+def check_input(config: SpikingConfig, image: Tensor) -> None:
+    """Whether an image has the channels that the body reads.
+
+    Raises:
+        ValueError: It has not.
+    """
+    channels = config.input_channels
+    if image.dim() != 4 or image.shape[1] != channels:
+        level = ", the last channel the noise level" if channels > config.channels else ""
+        raise ValueError(f"expected images of shape (B, {channels}, H, W){level}, got {tuple(image.shape)}")
 
 
 def require_spiking(network: object) -> None:

@@ -41,6 +41,7 @@ class IFNeuron(nn.Module):
         surrogate: ``triangle``, ``rectangle`` or ``arctan``.
 
     Attributes:
+        activation_bits: Bits ``m`` of a layer of a binary network; None for as many as there are time steps.
         compiled: Whether training runs the neuron through ``torch.compile``; the numbers are the same.
 
     Raises:
@@ -76,6 +77,7 @@ class IFNeuron(nn.Module):
             raise ValueError(f"unknown surrogate {surrogate!r}; known ones: {', '.join(SURROGATES)}")
         self.log_threshold = nn.Parameter(theta.log())
         self.v0, self.signed, self.surrogate = v0, signed, surrogate
+        self.activation_bits: int | None = None
         self.compiled = False
 
     @property
@@ -140,12 +142,12 @@ class IFNeuron(nn.Module):
             count,
         )
 
-    def quantise(self, current: Tensor, time_steps: int) -> Tensor:
-        """Decoded value of the phased schedule: ``theta/T clip(floor(T z/theta + 1/2), 0, T)``, signed from -T.
+    def quantise(self, current: Tensor, levels: int) -> Tensor:
+        """Decoded value of the phased schedule: ``theta/L clip(floor(L z/theta + 1/2), 0, L)``, signed from -L.
 
         Args:
             current: Mean current ``z``.
-            time_steps: ``T``.
+            levels: ``L``, see :func:`spikingir.spiking.coding.levels`.
 
         Shape:
             (B, C, H, W) to the same.
@@ -153,7 +155,7 @@ class IFNeuron(nn.Module):
         batch, channels, height, width = current.shape
         flat = _channels_last(current).reshape(batch * height * width, channels)
         decoded: Tensor = PhasedFiring.apply(  # type: ignore[no-untyped-call]
-            flat, self.v_threshold, time_steps, self.signed, self.compiled
+            flat, self.v_threshold, levels, self.signed, self.compiled
         )
         return decoded.view(batch, height, width, channels).permute(0, 3, 1, 2)
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from spikingir.schema import Range, require_valid
+from spikingir.schema import Range, SchemaError, require_valid
 
 _Rate = Annotated[float, Range(0, 10)]
 _Count = Annotated[int, Range(1, 65536)]
@@ -26,7 +26,9 @@ class FitConfig:
         warmup: Share of the steps over which the rate rises to its peak; it then falls along a cosine
             (0.02: plain cosine; 0.3: one-cycle).
         objective: ``mse``, or, for a network with a level input, ``level``: the squared error over
-            ``255 sigma + 5``, so that high noise levels do not drown low ones.
+            ``255 sigma + 5``, so that high noise levels do not drown low ones; or ``charbonnier``:
+            ``sqrt(e^2 + epsilon^2)`` of the error ``e``, both in levels of 255, which single large errors do not rule.
+        epsilon: Error below which ``charbonnier`` is nearly quadratic, in levels of 255; 1 unless given.
         distillation: Share of the teacher's image in the target, beside the clean image; needs a teacher.
         energy: Weight in the loss of synaptic operations for each multiply-accumulate of the ANN; an SNN's alone.
         clip_norm: Bound on the norm of the gradient of what Adam trains; 0 for none. Muon's steps need none.
@@ -45,7 +47,8 @@ class FitConfig:
     threshold_rate: Annotated[float, Range(0, 1000)] = 5.0
     accumulate: _Count = 1
     warmup: _Share = 0.02
-    objective: Literal["mse", "level"] = "mse"
+    objective: Literal["mse", "level", "charbonnier"] = "mse"
+    epsilon: Annotated[float, Range(0, 255, open_least=True)] | None = None
     distillation: _Share = 0.0
     energy: Annotated[float, Range(0, 1000)] = 0.0
     clip_norm: Annotated[float, Range(0, 1e6)] = 0.5
@@ -58,6 +61,8 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         require_valid(self)
+        if self.epsilon is not None and self.objective != "charbonnier":
+            raise SchemaError(f"epsilon is {self.epsilon}; it goes with the objective charbonnier alone")
 
 
 def rate_at(config: FitConfig, step: int) -> float:

@@ -62,12 +62,12 @@ def fit(
 ) -> FitResult:
     """Train ``network`` in place to map degraded images to clean ones; at the end it holds the averaged weights.
 
-    The loss is the mean squared error of the restored image, and with ``energy`` what its spikes cost. With a teacher
-    the target is ``(1 - d) clean + d teacher(degraded)``, ``d`` the configuration's ``distillation``. What a network
-    loses by spiking is a few per cent of the error that no network can avoid; the teacher's image leaves that error out
-    of the gradient, where it is noise, and is nearest to the same optimum, the conditional mean. ``directory`` receives
-    ``checkpoint.pt`` and ``log.jsonl``; where it holds a checkpoint of the same configuration, training goes on from
-    it.
+    The loss is the configuration's ``objective`` of the restored image, and with ``energy`` what its spikes cost. With
+    a teacher the target is ``(1 - d) clean + d teacher(degraded)``, ``d`` the configuration's ``distillation``. What a
+    network loses by spiking is a few per cent of the error that no network can avoid; the teacher's image leaves that
+    error out of the gradient, where it is noise, and is nearest to the same optimum, the conditional mean.
+    ``directory`` receives ``checkpoint.pt`` and ``log.jsonl``; where it holds a checkpoint of the same configuration,
+    training goes on from it.
 
     Started by torchrun or SLURM, each process takes ``batch_size`` pairs of its own a micro-step: W processes train as
     one with W times the batch does (but for batch norm, whose statistics are each process's own).
@@ -112,10 +112,9 @@ def fit(
     run = {**asdict(config), "processes": processes}
     first, spent, psnr = 0, 0.0, math.nan
     if state is not None:
-        if state["run"] != run:
+        if differences := difference(state["run"], run):  # a setting that a checkpoint does not know is at its default
             raise TrainingError(
-                f"{checkpoint} was written by another configuration ({difference(state['run'], run)}); "
-                "use another folder or delete it"
+                f"{checkpoint} was written by another configuration ({differences}); use another folder or delete it"
             )
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
@@ -214,6 +213,8 @@ def validate(network: nn.Module, pairs: Sequence[Pair]) -> float:
 def _loss(config: FitConfig, restored: Tensor, target: Tensor, degraded: Tensor) -> Tensor:
     """What the configuration's ``objective`` names; the level is the last channel of the degraded image."""
     error = (restored - target).square()
+    if config.objective == "charbonnier":
+        return (255**2 * error + (config.epsilon or 1.0) ** 2).sqrt().mean()
     if config.objective == "level":
         error = error / (255 * degraded[:, -1:] + _LEVEL_FLOOR)
     return error.mean()

@@ -12,14 +12,20 @@ from torch.utils.data import Dataset
 
 from spikingir.conversion.convert import METHODS, convert
 from spikingir.conversion.qcfs import QCFS, quantise_activations
+from spikingir.data.camera import read_curves
 from spikingir.data.errors import DataError
 from spikingir.data.folders import list_images, read_gray, read_rgb, to_tensor
 from spikingir.data.haze import HazyPatches
 from spikingir.data.noise import NoisyPatches, noisy_pair, sample_generator
 from spikingir.data.nyu import list_nyu
-from spikingir.data.scenes import hold_back
+from spikingir.data.outdoor import list_outdoor
+from spikingir.data.photographs import PhotographPatches
+from spikingir.data.polyu import read_polyu
+from spikingir.data.real_haze import RealHazePatches
+from spikingir.data.scenes import SceneFiles, hold_back
 from spikingir.files import write_text
 from spikingir.networks.base import RestorationNetwork
+from spikingir.networks.multiscale import MultiScaleNet, without_level
 from spikingir.networks.registry import build_network
 from spikingir.restoration.catalogue import SHIPPED
 from spikingir.schema import nearest
@@ -29,7 +35,7 @@ from spikingir.training.budget import fit_to_time
 from spikingir.training.checkpoints import CHECKPOINT, load_checkpoint
 from spikingir.training.fit import FitResult, Pair, difference, fit
 from spikingir.training.machine import launch
-from spikingir.training.recipe import Noise, Recipe, RecipeError, Stage
+from spikingir.training.recipe import Noise, Photographs, RealHaze, Recipe, RecipeError, Stage
 
 MODEL = "model.safetensors"
 STAGE = "stage.json"
@@ -38,6 +44,8 @@ STAGE = "stage.json"
 _WITHOUT_EFFECT = ("publish", "fit.checkpoint_minutes", "fit.log_every", "fit.validate_every")
 
 _CALIBRATION = 2**40  # sample numbers that no training run reaches
+_BLIND_LEVEL = 10 / 255  # of a network with a level input that goes on as a blind one: a camera's noise
+_SOTS_AIRLIGHT = (0.7, 1.0)
 
 
 def follow(
@@ -184,15 +192,72 @@ def _data(recipe: Recipe, stage: Stage, root: Path) -> tuple[Dataset[Pair], list
         sigma = noise.sigma if isinstance(noise.sigma, float) else levels
         patches = NoisyPatches(train, stage.patch, sigma, stage.fit.seed, noise.clip, takes_level)
         return patches, list(_noisy(clean[:: noise.held_back_every], noise, sum(levels) / 2, takes_level))
+    if recipe.photographs is not None:
+        return _photographs(recipe.photographs, stage, root)
+    if recipe.real_haze is not None:
+        return _real_haze(recipe.real_haze, stage, root)
     assert recipe.haze is not None
     kept, apart = hold_back(list_nyu(root / recipe.haze.folder), recipe.haze.held_back)
-    whole = [scene.read() for scene in apart]
-    # large squares of held-back scenes, hazy in the same way at every validation
-    side = min(min(scene.depth_map.shape) for scene in whole)
-    squares = HazyPatches(whole, side, seed=1, airlight=recipe.haze.airlight)
-    held_back = [squares[i] for i in range(len(whole))]
+    held_back = _hazy(apart, recipe.haze.airlight)
     scenes = [scene.read() for scene in kept]
     return HazyPatches(scenes, stage.patch, stage.fit.seed, airlight=recipe.haze.airlight), held_back
+
+
+def _hazy(scenes: Sequence[SceneFiles], airlight: tuple[float, float]) -> list[Pair]:
+    """Large squares of held-back scenes, hazy in the same way at every validation."""
+    whole = [scene.read() for scene in scenes]
+    side = min(min(scene.depth_map.shape) for scene in whole)
+    squares = HazyPatches(whole, side, seed=1, airlight=airlight)
+    return [squares[i] for i in range(len(whole))]
+
+
+def _photographs(data: Photographs, stage: Stage, root: Path) -> tuple[Dataset[Pair], list[Pair]]:
+    """Patches with noise of cameras; held back are the photographs of some cameras, and clean images to themselves."""
+    folders = (data.folder,) if isinstance(data.folder, str) else data.folder
+    clean = [read_rgb(path) for folder in folders for path in list_images(root / folder)]
+    train = [image for i, image in enumerate(clean) if i % data.held_back_every]
+    if not train:
+        raise DataError(f"{root / folders[0]} holds one image, which is held back; training takes two or more")
+    pairs = read_polyu(root / data.pairs, without={*data.left_out, *data.validated}) if data.real else []
+    patches = PhotographPatches(
+        train,
+        read_curves(root / data.curves),
+        stage.patch,
+        stage.fit.seed,
+        pairs,
+        real=data.real,
+        sensor=data.sensor,
+    )
+    held_back = read_polyu(root / data.pairs, cameras=data.validated) if data.validated else []
+    held_back += [(image, image) for image in clean[:: data.held_back_every]]
+    return patches, [
+        (_middle(to_tensor(noisy), data.held_back_side), _middle(to_tensor(clean), data.held_back_side))
+        for noisy, clean in held_back
+    ]
+
+
+def _real_haze(data: RealHaze, stage: Stage, root: Path) -> tuple[Dataset[Pair], list[Pair]]:
+    """Patches of hazy scenes; held back are indoor scenes as RESIDE makes them hazy, and outdoor ones."""
+    outdoor = list_outdoor(root / data.outdoor)
+    if data.left_out >= len(outdoor):
+        raise DataError(f"{root / data.outdoor} has {len(outdoor)} scenes, of which {data.left_out} are left out")
+    inside, inside_apart = hold_back(list_nyu(root / data.indoor), data.held_back)
+    outside, outside_apart = hold_back(outdoor[: len(outdoor) - data.left_out], data.held_back)
+    patches = RealHazePatches(
+        [scene.read() for scene in inside],
+        [scene.read() for scene in outside],
+        stage.patch,
+        stage.fit.seed,
+        data.beta,
+        data.airlight,
+    )
+    return patches, _hazy(inside_apart, _SOTS_AIRLIGHT) + _hazy(outside_apart, _SOTS_AIRLIGHT)
+
+
+def _middle(image: Tensor, side: int) -> Tensor:
+    """The square in the middle of an image; its corner lies on a block of the JPEG that the image was."""
+    top, left = (max(0, size - side) // 16 * 8 for size in image.shape[1:])
+    return image[:, top : top + side, left : left + side]
 
 
 def _noisy(images: Sequence[Any], noise: Noise, mean: float, level: bool) -> Iterator[Pair]:
@@ -213,6 +278,8 @@ def _network(
     start: RestorationNetwork | SpikingNetwork
     if stage.start is not None:
         start = _named(recipe, stage, stage.start, directory)
+        if isinstance(start, MultiScaleNet) and start.form == "level" and recipe.options.get("form") == "residual":
+            start = without_level(start, _BLIND_LEVEL)
     elif stage.kind == "qann":
         raise RecipeError(f"stage {stage.name}: a network of kind {stage.kind} starts from another one; name it")
     else:
@@ -241,7 +308,7 @@ def _network(
                 module.compiled = compiled
         return network
     if isinstance(start, SpikingNetwork):
-        spiking = start.at(time_steps=stage.time_steps, schedule=_schedule(stage))
+        spiking = start.at(time_steps=stage.time_steps, schedule=_schedule(stage), coding=stage.coding)
     else:
         spiking = _spiking(recipe, stage, start, pairs)
     spiking.compile_neurons(compiled)
@@ -254,7 +321,7 @@ def _named(recipe: Recipe, stage: Stage, name: str, directory: Path) -> Restorat
         path = directory / name / MODEL
         if not path.exists():
             raise RecipeError(f"stage {stage.name} needs {name}, which has not been run: no {path}")
-    elif not (path := Path(name)).is_file():
+    elif not (path := directory.parent / name / MODEL).is_file() and not (path := Path(name)).is_file():
         path = SHIPPED / f"{name}.safetensors"
         if not path.is_file():
             raise RecipeError(
@@ -287,6 +354,8 @@ def _spiking(recipe: Recipe, stage: Stage, network: RestorationNetwork, pairs: D
         how.method,
         time_steps=stage.time_steps,
         schedule=_schedule(stage),
+        coding=stage.coding,
+        activation_bits=stage.activation_bits,
         percentile=how.percentile,
         v0=how.v0,
     )

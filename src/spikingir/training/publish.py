@@ -59,7 +59,7 @@ def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path) -> Model:
     some = next(iter(clocks.values()))
     config = {
         "name": recipe.name,
-        "task": "denoise" if recipe.haze is None else "dehaze",
+        "task": recipe.task,
         "channels": some.channels,
         **({"sigma": recipe.noise.sigma} if recipe.noise and isinstance(recipe.noise.sigma, float) else {}),
         "architecture": recipe.architecture,
@@ -163,6 +163,23 @@ def _data(recipe: Recipe) -> str:
             f"`{noise.folder}` of the image collection; Gaussian noise of sigma {sigma}, "
             f"{'clipped' if noise.clip else 'unclipped'}, drawn for each patch. One image in "
             f"{noise.held_back_every} was held back."
+        )
+    if recipe.photographs is not None:
+        photographs = recipe.photographs
+        return (
+            f"`{photographs.folder}` of the image collection, with noise of cameras and JPEG, drawn for each patch; "
+            f"{100 * photographs.real:g} % of the patches are cut from the real pairs of `{photographs.pairs}`. Never "
+            f"trained on: the cameras {', '.join(photographs.left_out)} (tested on) and "
+            f"{', '.join(photographs.validated)} (validated on), and one clean image in {photographs.held_back_every}."
+        )
+    if recipe.real_haze is not None:
+        real = recipe.real_haze
+        low, high = real.airlight
+        return (
+            f"`{real.indoor}` and `{real.outdoor}` of the image collection; haze by the atmospheric scattering model, "
+            f"drawn for each patch, beta to {real.beta:g}, atmospheric light of {low:g} to {high:g}, with noise and "
+            f"JPEG. The last {real.left_out} outdoor scenes by name were left out for tests, and "
+            f"{100 * real.held_back:g} % of the others, in runs of neighbours, were held back."
         )
     assert recipe.haze is not None
     low, high = recipe.haze.airlight

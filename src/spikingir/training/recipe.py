@@ -18,6 +18,7 @@ from spikingir.training.config import FitConfig
 
 _Sigma = Annotated[float, Range(0, 255)]
 _Airlight = Annotated[float, Range(0, 2)]
+_Share = Annotated[float, Range(0, 1)]
 _FileName = Annotated[str, Name()]
 
 _LONGEST = 2**20
@@ -28,6 +29,11 @@ SHIPPED = Path(__file__).parent / "recipes"
 
 class RecipeError(SchemaError):
     """A recipe that cannot be followed; the text names the key and what was expected."""
+
+
+def _require_rising(key: str, pair: tuple[float, float]) -> None:
+    if pair[0] > pair[1]:
+        raise SchemaError(f"{key} is {list(pair)}; expected the lower one first")
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,8 @@ class Noise:
 
     def __post_init__(self) -> None:
         require_valid(self)
-        if isinstance(self.sigma, tuple) and self.sigma[0] > self.sigma[1]:
-            raise SchemaError(f"sigma is {list(self.sigma)}; expected the lower level first")
+        if isinstance(self.sigma, tuple):
+            _require_rising("sigma", self.sigma)
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,62 @@ class Haze:
 
     def __post_init__(self) -> None:
         require_valid(self)
-        if self.airlight[0] > self.airlight[1]:
-            raise SchemaError(f"airlight is {list(self.airlight)}; expected the lower light first")
+        _require_rising("airlight", self.airlight)
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Photographs with the noise of cameras, made on clean images and real.
+
+    Attributes:
+        folder: Folder of clean images below the data root, or several.
+        curves: Folder of camera response functions, as :func:`spikingir.data.camera.read_curves` reads them.
+        pairs: Folder of real noisy and clean photographs, as :func:`spikingir.data.polyu.read_polyu` reads them.
+        real: Share of the patches that is cut from those.
+        sensor: Share of the patches with made noise whose noise is a sensor's; the others have a camera's.
+        left_out: Cameras of ``pairs`` that are tested on: never trained on, and not validated on.
+        validated: Cameras of ``pairs`` that are validated on and never trained on.
+        held_back_every: Every n-th clean image is kept for validation, without noise, and never trained on.
+        held_back_side: Side of the square in the middle of each photograph that is validated on.
+    """
+
+    folder: str | tuple[str, ...]
+    curves: str = "denoise/camera_curves"
+    pairs: str = "denoise/polyu"
+    real: _Share = 6 / 16
+    sensor: _Share = 0.3
+    left_out: tuple[str, ...] = ("Sony", "Canon600D")
+    validated: tuple[str, ...] = ("Canon80D",)
+    held_back_every: Annotated[int, Range(2, 10**6)] = 50
+    held_back_side: Annotated[int, Range(1, 65536)] = 256
+
+    def __post_init__(self) -> None:
+        require_valid(self)
+
+
+@dataclass(frozen=True)
+class RealHaze:
+    """Indoor and outdoor scenes with haze as photographs have it.
+
+    Attributes:
+        indoor: Folder of scenes below the data root, as :func:`spikingir.data.nyu.list_nyu` reads them.
+        outdoor: Folder of scenes, as :func:`spikingir.data.outdoor.list_outdoor` reads them.
+        left_out: The last so many outdoor scenes by name are tested on: never trained on, and not validated on.
+        held_back: Share of the other scenes that is kept for validation and never trained on.
+        beta: Greatest scattering coefficient.
+        airlight: Least and greatest atmospheric light.
+    """
+
+    indoor: str = "dehaze/nyu/train"
+    outdoor: str = "dehaze/outdoor"
+    left_out: Annotated[int, Range(0, 10**6)] = 40
+    held_back: Annotated[float, Range(0, 1, open_least=True, open_most=True)] = 0.03
+    beta: Annotated[float, Range(0, 100, open_least=True)] = 3.0
+    airlight: tuple[_Airlight, _Airlight] = (0.25, 1.0)
+
+    def __post_init__(self) -> None:
+        require_valid(self)
+        _require_rising("airlight", self.airlight)
 
 
 @dataclass(frozen=True)
@@ -100,8 +160,10 @@ class Stage:
             phased SNN that it is; or ``snn``.
         patch: Side of the training patches in pixels.
         fit: The run itself.
-        start: What this one starts from: a stage, a network of a model that ships (``denoise-gray-25/ann``), or a
-            file; none for random weights, of an SNN by conversion (DnSNN), which a ``qann`` cannot do.
+        start: What this one starts from: a stage, a stage of another recipe that was run in the same folder
+            (``denoise-color/ann``), a network of a model that ships (``denoise-gray-25/ann``), or a file; none for
+            random weights, of an SNN by conversion (DnSNN), which a ``qann`` cannot do. Where a blind network is
+            wanted of one with a level input, the level is fixed at 10 / 255.
         teacher: Network whose restored images are part of the target, as ``fit.distillation`` says; named like
             ``start``.
         time_steps: ``T`` of an SNN.
@@ -140,7 +202,9 @@ class Recipe:
         name: Name of the model.
         architecture: Name in the registry of networks.
         noise: What a denoiser is trained on.
-        haze: What a dehazer is trained on; a recipe has one of the two.
+        haze: What a dehazer is trained on.
+        photographs: What a denoiser of photographs is trained on.
+        real_haze: What a dehazer of photographs is trained on; a recipe has one of the four.
         stages: Training runs in order.
         options: Options of the architecture.
         conversion: How the ANN becomes an SNN.
@@ -153,6 +217,8 @@ class Recipe:
     stages: tuple[Stage, ...]
     noise: Noise | None = None
     haze: Haze | None = None
+    photographs: Photographs | None = None
+    real_haze: RealHaze | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     conversion: Conversion = field(default_factory=Conversion)
     default: _FileName = "snn"
@@ -160,8 +226,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require_valid(self)
-        if (self.noise is None) == (self.haze is None):
-            raise SchemaError("it has both noise and haze, or neither; expected one of them")
+        data = [self.noise, self.haze, self.photographs, self.real_haze]
+        if sum(one is not None for one in data) != 1:
+            raise SchemaError("it has several of noise, haze, photographs and real_haze, or none; expected one of them")
         if not self.stages:
             raise SchemaError("stages is empty; expected one at least")
         names = [stage.name for stage in self.stages]
@@ -175,6 +242,11 @@ class Recipe:
                     raise SchemaError(
                         f"stages[{i}].{key} is {other!r}, a stage that comes no earlier: a cycle, or a wrong order"
                     )
+
+    @property
+    def task(self) -> Literal["denoise", "dehaze"]:
+        """What the model removes."""
+        return "denoise" if self.haze is None and self.real_haze is None else "dehaze"
 
 
 def recipe_names() -> list[str]:
