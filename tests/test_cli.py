@@ -337,10 +337,10 @@ def test_ctrl_c(denoise: Run, photo: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_ctrl_c_from_the_terminal() -> None:
     code = (
-        "import signal, sys, time; from spikingir import cli\n"
+        "import signal, sys, time; from spikingir import cli; from spikingir.cli import console, program\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a test run in the background ignores it
-        "@cli.app.command\n"
-        "def wait():\n    cli.console.say('ready')\n    time.sleep(60)\n"
+        "@program.app.command\n"
+        "def wait():\n    console.say('ready')\n    time.sleep(60)\n"
         "sys.exit(cli.main(['wait']))"
     )
     with subprocess.Popen(
@@ -384,9 +384,9 @@ def test_ctrl_c_in_the_middle(photo: Path, tiny_model: Path) -> None:
 
 def test_closed_pipe_is_no_error() -> None:
     code = (
-        "import sys; from spikingir import cli\n"
-        "@cli.app.command\n"
-        "def talk():\n    [cli.console.say('x' * 1000) for _ in range(1000)]\n"
+        "import sys; from spikingir import cli; from spikingir.cli import console, program\n"
+        "@program.app.command\n"
+        "def talk():\n    [console.say('x' * 1000) for _ in range(1000)]\n"
         "sys.exit(cli.main(['talk']))"
     )
     read, write = os.pipe()
@@ -396,6 +396,106 @@ def test_closed_pipe_is_no_error() -> None:
             [sys.executable, "-c", code], stdout=closed, stderr=subprocess.PIPE, text=True, check=False
         )
     assert (done.returncode, done.stderr) == (141, "")
+
+
+# The streams
+
+
+COMMAND = f'exec "{sys.executable}" -m spikingir.cli '
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+
+
+def shell(line: str, **options: object) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(["sh", "-c", COMMAND + line], capture_output=True, check=False, **options)
+
+
+@posix
+@pytest.mark.parametrize("line", ["models >&-", "--help >&-", "denoise photo.png >&-"])
+def test_closed_stdout(line: str, photo: Path) -> None:
+    done = shell(line, cwd=photo.parent)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"spikingir: stdout is closed")
+    assert done.stderr.count(b"\n") == 1
+    assert set(photo.parent.iterdir()) == {photo}
+
+
+@posix
+def test_closed_stderr_and_stdin(photo: Path, tiny_model: Path) -> None:
+    """And what is written to the descriptor of the closed one goes into no photograph."""
+    out = photo.with_name("out.png")
+    for closed in ("2>&-", "2>&- <&-"):
+        done = shell(f"denoise photo.png -o out.png --overwrite --model '{tiny_model}' {closed}", cwd=photo.parent)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert opened(out).size == (16, 12)
+        assert shell(f"denoise absent.png --model '{tiny_model}' {closed}", cwd=photo.parent).returncode == 1
+    done = shell(f"denoise - --model '{tiny_model}' <&-", cwd=photo.parent)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"spikingir: stdin is closed; expected a photograph from it\n"
+
+
+@posix
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+@pytest.mark.parametrize("line", ["models", "--help", "--version", "recipes"])
+def test_full_stdout(line: str) -> None:
+    done = shell(f"{line} > /dev/full")
+    assert (done.returncode, done.stderr) == (1, b"spikingir: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "shown"),
+    [
+        ("latin-1", "caf\u00e9 \u7167 \U0001f600", b"caf\xe9 \\u7167 \\U0001f600"),
+        ("ascii", "caf\u00e9", b"caf\\xe9"),
+        ("utf-8", "caf\u00e9 \u7167", "caf\u00e9 \u7167".encode()),
+    ],
+)
+def test_names_that_stdout_has_no_letters_for(
+    photo: Path, tiny_model: Path, encoding: str, name: str, shown: bytes
+) -> None:
+    try:
+        photo = photo.rename(photo.with_stem(name))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    arguments = [photo.name, f"absent-{photo.name}", "--model", str(tiny_model)]
+    done = subprocess.run(
+        [sys.executable, "-m", "spikingir.cli", "denoise", *arguments],
+        cwd=photo.parent,
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"},
+    )
+    assert done.returncode == 1
+    assert done.stdout.startswith(shown + b"_denoised.png: 16 x 12")
+    assert done.stderr.count(b"\n") == 2
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize(
+    "module", ["spikingir.cli.program", "cyclopts", "spikingir.cli.train", "spikingir.restoration.jobs", "torch"]
+)
+def test_ctrl_c_before_the_imports_are_done(module: str, photo: Path, tiny_model: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class CtrlC:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, CtrlC())\n"
+        "from spikingir.cli import main\n"
+        f"sys.exit(main(['denoise', {str(photo)!r}, '--model', {str(tiny_model)!r}]))"
+    )
+    done = python(code)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "spikingir: stopped\n")
+
+
+def test_the_entry_imports_nothing_of_ours() -> None:
+    """What it did import could be interrupted before there is anybody to answer."""
+    code = (
+        "import sys, spikingir; before = set(sys.modules); import spikingir.cli;"
+        "print(set(sys.modules) - before - {'spikingir.cli'})"
+    )
+    assert python(code).stdout == "set()\n"
 
 
 def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch, photo: Path, tiny_model: Path) -> None:

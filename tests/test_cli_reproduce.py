@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from spikingir.cli import main
+from spikingir.files import locked
 from tests.evaluation.conftest import collection, models  # noqa: F401
 
 Run = Callable[..., tuple[int, str, str]]
@@ -91,3 +93,44 @@ def test_help_loads_no_torch() -> None:
         "sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["benchmark", "reproduce"])
+def test_a_second_run_over_the_same_folder_is_refused(
+    run: Run,
+    tmp_path: Path,
+    models: Path,  # noqa: F811
+    collection: Path,  # noqa: F811
+    command: str,
+) -> None:
+    what = ("denoise-gray-25", "--data", "set12", "--method", "ann") if command == "benchmark" else ("ablation",)
+    arguments = (command, *what, "--models", models, "--data-root", collection, "--limit", 2, "--crop", 12)
+    with locked(tmp_path / "cells"):
+        code, out, err = run(*arguments, "--out", tmp_path)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert f"cells is in use by process {os.getpid()} on " in err
+    assert not (tmp_path / "results.csv").exists()
+
+
+@pytest.mark.parametrize(("command", "name"), [("benchmark", "results.csv"), ("reproduce", "results.html")])
+def test_results_replace_no_input(
+    run: Run,
+    tmp_path: Path,
+    models: Path,  # noqa: F811
+    collection: Path,  # noqa: F811
+    command: str,
+    name: str,
+) -> None:
+    what = ("denoise-gray-25", "--data", "set12", "--method", "ann") if command == "benchmark" else ("ablation",)
+    arguments = (command, *what, "--models", models, "--data-root", collection, "--limit", 2, "--crop", 12)
+    for precious, said in (
+        (models / "denoise-gray-25" / "snn.safetensors", "itself one of the inputs"),
+        (next(collection.rglob("*.png")), "is a link to a photograph"),
+    ):
+        before = precious.read_bytes()
+        (tmp_path / name).symlink_to(precious)
+        code, out, err = run(*arguments, "--out", tmp_path)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert said in err
+        assert precious.read_bytes() == before
+        (tmp_path / name).unlink()

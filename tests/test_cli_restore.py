@@ -18,11 +18,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from spikingir import cli, files
+from spikingir import files
 from spikingir.cli import console, main
+from spikingir.cli.program import app
 from spikingir.restoration import choice, sigma
+from spikingir.restoration.catalogue import SHIPPED
 from spikingir.restoration.choice import Choice, Chooser
 from spikingir.restoration.formats import HEAD
+from spikingir.restoration.images import ImageError, read_image
 from spikingir.restoration.photo import Photo
 from spikingir.restoration.restorer import Restorer
 from spikingir.spiking.folded import FoldedNetwork
@@ -88,17 +91,148 @@ def test_all_of_several_done(denoise: Run, here: Path) -> None:
     assert (here / "photos" / "sub" / "b_denoised.jpg").exists()
 
 
-def test_a_second_run_replaces_nothing(denoise: Run, here: Path) -> None:
-    arguments = ("photos/*.png", "photos/sub", "-o", "out")
-    denoise(*arguments)
-    before = {name: (here / "out" / name).read_bytes() for name in below(here / "out")}
-    (here / "out" / "a_denoised.png").write_bytes(b"mine")
+def test_a_second_run_has_nothing_left_to_do(denoise: Run, here: Path) -> None:
+    (here / "photos" / "broken.png").unlink()
+    arguments = ("photos", "-o", "out", "--report", "report.json", "--overwrite")
+    assert denoise(*arguments)[0] == 0
+    before = {name: (here / "out" / name).stat().st_mtime_ns for name in below(here / "out")}
+    (here / "report.json").unlink()
+    code, out, err = denoise(*arguments[:-1])
+    assert (code, out) == (
+        0,
+        "out/a_denoised.png: 16 x 12, done already\nout/sub/b_denoised.jpg: 16 x 12, done already\n",
+    )
+    assert err == "spikingir: note: 2 of 2 were done already; --overwrite does it anew\n"
+    assert {name: (here / "out" / name).stat().st_mtime_ns for name in below(here / "out")} == before
+    report = json.loads((here / "report.json").read_text())
+    assert (report["done"], report["done_before"], report["failed"]) == (0, 2, 0)
+    assert report["images"][0]["output"] == "out/a_denoised.png"
+    assert denoise("photos", "-o", "out", "--quiet") == (0, "", "")
+
+
+def test_a_second_run_beside_the_photographs(denoise: Run, here: Path) -> None:
+    assert denoise("photos/a.png", "photos/sub", "--compare")[0] == 0
+    code, out, _ = denoise("photos/a.png", "photos/sub", "--compare")
+    assert (code, out.count("done already")) == (0, 2)
+    (here / "photos" / "a_denoised_compare.png").unlink()
+    assert denoise("photos/a.png")[0] == 0
+    assert denoise("photos/a.png", "--compare")[0] == 1  # a part of the result is missing, and none is replaced
+
+
+@pytest.mark.parametrize("content", [b"", b"mine", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_empty_or_no_image_is_not_done(denoise: Run, here: Path, content: bytes) -> None:
+    arguments = ("photos/a.png", "photos/sub", "-o", "out")
+    assert denoise(*arguments)[0] == 0
+    (here / "out" / "a_denoised.png").write_bytes(content)
     code, out, err = denoise(*arguments)
+    assert (code, out) == (1, "out/b_denoised.jpg: 16 x 12, done already\n")
+    assert err.count("out/a_denoised.png exists and is kept") == 1
+    assert (here / "out" / "a_denoised.png").read_bytes() == content
+    assert denoise(*arguments, "--overwrite")[0] == 0
+    assert opened(here / "out" / "a_denoised.png").size == (16, 12)
+
+
+def test_a_file_that_the_user_names_is_not_taken_for_a_result(denoise: Run, here: Path) -> None:
+    picture(7).save("other.png")
+    code, out, err = denoise("photos/a.png", "-o", "other.png")
     assert (code, out) == (1, "")
-    assert err.count("exists and is kept") == 2
-    assert (here / "out" / "a_denoised.png").read_bytes() == b"mine"
-    assert denoise(*arguments, "--overwrite")[1].count("\n") == 2
-    assert {name: (here / "out" / name).read_bytes() for name in below(here / "out")} == before
+    assert "other.png exists and is kept" in err
+
+
+def test_what_is_passed_over_is_told(denoise: Run, here: Path) -> None:
+    (here / "photos" / "sub" / "b.cr2").touch()
+    code, _, err = denoise("photos/sub", "-o", "out")
+    assert code == 0
+    assert err.startswith("spikingir: note: photos/sub: passed over 1 .cr2; photographs end in one of .png,")
+    assert denoise("photos/sub", "-o", "out2", "--quiet")[2] == ""
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [(".jfif", "JPEG"), (".jpe", "JPEG"), (".dib", "BMP")])
+def test_uncommon_endings(denoise: Run, here: Path, suffix: str, kind: str) -> None:
+    picture(0).save(here / "photos" / "sub" / f"p{suffix}", kind)
+    assert denoise("photos/sub", "-o", "out")[0] == 0
+    assert opened(here / "out" / f"p_denoised{suffix}").format == kind
+
+
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+@pytest.mark.parametrize("way", ["photograph", "other photograph", "model", "shipped", "hard link"])
+def test_a_report_replaces_no_input(
+    denoise: Run, here: Path, tiny_model: Path, way: str, overwrite: tuple[str, ...]
+) -> None:
+    picture(9).save("elsewhere.png")
+    precious = {
+        "photograph": here / "photos" / "a.png",
+        "other photograph": here / "elsewhere.png",
+        "model": tiny_model / "snn.safetensors",
+        "shipped": SHIPPED / "denoise-gray-25" / "config.json",
+        "hard link": here / "elsewhere.png",
+    }[way]
+    before = precious.read_bytes()
+    if way == "hard link":
+        os.link(precious, "report.json")
+    else:
+        (here / "report.json").symlink_to(precious)
+    code, out, err = denoise("photos/a.png", "--report", "report.json", *overwrite)
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert "report.json" in err
+    assert precious.read_bytes() == before
+    assert not (here / "photos" / "a_denoised.png").exists()
+
+
+def test_a_report_is_no_result(denoise: Run, here: Path) -> None:
+    code, _, err = denoise("photos/a.png", "-o", "x.json", "--format", "png", "--report", "./x.json")
+    assert code == 2
+    assert "x.json is where a result goes, too" in err
+
+
+def test_a_result_replaces_no_model(denoise: Run, here: Path, tiny_model: Path) -> None:
+    before = (tiny_model / "snn.safetensors").read_bytes()
+    (here / "clean.png").symlink_to(tiny_model / "snn.safetensors")
+    for out in ("clean.png", tiny_model / "snn.safetensors"):
+        code, _, err = denoise("photos/a.png", "-o", out, "--format", "png", "--overwrite")
+        assert code == 1
+        assert "none is ever replaced" in err
+    assert (tiny_model / "snn.safetensors").read_bytes() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
+def test_pipes_and_devices_are_refused(denoise: Run, here: Path) -> None:
+    os.mkfifo("photos/sub/pipe.png")
+    code, out, err = denoise("photos/sub", "-o", "out")
+    assert (code, out.count("\n")) == (1, 1)
+    assert "photos/sub/pipe.png: it is a pipe, not a file; give a file, or pipe the photograph in and name it -" in err
+    code, out, err = denoise("/dev/zero", "-o", "x.png")
+    assert (code, out) == (1, "")
+    assert "/dev/zero: it is a device" in err
+    with pytest.raises(ImageError, match=r"pipe\.png cannot be read \(it is a pipe"):
+        read_image("photos/sub/pipe.png")
+
+
+@pytest.mark.parametrize("command", ["denoise", "dehaze"])
+def test_an_empty_model_is_refused(run: Run, here: Path, command: str) -> None:
+    picture(0).save("snn.safetensors", "PNG")  # an empty path would be this folder
+    code, out, err = run(command, "photos/a.png", "--model", "")
+    assert (code, out) == (1, "")
+    assert err.startswith("spikingir: the name of the model is empty; expected one of")
+
+
+def test_control_characters_in_names(denoise: Run, here: Path) -> None:
+    """What a terminal would obey is shown instead, in results, notes and errors alike."""
+    evil = "\x1b[31mred\nspikingir: done\x07\x9b\u202egnp"
+    shown = r"\x1b[31mred\nspikingir: done\x07\x9b\u202egnp"
+    (here / evil).mkdir()
+    picture(0).convert("RGBA").save(here / evil / f"{evil}.png")
+    (here / evil / "broken.png").write_bytes(b"text")
+    (here / evil / f"x.{evil}").touch()
+    code, out, err = denoise(evil, "-o", "out", "--format", "jpeg")
+    assert code == 1
+    assert out.startswith(f"out/{shown}_denoised.jpg: 16 x 12, ")
+    assert out.count("\n") == 1
+    assert err.count("\n") == 4
+    assert err.count(shown) == 5
+    for character in "\x1b\x07\x9b\u202e":
+        assert character not in out + err
 
 
 def test_streams(here: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
@@ -401,9 +535,10 @@ def test_two_runs_into_one_folder(here: Path, tiny_model: Path) -> None:
     command = [sys.executable, "-m", "spikingir.cli", "denoise", "photos", "-o", "out", "--model", str(tiny_model)]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [run.communicate() for run in runs]
-    assert {run.returncode for run in runs} <= {0, 1}
-    assert sum(out.count("_denoised") for out, _ in said) == 2
-    assert sum(err.count("exists and is kept") for _, err in said) == 2
+    assert [run.returncode for run in runs] == [0, 0]
+    done_before = sum(out.count("done already") for out, _ in said)
+    assert done_before == 2
+    assert sum(out.count("_denoised") for out, _ in said) == 4
     assert below(here / "out") == {"a_denoised.png", "sub/b_denoised.jpg"}
     for path in ("a_denoised.png", "sub/b_denoised.jpg"):
         assert opened(here / "out" / path).size == (16, 12)
@@ -508,7 +643,7 @@ def test_bars_are_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for command in ("denoise", "dehaze"):
-        assert command in cli.app.generate_completion(shell=shell)
+        assert command in app.generate_completion(shell=shell)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("SHELL", f"/bin/{shell}")
     assert main(["--install-completion", "--shell", shell]) == 0

@@ -1,5 +1,6 @@
 """Commands that make models: train, finetune, convert, recipes."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ from PIL import Image
 
 from spikingir.cli.console import is_expected, sentence
 from spikingir.networks import AODNet, DnCNN
+from spikingir.restoration.catalogue import SHIPPED
 from spikingir.store import from_pretrained, save_network
 from spikingir.training import follow as following
-from spikingir.training.fit import TrainingStopped
+from spikingir.training.fit import TrainingError, TrainingStopped
 from spikingir.training.journal import Log
 from spikingir.training.recipe import Recipe
 
@@ -96,7 +98,7 @@ def test_training_that_cannot_start(run: Run, tmp_path: Path, arguments: list[st
     assert said in err
 
 
-@pytest.mark.parametrize("error", [TrainingStopped("stopped at step 3 of 9"), ValueError("another configuration")])
+@pytest.mark.parametrize("error", [TrainingStopped("stopped at step 3 of 9"), TrainingError("another configuration")])
 def test_training_that_stops(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def follow(*arguments: object, **options: object) -> NoReturn:
         raise error
@@ -184,3 +186,48 @@ def test_finetune_trains_a_network_on_photographs_of_ones_own(
     after = from_pretrained(next((tmp_path / "runs").rglob("model.safetensors")))
     assert after.config.time_steps == 4
     assert not torch.equal(before.weight["conv0"], after.weight["conv0"])
+
+
+@pytest.mark.parametrize("way", ["weights", "link", "photograph", "shipped"])
+def test_converting_replaces_no_input(run: Run, tmp_path: Path, photos: Path, way: str) -> None:
+    weights, out = tmp_path / "weights.safetensors", tmp_path / "out.safetensors"
+    save_network(DnCNN(layers=3, width=4), weights)
+    precious = {"photograph": photos / "0.png", "shipped": SHIPPED / "dehaze" / "ann.safetensors"}.get(way, weights)
+    if way == "weights":
+        out = weights
+    else:
+        out.symlink_to(precious)
+    before = precious.read_bytes()
+    code, _, err = run("convert", weights, "--data", photos, "-o", out, "--overwrite")
+    assert code == 1
+    assert one_sentence(err)
+    assert ("is a link to a photograph" if way == "photograph" else "itself one of the inputs") in err
+    assert precious.read_bytes() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
+def test_a_pipe_among_the_images(run: Run, tmp_path: Path, photos: Path, tiny_model: Path) -> None:
+    save_network(DnCNN(layers=3, width=4), tmp_path / "weights.safetensors")
+    os.mkfifo(photos / "00.png")
+    for arguments in (
+        ("convert", tmp_path / "weights.safetensors", "--data", photos),
+        ("evaluate", tiny_model, "--data", photos, "--sigma", 25),
+        ("energy", tiny_model, "--image", photos / "00.png"),
+    ):
+        code, out, err = run(*arguments)
+        assert (code, out) == (1, "")
+        assert one_sentence(err)
+        assert "00.png" in err
+        assert "it is a pipe, not a file" in err
+
+
+def test_bugs_below_a_command_are_not_hidden(
+    run: Run, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object, **options: object) -> NoReturn:
+        raise ValueError("not enough values to unpack (expected 2, got 1)")
+
+    save_network(DnCNN(layers=3, width=4), tmp_path / "weights.safetensors")
+    monkeypatch.setattr("spikingir.conversion.convert.convert", broken)
+    with pytest.raises(ValueError, match="unpack"):
+        run("convert", tmp_path / "weights.safetensors", "--data", photos)

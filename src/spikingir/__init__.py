@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from spikingir.conversion.errors import ConversionError
     from spikingir.conversion.qcfs import QCFS
     from spikingir.conversion.report import report
+    from spikingir.errors import SpikingIRError
     from spikingir.evaluation.energy import paper_energy
     from spikingir.evaluation.evaluate import evaluate
     from spikingir.networks.aodnet import AODNet
@@ -42,6 +43,7 @@ _HOMES = {
     "QCFS": "spikingir.conversion.qcfs",
     "Restoration": "spikingir.restoration.restorer",
     "Restorer": "spikingir.restoration.restorer",
+    "SpikingIRError": "spikingir.errors",
     "SpikingNetwork": "spikingir.spiking.network",
     "StorageError": "spikingir.store",
     "WeightsError": "spikingir.store",
@@ -72,6 +74,7 @@ __all__ = [
     "PixelMapper",
     "Restoration",
     "Restorer",
+    "SpikingIRError",
     "SpikingNetwork",
     "StorageError",
     "WeightsError",

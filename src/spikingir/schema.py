@@ -13,10 +13,12 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from spikingir.errors import InputError
+
 Data = TypeVar("Data")
 
 
-class SchemaError(ValueError):
+class SchemaError(InputError):
     """Data that does not fit its schema; the text names the key and says what was expected."""
 
 

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from spikingir.errors import InputError
 from spikingir.files import write_atomically
 from spikingir.networks.base import Recognised, RestorationNetwork
 from spikingir.networks.registry import ARCHITECTURES, Architecture, build_network, describe, known_architectures
@@ -48,7 +49,7 @@ _PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+")  # DataParallel and moving
 _CODE = re.compile(r"(?:GLOBAL|[Gg]lobal|class|function) ([A-Za-z_][\w]*(?:\.\w+)+)")
 
 
-class StorageError(ValueError):
+class StorageError(InputError):
     """A file of weights that cannot be used or written: its name, what was found, what was expected, what to do."""
 
 

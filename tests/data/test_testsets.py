@@ -15,6 +15,7 @@ from spikingir.data.errors import DataError
 from spikingir.data.folders import list_images, read_gray
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.data.testsets import TestPair, open_testset
+from spikingir.errors import SpikingIRError
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str, tmp_
         "sigma": 25.0,
         **change,
     }
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(SpikingIRError, match=message):
         open_testset(**arguments)
 
 

@@ -18,7 +18,8 @@ from torch import nn
 
 from spikingir.conversion.convert import convert
 from spikingir.data.testsets import TestPair, open_testset
-from spikingir.evaluation.benchmark import Benchmark, Cell, Result, Score, as_csv, as_json, cells, score
+from spikingir.errors import UsageError
+from spikingir.evaluation.benchmark import Benchmark, Cell, Result, Score, _resumed, as_csv, as_json, cells, score
 from spikingir.evaluation.contenders import METHODS, Contender, Subject, UnavailableError, run_spiking
 from spikingir.evaluation.evaluate import confidence_interval, evaluate
 from spikingir.restoration.pretrained import load_ann, open_model
@@ -114,6 +115,25 @@ def test_a_cell_that_was_cut_off_goes_on(benchmark: Benchmark, monkeypatch: pyte
     assert not list(benchmark.folder.glob("*.unfinished"))
 
 
+@pytest.mark.parametrize(
+    "damage", [b"", b"\0" * 40, b'{"answer": {"scores": [', b"[]", b'{"answer": {}}', b'{"answer": 3}']
+)
+def test_a_damaged_cell_is_measured_anew(benchmark: Benchmark, damage: bytes) -> None:
+    first = benchmark.measure(OWN)
+    (kept,) = benchmark.folder.iterdir()
+    kept.write_bytes(damage)
+    assert benchmark.measure(OWN).scores == first.scores
+    assert json.loads(kept.read_bytes())["answer"]["scores"]
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 40, b"3\n", b"\xff\xfe\n", b'{"name": "cut'])
+def test_damaged_lines_of_what_was_cut_off_are_measured_anew(tmp_path: Path, damage: bytes) -> None:
+    unfinished = tmp_path / "cell.unfinished"
+    unfinished.write_bytes(b'{"name": "a"}\n' + damage + b'\n{"name": "c"}\n')
+    assert _resumed(unfinished) == [{"name": "a"}]
+    assert unfinished.read_bytes() == b'{"name": "a"}\n'
+
+
 def test_other_weights_are_measured_anew(benchmark: Benchmark, models: Path, tmp_path: Path) -> None:
     copies = shutil.copytree(models, tmp_path / "models")
     benchmark = replace(benchmark, models=copies)
@@ -170,7 +190,7 @@ def test_grid() -> None:
     found = cells([NAME], ["bsd68", "set12"], ["ann", "if"], [4, 8])
     assert len(found) == 6
     assert found[:3] == [Cell(NAME, "bsd68", "ann"), Cell(NAME, "bsd68", "if", 4), Cell(NAME, "bsd68", "if", 8)]
-    with pytest.raises(ValueError, match="unknown method 'iff'; known ones: degraded"):
+    with pytest.raises(UsageError, match="unknown method 'iff'; known ones: degraded"):
         cells([NAME], ["bsd68"], ["iff"], [4])
 
 

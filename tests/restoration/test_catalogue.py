@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikingir.networks import DnCNN
-from spikingir.restoration.catalogue import Model, ModelError, Variant, choose_variant, read_model
+from spikingir.restoration.catalogue import (
+    Model,
+    ModelError,
+    Variant,
+    choose_variant,
+    model_names,
+    read_model,
+    unknown_model,
+)
 from spikingir.restoration.pretrained import load_ann, load_spiking, open_model
 from spikingir.restoration.restorer import Restorer
 from spikingir.store import save_network
@@ -151,3 +159,27 @@ def test_reading_what_ships_loads_no_torch() -> None:
         "[read_shipped(name) for name in model_names()]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("denoise", "denoise-gray-15 or denoise-gray-25 or denoise-gray-50"),
+        ("denoise-gray", "denoise-gray-15 or denoise-gray-25 or denoise-gray-50"),
+        ("denoise-gray-24", "denoise-gray-15 or denoise-gray-25 or denoise-gray-50"),
+        ("denoise-grey-25", "denoise-gray-15 or denoise-gray-25 or denoise-gray-50"),
+        ("dehase", "dehaze"),
+        ("deh", "dehaze"),
+    ],
+)
+def test_a_name_that_is_nearly_right_gets_its_family(name: str, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = ["dehaze", "denoise-gray-15", "denoise-gray-25", "denoise-gray-50"]
+    monkeypatch.setattr("spikingir.restoration.catalogue.model_names", lambda: known)
+    assert str(unknown_model(name)).endswith(f"; did you mean {family}?")
+    assert str(unknown_model("x")).endswith(f"; those that ship: {', '.join(known)}")
+
+
+def test_an_empty_name_is_no_model() -> None:
+    assert model_names()
+    with pytest.raises(ModelError, match="the name of the model is empty"):
+        open_model("")

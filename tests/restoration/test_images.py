@@ -432,7 +432,7 @@ def test_paths_that_are_no_image(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a device without end")
 def test_device_without_end_is_not_read_to_its_end() -> None:
-    with pytest.raises(ImageError, match="/dev/zero is no image"):
+    with pytest.raises(ImageError, match=r"/dev/zero cannot be read \(it is a device, not a file\)"):
         read_image("/dev/zero")
 
 
@@ -491,7 +491,7 @@ def test_output_is_checked_before_the_work(tmp_path: Path) -> None:
     for path, what in [
         (taken, "taken.png exists and is kept; .*--overwrite"),
         (tmp_path / "folder.png", "is a folder"),
-        (tmp_path / "out.gif", r"ends in one of \.png, \.jpg, \.jpeg, \.tif"),
+        (tmp_path / "out.gif", r"ends in one of \.png, \.jpg, \.jpeg, .*\.tif"),
         (tmp_path / "out", r"ends in one of \.png, \.jpg, \.jpeg"),
         (tmp_path / "absent" / "out.png", "there is no folder .*absent; make it first"),
     ]:

@@ -1,12 +1,16 @@
 """What a command line means: which photographs, and where results go."""
 
 import os
+import socket
+import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
+from spikingir.errors import UsageError
 from spikingir.restoration.formats import FORMATS
-from spikingir.restoration.jobs import Job, UsageError, plan
+from spikingir.restoration.jobs import Job, plan
 
 
 @pytest.fixture
@@ -158,7 +162,7 @@ def test_what_there_is_not() -> None:
     assert "holds no photographs" in str(errors("empty"))
     assert "an empty name" in str(errors(""))
     assert errors("absent.png") == [None]  # that is for the reading to say
-    assert plan(["absent.png"], "out.png", "denoised") == [Job(Path("absent.png"), Path("out.png"))]
+    assert plan(["absent.png"], "out.png", "denoised") == [Job(Path("absent.png"), Path("out.png"), named=True)]
 
 
 @pytest.mark.usefixtures("here")
@@ -215,3 +219,119 @@ def test_a_file_beside_it_that_is_no_photograph_makes_no_result_of_one(here: Pat
     (here / "notes" / "b_denoised.png").touch()
     (here / "notes" / "b.txt").touch()
     assert list(targets("notes")) == ["notes/b_denoised.png"]
+
+
+# What is passed over, and what would never come to an end
+
+
+def notes(*inputs: str, out: str | None = None) -> list[str]:
+    said: list[str] = []
+    plan(list(inputs), out, "denoised", note=said.append)
+    return said
+
+
+@pytest.mark.usefixtures("here")
+def test_what_is_passed_over_is_told_with_its_count(here: Path) -> None:
+    for name in ("x.CR2", "y.cr2", "z.nef", "a_denoised.png"):
+        (here / "photos" / "sub" / name).touch()
+    (here / "photos" / "link").symlink_to(here / "photos" / "sub")
+    (said,) = notes("photos")
+    for part in ("2 .cr2", "1 .nef", "1 .txt", "1 without an ending", "2 hidden", "1 links to folders"):
+        assert part in said
+    assert said.startswith("photos: passed over ")
+    assert ".jpg" in said
+    (said,) = notes("photos/*")
+    assert said.startswith("photos/*: passed over 2 folders")
+    assert notes("photos/a.png", "photos/sub/c.tif", "photos/**/*.png") == []
+
+
+@pytest.mark.parametrize(
+    ("suffix", "result"),
+    [
+        (".jfif", "p_denoised.jfif"),
+        (".jpe", "p_denoised.jpe"),
+        (".dib", "p_denoised.dib"),
+        (".APNG", "p_denoised.png"),
+        (".mpo", "p_denoised.jpg"),
+    ],
+)
+def test_uncommon_endings_of_formats_that_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, result: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Path("in", f"p{suffix}").touch()
+    assert targets("in", out="out") == {f"in/p{suffix}": f"out/{result}"}
+    assert notes("in") == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
+@pytest.mark.parametrize("way", ["file", "folder", "pattern"])
+def test_pipes_sockets_devices_and_links_without_end(here: Path, way: str) -> None:
+    (here / "odd").mkdir()
+    os.mkfifo(here / "odd" / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str((here / "odd" / "socket.png").relative_to(here)))
+    (here / "odd" / "device.png").symlink_to("/dev/zero")
+    (here / "odd" / "self.png").symlink_to("self.png")
+    names = ["device", "pipe", "self", "socket"]
+    inputs = {"file": [f"odd/{name}.png" for name in names], "folder": ["odd"], "pattern": ["odd/*.png"]}[way]
+    said = errors(*inputs, out="out")
+    for error, kind in zip(said, ("a device", "a pipe", "symbolic links", "a socket"), strict=True):
+        assert error is not None
+        assert kind in error
+        assert "; give a file" in error
+
+
+def test_links_in_circles_below_two_stars(here: Path) -> None:
+    """Each of two links back doubles the paths at every level, 40 levels deep, where they are followed."""
+    (here / "photos" / "sub" / "back").symlink_to(here / "photos")
+    (here / "photos" / "up").symlink_to(here / "photos")
+    expected = targets("photos/a.png", "photos/sub/c.tif", "photos/sub/deep/d.webp", "photos/B.JPG", out="out")
+    for pattern in ("photos/**/*.[pJtw]*[gfGp]", "photos/**/**/*.[pJtw]*[gfGp]"):
+        assert sorted(targets(pattern, out="out")) == sorted(expected)
+    assert sorted(targets("**/c.tif", out="out")) == ["photos/sub/c.tif"]
+    assert sorted(targets("**/sub/**/d.*", out="out")) == ["photos/sub/deep/d.webp"]
+
+
+def work(inputs: list[str], out: str | None) -> int:
+    """Calls of functions, of Python's and of C's, that planning takes."""
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        plan(inputs, out, "denoised")
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize("way", ["folder", "pattern", "files"])
+@pytest.mark.parametrize("results", ["beside", "elsewhere"])
+def test_the_work_is_linear_in_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, results: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    taken = []
+    for count in (100, 200, 400):
+        folder = Path(str(count))
+        folder.mkdir()
+        for i in range(count):
+            (folder / f"{i}.png").touch()
+            (folder / f"{i}_denoised.png").touch()  # left by an earlier run
+        inputs = {"folder": [str(folder)], "pattern": [f"{folder}/**/*.png"], "files": list(map(str, folder.iterdir()))}
+        taken.append(work(inputs[way], None if results == "beside" else "out"))
+    assert taken[2] - taken[1] < 2.1 * (taken[1] - taken[0])  # 4 where every file is compared with every other
+
+
+def test_no_result_goes_to_a_file_that_is_read_besides(here: Path) -> None:
+    (here / "net.safetensors").write_bytes(b"weights")
+    (here / "clean.png").symlink_to(here / "net.safetensors")
+    for out in ("net.safetensors", "clean.png"):
+        (job,) = plan(["photos/a.png"], out, "denoised", format=FORMATS["png"], keep=[here / "net.safetensors"])
+        assert job.error is not None
+        assert "none is ever replaced" in job.error

@@ -122,7 +122,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path:
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
     run(ann(), tmp_path)
-    with pytest.raises(ValueError, match=r"learning_rate: 0\.003 there, 0\.01 here"):
+    with pytest.raises(TrainingError, match=r"learning_rate: 0\.003 there, 0\.01 here"):
         run(ann(), tmp_path, config=FitConfig(**{**vars(CONFIG), "learning_rate": 0.01}))
 
 

@@ -298,6 +298,8 @@ def test_a_network_of_photographs_goes_on_from_one_with_a_level(
     ann = load_network(done["ann"])
     assert ann.options["form"] == "residual"
     assert from_pretrained(done["quantised"]).config.phased
+    kept = load_network(done["quantised"].with_name(following.QUANTISED))
+    assert (kept.options["activation_bits"], kept.options["batch_norm"]) == ((4, 3), True)  # to be trained on
     patches, held_back = following._data(recipe, recipe.stages[0], tmp_path)
     assert isinstance(patches, PhotographPatches)
     assert len(patches.pairs) == 2  # Nikon alone

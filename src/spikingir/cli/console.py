@@ -1,10 +1,16 @@
 """What all commands share: exit codes, and how they speak."""
 
+import codecs
+import io
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-DONE, FAILED, WRONG_USAGE, STOPPED, BROKEN_PIPE = 0, 1, 2, 130, 141
+from spikingir.errors import SpikingIRError
+
+DONE, FAILED, WRONG_USAGE, BROKEN_PIPE = 0, 1, 2, 141
 
 # Top-level modules that come with an extra of ours
 _EXTRAS = {
@@ -22,12 +28,13 @@ STREAM = "\0"
 """A lone hyphen among the arguments, which the parser would take for an option; no file is named like that."""
 
 
-class CommandError(Exception):
+# A terminal obeys the first of these, and shows text in another order after the others
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_WRAPPED = re.compile(r"[ \t]*\n[ \t]+")
+
+
+class CommandError(SpikingIRError):
     """A command that cannot be carried out; the message is one sentence."""
-
-
-class UsageError(CommandError):
-    """Arguments that do not go together."""
 
 
 @contextmanager
@@ -57,11 +64,46 @@ def progress_bars(what: str, count: int) -> Iterator[tuple[Callable[[int, int], 
         yield (lambda done, total: bars.update(tiles, completed=done, total=total)), (lambda: bars.advance(images))
 
 
+def prepare_streams() -> None:
+    """Let stdout take any name, and let no file that is opened later become the stdin, stdout or stderr that is closed.
+
+    Whoever writes to stderr below Python, as some libraries do, would write into that file.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (open until the end)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=_ERRORS)
+
+
+def _encode_anyhow(error: UnicodeError) -> tuple[bytes, int]:
+    """Bytes of a name that is no text as they are; what the encoding of stdout lacks, as an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    piece = error.object[error.start : error.end]
+    return b"".join(
+        bytes([ord(c) - 0xDC00]) if "\udc80" <= c <= "\udcff" else c.encode("ascii", "backslashreplace") for c in piece
+    ), error.end
+
+
+_ERRORS = "spikingir.names"
+codecs.register_error(_ERRORS, _encode_anyhow)
+
+
+def printable(text: str) -> str:
+    r"""Text in one line that a terminal only shows: control characters as escapes, such as ``\x1b`` and ``\n``."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def is_expected(error: Exception) -> bool:
-    """Whether an error is one of ours, or the system's: those say in a sentence what is wrong. Others are bugs."""
+    """Whether an error is the user's to mend, or the system's: its text says what is wrong. Others are bugs."""
     if isinstance(error, ModuleNotFoundError):
         return _missing(error) is not None
-    return type(error).__module__.startswith("spikingir.") or isinstance(error, OSError | MemoryError)
+    return isinstance(error, SpikingIRError | OSError | MemoryError)
 
 
 def _missing(error: ModuleNotFoundError) -> str | None:
@@ -75,18 +117,19 @@ def sentence(error: Exception) -> str:
         extra = _missing(error)
         return f"this command needs more than the package itself; install it with: pip install 'spikingir[{extra}]'"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return printable(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     if isinstance(error, MemoryError):
         return "there is not enough memory for this; give a smaller image"
-    return " ".join(str(error).split())
+    return printable(_WRAPPED.sub(" ", str(error).strip()))
 
 
 def say(text: str) -> None:
-    """A result, on stdout."""
-    sys.stdout.write(f"{text}\n")
+    """A result, on stdout; of one line or several."""
+    sys.stdout.write("\n".join(map(printable, text.split("\n"))) + "\n")
     sys.stdout.flush()
 
 
 def complain(text: str) -> None:
-    """What went wrong or should be known, on stderr."""
-    sys.stderr.write(f"spikingir: {text}\n")
+    """What went wrong or should be known, in one line on stderr."""
+    with suppress(OSError):  # nobody reads it: no reason to stop
+        sys.stderr.write(f"spikingir: {printable(text)}\n")

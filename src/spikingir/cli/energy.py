@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spikingir.cli.console import CommandError, UsageError, complain, progress_bar, say, sentence
+from spikingir.cli.console import CommandError, complain, progress_bar, say
 from spikingir.cli.tables import table
+from spikingir.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,19 +97,16 @@ def _spiking(
     if config.channels == 1 and _has_colours(path):
         notes.append("counted on the image's gray version; to restore its colours takes three such inferences")
     height, width = picture.shape[-2:]
-    try:
-        folded = fold(loaded.network).eval()
-        picture = padded(folded, picture)  # as restoring does
-        if picture.shape[-2:] != (height, width):
-            notes.append(f"counted at {picture.shape[-1]} x {picture.shape[-2]}, padded for the network's strides")
-        for note in notes:
-            complain(f"note: {note}")
-        with memory_errors():
-            with progress_bar("restoring") as progress:
-                _, trace = trace_tiled(folded, picture, counts=True, progress=progress)
-            found = energy_columns(folded, trace, picture, ann or loaded.network)
-    except ValueError as error:  # an image that does not fit the network: said in one sentence
-        raise CommandError(sentence(error)) from error
+    folded = fold(loaded.network).eval()
+    picture = padded(folded, picture)  # as restoring does
+    if picture.shape[-2:] != (height, width):
+        notes.append(f"counted at {picture.shape[-1]} x {picture.shape[-2]}, padded for the network's strides")
+    for note in notes:
+        complain(f"note: {note}")
+    with memory_errors():
+        with progress_bar("restoring") as progress:
+            _, trace = trace_tiled(folded, picture, counts=True, progress=progress)
+        found = energy_columns(folded, trace, picture, ann or loaded.network)
     head = {
         "model": model,
         "schedule": config.schedule,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spikingir.cli.console import CommandError, UsageError, complain, progress_bar, say, sentence
+from spikingir.cli.console import CommandError, complain, progress_bar, say
 from spikingir.cli.tables import number, table
+from spikingir.errors import UsageError
 
 if TYPE_CHECKING:
     from spikingir.data.testsets import TestPair
@@ -63,15 +64,12 @@ def evaluate(
 
     opened = open_model(model)
     sigma = _sigma(opened, sigma)
-    try:
-        pairs = _pairs(opened, data, data_root, sigma, seed, limit, crop)
-        restorer = Restorer.from_pretrained(model, time_steps=time_steps, schedule=schedule)
-        for note in restorer.notes:
-            complain(f"note: {note}")
-        with progress_bar("evaluating") as progress:
-            found = measure(restorer, pairs, load_ann(opened), task=opened.task, progress=progress)
-    except ValueError as error:  # images that do not fit: said in one sentence
-        raise CommandError(sentence(error)) from error
+    pairs = _pairs(opened, data, data_root, sigma, seed, limit, crop)
+    restorer = Restorer.from_pretrained(model, time_steps=time_steps, schedule=schedule)
+    for note in restorer.notes:
+        complain(f"note: {note}")
+    with progress_bar("evaluating") as progress:
+        found = measure(restorer, pairs, load_ann(opened), task=opened.task, progress=progress)
     config = restorer.network.config
     if json:
         head = {"model": model, "data": data, "schedule": config.schedule, "time_steps": config.time_steps}
@@ -137,13 +135,10 @@ def ablation(
         )
     for note in notes:
         complain(f"note: {note}")
-    try:
-        pairs = _pairs(opened, data, data_root, sigma, seed, limit, crop)
-        images, source = noisy_calibration_images(data_root, opened.channels, sigma)
-        with progress_bar("evaluating") as progress:
-            found = ablate(ann, loaded.network, images, pairs, progress=progress)
-    except ValueError as error:
-        raise CommandError(sentence(error)) from error
+    pairs = _pairs(opened, data, data_root, sigma, seed, limit, crop)
+    images, source = noisy_calibration_images(data_root, opened.channels, sigma)
+    with progress_bar("evaluating") as progress:
+        found = ablate(ann, loaded.network, images, pairs, progress=progress)
     if json:
         head = {"model": model, "data": data, "schedule": config.schedule, "time_steps": config.time_steps}
         setting = {"sigma": sigma, "seed": seed, "limit": limit, "crop": crop, "calibration": source, "notes": notes}

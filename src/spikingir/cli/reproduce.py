@@ -1,14 +1,18 @@
 """Commands that measure many networks on many test sets: the paper's tables and figures, or a grid of one's own."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from spikingir.cli.console import CommandError, UsageError, complain, say, sentence
+from spikingir.cli.console import CommandError, complain, say
 from spikingir.cli.evaluate import Crop, DataRoot, Positive
 from spikingir.cli.tables import number, table
 from spikingir.cli.train import Count
+from spikingir.errors import UsageError
+
+if TYPE_CHECKING:
+    from spikingir.files import Identity
 
 Words = Parameter(consume_multiple=True, negative=())
 
@@ -46,6 +50,7 @@ def reproduce(
     from spikingir.evaluation.benchmark import Benchmark
     from spikingir.evaluation.document import write
     from spikingir.evaluation.reproduce import reproduce as measure
+    from spikingir.files import check_replaceable, locked
 
     if data_root is None:
         raise UsageError("the paper's test sets need the image collection; give its folder with --data-root")
@@ -55,12 +60,12 @@ def reproduce(
         )
     _check(models)
     benchmark = Benchmark(out / "cells", data_root, models, weights, limit, crop, announce=complain)
-    try:
-        blocks = measure(benchmark, target)
-    except ValueError as error:  # images that do not fit: said in one sentence
-        raise CommandError(sentence(error)) from error
     page, text = out / "results.html", docs or out / "results.md"
-    write(blocks, "SpikingIR: results", page, text)
+    for path in (page, text):
+        check_replaceable(path, _inputs(models, weights))
+    with locked(out / "cells"):
+        blocks = measure(benchmark, target)
+        write(blocks, "SpikingIR: results", page, text)
     say(f"{page}\n{text}")
 
 
@@ -97,21 +102,18 @@ def benchmark(
         out: Folder for the results and for what is kept.
     """
     from spikingir.evaluation.benchmark import Benchmark, as_csv, as_json, cells
-    from spikingir.files import write_text
+    from spikingir.files import check_replaceable, locked, write_text
 
     _check(models)
     bench = Benchmark(out / "cells", data_root, models, weights, limit, crop, announce=complain)
-    try:
-        wanted = cells(model, data, method, time_steps or [None])
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    try:
+    wanted = cells(model, data, method, time_steps or [None])
+    files = {out / "results.json": as_json, out / "results.csv": as_csv}
+    for path in files:
+        check_replaceable(path, _inputs(models, weights))
+    with locked(out / "cells"):
         results = bench.measure_all(wanted)
-    except ValueError as error:
-        raise CommandError(sentence(error)) from error
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "results.json", as_json(results))
-    write_text(out / "results.csv", as_csv(results))
+        for path, written in files.items():
+            write_text(path, written(results))
     rows = [["model", "test set", "method", "PSNR dB", "SSIM", "spikes/neuron"]]
     for cell, found in results.items():
         means = [number(found.mean(name), digits) for name, digits in _MEASURES]
@@ -127,6 +129,14 @@ def benchmark(
 def _check(models: Path | None) -> None:
     if models is not None and not models.is_dir():
         raise UsageError(f"--models is {models}, which is no folder; expected one with a folder for each model")
+
+
+def _inputs(*folders: Path | None) -> "frozenset[Identity]":
+    """All files of models that may be read."""
+    from spikingir.files import identities
+    from spikingir.restoration.catalogue import SHIPPED
+
+    return identities(path for folder in (SHIPPED, *folders) if folder is not None for path in folder.rglob("*"))
 
 
 _MEASURES = (("psnr", 2), ("ssim", 4), ("spikes_per_neuron", 2))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spikingir.cli.console import STREAM, CommandError, UsageError, complain, progress_bar, progress_bars, say
+from spikingir.cli.console import STREAM, CommandError, complain, printable, progress_bar, progress_bars, say
+from spikingir.errors import UsageError
 
 if TYPE_CHECKING:
     from spikingir.restoration.batch import Outcome
@@ -46,7 +47,7 @@ class RestoreOptions:
         tile: Side of the tiles in pixels; auto goes by the memory, off takes the photograph as a whole.
         format: Format of the results; that of the photograph, or of the name after -o, unless given.
         quality: Quality of JPEG and WebP, 1 to 100; WebP loses nothing at 100.
-        overwrite: Replace results that exist; photographs are never replaced.
+        overwrite: Replace results that exist, which else are done already; photographs are never replaced.
         strip_metadata: Leave out EXIF and XMP data (camera, place, time); the colour profile stays.
         compare: Also write a picture of before and after, PHOTO_denoised_compare.png.
         ray: Address of a Ray cluster to share the work: HOST:PORT of its head, ray://HOST:PORT from outside it, auto
@@ -95,7 +96,7 @@ def denoise(
     """
     if sigma is not None and model is not None:
         raise UsageError("--sigma chooses the model and --model names it; leave one out")
-    _restore(photos, "denoised", model or "denoise-gray-25", sigma, options)
+    _restore(photos, "denoised", "denoise-gray-25" if model is None else model, sigma, options)
 
 
 def dehaze(photos: list[str], /, *, model: str = "dehaze", options: RestoreOptions = _DEFAULTS) -> None:
@@ -142,7 +143,9 @@ def demo(
 def _restore(
     photos: list[str], task: str, model: str, sigma: "float | Literal['auto'] | None", options: RestoreOptions
 ) -> None:
+    from spikingir.files import identities
     from spikingir.restoration import batch, jobs
+    from spikingir.restoration.catalogue import SHIPPED, model_files
     from spikingir.restoration.choice import WHOLE, Chooser, Wishes
     from spikingir.restoration.formats import FORMATS
 
@@ -151,12 +154,16 @@ def _restore(
     names = ["-" if photo == STREAM else photo for photo in photos]
     out = "-" if options.out == STREAM else options.out
     format = None if options.format is None else FORMATS[options.format]
-    try:
-        planned = jobs.plan(names, out, task, format=format, compare=options.compare)
-        if options.report is not None:
-            batch.check_report(options.report, overwrite=options.overwrite)
-    except jobs.UsageError as error:
-        raise UsageError(str(error)) from error
+    keep = [*SHIPPED.glob("*/*"), *model_files(model)]
+
+    def note(text: str) -> None:
+        if not options.quiet:
+            complain(f"note: {text}")
+
+    planned = jobs.plan(names, out, task, format=format, compare=options.compare, keep=keep, note=note)
+    if options.report is not None:
+        read = identities([*keep, *(job.source for job in planned if job.source is not None)])
+        batch.check_report(options.report, planned, read, overwrite=options.overwrite)
     tile = options.tile if isinstance(options.tile, int) else {"auto": None, "off": WHOLE}[options.tile]
     wishes = Wishes(model, sigma, options.time_steps, options.schedule, tile, options.device, options.engine)
     writing = batch.Options(
@@ -187,6 +194,9 @@ def _restore(
                 order = {job.name: i for i, job in enumerate(planned)}  # in which a cluster does not finish them
                 outcomes.sort(key=lambda outcome: order[outcome.input])
                 batch.write_report(options.report, outcomes, overwrite=options.overwrite)
+    before = sum(outcome.done_before for outcome in outcomes)
+    if before:
+        note(f"{before} of {len(planned)} {'was' if before == 1 else 'were'} done already; --overwrite does it anew")
     errors = [outcome.error for outcome in outcomes if outcome.error is not None]
     if errors:
         raise CommandError(errors[0] if len(planned) == 1 else f"{len(errors)} of {len(planned)} failed")
@@ -201,7 +211,11 @@ def _tell(outcome: "Outcome", verbose: bool, several: bool, said: set[str]) -> N
         complain(f"note: {note}")
     if outcome.output is None or outcome.size is None:
         return
-    line = f"{outcome.output}: {outcome.size[0]} x {outcome.size[1]}, {outcome.clock}, {outcome.seconds:.1f} s"
+    line = f"{printable(outcome.output)}: {outcome.size[0]} x {outcome.size[1]}, "
+    if outcome.done_before:
+        say(f"{line}done already")
+        return
+    line += f"{outcome.clock}, {outcome.seconds:.1f} s"
     if verbose:
         from spikingir.evaluation.energy import in_words
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from spikingir.cli.console import printable
+
 
 def table(rows: Sequence[Sequence[str]], words: int = 1) -> str:
     """Rows with their columns aligned: the first ``words`` of them to the left, numbers to the right.
@@ -11,6 +13,7 @@ def table(rows: Sequence[Sequence[str]], words: int = 1) -> str:
         image     dB
         a      30.12
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

@@ -1,5 +1,6 @@
 """Commands that make models: training by recipe, fine-tuning, conversion."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spikingir.cli.console import CommandError, say, sentence
+from spikingir.cli.console import CommandError, say
 
 DataRoot = Annotated[Path, Parameter(env_var="SPIKINGIR_DATA")]
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
@@ -43,19 +44,16 @@ def train(
     from spikingir.training.recipe import load_recipe
 
     loaded = load_recipe(recipe)
-    try:
-        done = follow(
-            loaded,
-            data_root,
-            runs / loaded.name,
-            stages=stage,
-            minutes=minutes,
-            progress=sys.stderr.isatty(),
-            tensorboard=tensorboard,
-            announce=say,
-        )
-    except ValueError as error:  # unfit images and configurations: said in one sentence too
-        raise CommandError(sentence(error)) from error
+    done = follow(
+        loaded,
+        data_root,
+        runs / loaded.name,
+        stages=stage,
+        minutes=minutes,
+        progress=sys.stderr.isatty(),
+        tensorboard=tensorboard,
+        announce=say,
+    )
     for name, path in done.items():
         say(f"{name}: {path}")
     if any(stage.publish and stage.kind != "ann" and stage.name in done for stage in loaded.stages):
@@ -110,10 +108,7 @@ def finetune(
         batch_size=batch_size,
         patch=patch,
     )
-    try:
-        done = follow(recipe, Path(), runs / recipe.name, minutes=minutes, progress=sys.stderr.isatty(), announce=say)
-    except ValueError as error:
-        raise CommandError(sentence(error)) from error
+    done = follow(recipe, Path(), runs / recipe.name, minutes=minutes, progress=sys.stderr.isatty(), announce=say)
     say(f"{done['snn']}: to be given to spikingir {opened.task} with --model")
 
 
@@ -150,25 +145,25 @@ def convert(
     from spikingir.conversion.convert import convert as convert_network
     from spikingir.conversion.report import report
     from spikingir.data.calibration import calibration_images
+    from spikingir.files import check_replaceable, identities
+    from spikingir.restoration.catalogue import SHIPPED
     from spikingir.store import load_network, save_pretrained
 
     target = weights.with_name(f"{weights.stem}_snn.safetensors") if out is None else out
-    if target.exists() and not overwrite:
+    check_replaceable(target, identities([weights, *SHIPPED.glob("*/*")]))
+    if os.path.lexists(target) and not overwrite:
         raise CommandError(f"{target} exists already; --overwrite replaces it")
     network = load_network(weights, max_bytes=int(max_gib * 2**30))
     images = calibration_images(data, network.channels, sigma=sigma)
-    try:
-        spiking = convert_network(
-            network,
-            images,
-            method,
-            time_steps=time_steps,
-            schedule=schedule,
-            percentile=percentile,
-            v0=v0,
-        )
-    except ValueError as error:
-        raise CommandError(sentence(error)) from error
+    spiking = convert_network(
+        network,
+        images,
+        method,
+        time_steps=time_steps,
+        schedule=schedule,
+        percentile=percentile,
+        v0=v0,
+    )
     save_pretrained(spiking, target, overwrite=overwrite)
     say(str(report(spiking)))
     say(f"{target}: {spiking.config.clock}")

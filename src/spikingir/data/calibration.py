@@ -10,6 +10,7 @@ from spikingir.data.folders import list_images, read_gray, read_rgb, to_tensor
 from spikingir.data.haze import HazyPatches
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.data.nyu import list_nyu
+from spikingir.errors import InputError
 
 _SCENES = "dehaze/nyu/train"
 
@@ -35,7 +36,7 @@ def calibration_images(
         ValueError: Channels other than 1 or 3.
     """
     if channels not in (1, 3):
-        raise ValueError(f"channels is {channels}; images of a folder are read as gray (1) or colour (3)")
+        raise InputError(f"channels is {channels}; images of a folder are read as gray (1) or colour (3)")
     paths = list_images(folder)
     count = min(count, len(paths))
     chosen = [paths[i * len(paths) // count] for i in range(count)]

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from spikingir.data.errors import DataError
+from spikingir.files import require_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -108,6 +109,7 @@ def to_tensor(image: NDArray[np.uint8]) -> Tensor:
 
 def _read(path: str | Path, mode: str | None) -> NDArray[np.uint8]:
     try:
+        require_file(path)
         with Image.open(path) as image:
             # Pillow would cut off what does not fit; that it does so to colour only its decoder's name tells
             if mode and (image.mode.startswith(("I", "F")) or ";16" in str(image.tile)):

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from spikingir.data.noise import sample_generator
 from spikingir.data.scenes import Scene
+from spikingir.errors import InputError
 
 BETAS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)
 """Scattering coefficients that AOD-Net is trained on."""
@@ -45,13 +46,13 @@ def transmission(depth: Tensor, beta: float | Tensor, farthest: float | None = N
                 [0.3679, 0.3679]])
     """
     if not torch.isfinite(depth).all() or (depth < 0).any():
-        raise ValueError("depth holds negative or infinite values; fill holes before making haze")
+        raise InputError("depth holds negative or infinite values; fill holes before making haze")
     beta = torch.as_tensor(beta, dtype=depth.dtype, device=depth.device)
     if not (beta >= 0).all():
-        raise ValueError(f"beta is {beta.min().item()}; a scattering coefficient is not negative")
+        raise InputError(f"beta is {beta.min().item()}; a scattering coefficient is not negative")
     scale = depth.amax((-2, -1), keepdim=True) if farthest is None else depth.new_tensor(farthest)
     if not (scale > 0).all():
-        raise ValueError("the farthest depth is 0; expected a positive one")
+        raise InputError("the farthest depth is 0; expected a positive one")
     return torch.exp(-beta[..., None, None] * depth / scale)
 
 
@@ -81,7 +82,7 @@ def add_haze(
         Li et al. 2017 (AOD-Net), Eq. 1; Narasimhan and Nayar 2002.
     """
     if clean.shape[:-3] + clean.shape[-2:] != depth.shape:
-        raise ValueError(f"an image of shape {tuple(clean.shape)} with a depth of {tuple(depth.shape)}")
+        raise InputError(f"an image of shape {tuple(clean.shape)} with a depth of {tuple(depth.shape)}")
     t = transmission(depth, beta, farthest).to(clean.dtype).unsqueeze(-3)
     light = torch.as_tensor(airlight, dtype=clean.dtype, device=clean.device)[..., None, None, None]
     return clean * t + light * (1 - t)
@@ -121,7 +122,7 @@ class HazyPatches(Dataset[tuple[Tensor, Tensor]]):
     def __post_init__(self) -> None:
         for scene in self.scenes:
             if min(scene.depth_map.shape) < self.size:
-                raise ValueError(
+                raise InputError(
                     f"scene {scene.name} is {scene.depth_map.shape}; a patch of {self.size}x{self.size} does not fit"
                 )
 

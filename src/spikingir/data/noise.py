@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spikingir.data.folders import to_tensor
+from spikingir.errors import InputError
 from spikingir.spiking.formation import with_level
 
 
@@ -72,10 +73,10 @@ class NoisyPatches(Dataset[tuple[Tensor, Tensor]]):
     def __post_init__(self) -> None:
         low, high = self.sigma if isinstance(self.sigma, tuple) else (self.sigma, self.sigma)
         if not 0 <= low <= high < math.inf:
-            raise ValueError(f"sigma is {self.sigma}; expected a level that is not negative, or (lowest, highest)")
+            raise InputError(f"sigma is {self.sigma}; expected a level that is not negative, or (lowest, highest)")
         for i, image in enumerate(self.images):
             if min(image.shape[:2]) < self.size:
-                raise ValueError(f"image {i} is {image.shape}; a patch of {self.size}x{self.size} does not fit")
+                raise InputError(f"image {i} is {image.shape}; a patch of {self.size}x{self.size} does not fit")
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         generator = sample_generator(self.seed, index)

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from spikingir.data.camera import CameraCurves, Patch, add_camera_noise, add_sensor_noise, as_file
 from spikingir.data.noise import sample_generator
 from spikingir.data.polyu import Photographs
+from spikingir.errors import InputError
 
 WITHOUT_NOISE = 1 / 8
 """Share of the patches that have no noise, so that a photograph without noise comes back as it was."""
@@ -56,14 +57,14 @@ class PhotographPatches(Dataset[tuple[Tensor, Tensor]]):
 
     def __post_init__(self) -> None:
         if self.size % 2:
-            raise ValueError(f"size is {self.size}; a patch of a Bayer filter has an even side")
+            raise InputError(f"size is {self.size}; a patch of a Bayer filter has an even side")
         if not 0 <= self.real <= 1 - WITHOUT_NOISE or not 0 <= self.sensor <= 1:
-            raise ValueError(f"real is {self.real} and sensor {self.sensor}; expected shares in [0, 7/8] and [0, 1]")
+            raise InputError(f"real is {self.real} and sensor {self.sensor}; expected shares in [0, 7/8] and [0, 1]")
         if self.real and not self.pairs:
-            raise ValueError(f"real is {self.real}, but there are no pairs; give some, or a share of 0")
+            raise InputError(f"real is {self.real}, but there are no pairs; give some, or a share of 0")
         for i, image in enumerate([*self.images, *(noisy for noisy, _ in self.pairs)]):
             if min(image.shape[:2]) < self.size:
-                raise ValueError(f"image {i} is {image.shape}; a patch of {self.size}x{self.size} does not fit")
+                raise InputError(f"image {i} is {image.shape}; a patch of {self.size}x{self.size} does not fit")
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         generator = sample_generator(self.seed, index)

@@ -12,6 +12,7 @@ from spikingir.data.camera import add_camera_noise, as_file
 from spikingir.data.haze import AOD_DEPTH, transmission
 from spikingir.data.noise import sample_generator
 from spikingir.data.scenes import Scene
+from spikingir.errors import InputError
 
 WITHOUT_HAZE = 1 / 8
 """Share of the patches that have no haze and are their own target, so that clear photographs are left alone."""
@@ -62,12 +63,12 @@ class RealHazePatches(Dataset[tuple[Tensor, Tensor]]):
 
     def __post_init__(self) -> None:
         if not 0 <= self.airlight[0] <= self.airlight[1] <= 1:
-            raise ValueError(f"airlight is {self.airlight}; expected least and greatest, between 0 and 1")
+            raise InputError(f"airlight is {self.airlight}; expected least and greatest, between 0 and 1")
         if self.beta < _BETA_OUTDOORS[1]:
-            raise ValueError(f"beta is {self.beta}; expected at least {_BETA_OUTDOORS[1]}")
+            raise InputError(f"beta is {self.beta}; expected at least {_BETA_OUTDOORS[1]}")
         for scene in (*self.indoor, *self.outdoor):
             if min(scene.depth_map.shape) < self.size:
-                raise ValueError(
+                raise InputError(
                     f"scene {scene.name} is {scene.depth_map.shape}; a patch of {self.size}x{self.size} does not fit"
                 )
 

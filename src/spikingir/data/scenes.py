@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spikingir.data.errors import DataError
 from spikingir.data.folders import Map, to_tensor
+from spikingir.errors import InputError
 
 Item = TypeVar("Item")
 
@@ -99,7 +100,7 @@ def hold_back(items: Sequence[Item], share: float = 0.05, blocks: int = 5) -> tu
         ValueError: ``share`` or ``blocks`` is out of its range, or nothing would be left on either side.
     """
     if not 0 < share < 1 or blocks < 1:
-        raise ValueError(f"share is {share} and blocks {blocks}; expected a share in (0, 1) and at least one block")
+        raise InputError(f"share is {share} and blocks {blocks}; expected a share in (0, 1) and at least one block")
     train: list[Item] = []
     held: list[Item] = []
     for k in range(blocks):
@@ -108,5 +109,5 @@ def hold_back(items: Sequence[Item], share: float = 0.05, blocks: int = 5) -> tu
         train += stretch[:kept]
         held += stretch[kept:]
     if not train or not held:
-        raise ValueError(f"{len(items)} items in {blocks} blocks with a share of {share} leave one side empty")
+        raise InputError(f"{len(items)} items in {blocks} blocks with a share of {share} leave one side empty")
     return train, held

@@ -23,6 +23,7 @@ from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.data.nyu import list_nyu
 from spikingir.data.scenes import SceneFiles
 from spikingir.data.sots import INDOOR_BETAS, HazyFiles, list_hazy, list_indoor
+from spikingir.errors import InputError
 
 Task = Literal["denoise", "dehaze"]
 
@@ -189,13 +190,13 @@ def open_testset(
     """
     for key, value in (("limit", limit), ("crop", crop)):
         if value is not None and value < 1:
-            raise ValueError(f"{key} is {value}; expected at least 1, or None")
+            raise InputError(f"{key} is {value}; expected at least 1, or None")
     if task == "denoise" and (sigma is None or sigma < 0):
-        raise ValueError(f"sigma is {sigma}; to denoise, expected a noise level on the 0..255 scale, such as 25")
+        raise InputError(f"sigma is {sigma}; to denoise, expected a noise level on the 0..255 scale, such as 25")
     if task == "dehaze" and sigma is not None:
-        raise ValueError(f"sigma is {sigma}; to dehaze, expected None, for no noise is added to haze")
+        raise InputError(f"sigma is {sigma}; to dehaze, expected None, for no noise is added to haze")
     if channels not in ((1, 3) if task == "denoise" else (3,)):
-        raise ValueError(f"channels is {channels}; to {task}, expected {'1 or 3' if task == 'denoise' else '3'}")
+        raise InputError(f"channels is {channels}; to {task}, expected {'1 or 3' if task == 'denoise' else '3'}")
     folder, make = _find(name_or_folder, root, task)
     readers = make(folder, _Request(channels, sigma or 0.0, clip, seed))
     return _LazyPairs(tuple(readers[i] for i in _spread(len(readers), limit)), crop)

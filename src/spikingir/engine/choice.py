@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spikingir.engine.plan import NotNativeError
+from spikingir.errors import SpikingIRError
 from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.network import WHOLE, Trace, Window
 
@@ -22,7 +23,7 @@ Engine = Literal["auto", "native", "torch"]
 _made: "WeakKeyDictionary[FoldedNetwork, NativeNetwork]" = WeakKeyDictionary()
 
 
-class EngineError(ValueError):
+class EngineError(SpikingIRError):
     """The engine that was asked for cannot do it; the text says why."""
 
 

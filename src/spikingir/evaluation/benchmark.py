@@ -22,6 +22,7 @@ import torch
 
 from spikingir import __version__
 from spikingir.data.testsets import Task, TestPair, open_testset, testset_names
+from spikingir.errors import UsageError
 from spikingir.evaluation.contenders import METHODS, Contender, Subject, UnavailableError, label
 from spikingir.evaluation.evaluate import confidence_interval, conversion_rate, finite, quality
 from spikingir.files import write_text
@@ -227,8 +228,9 @@ class Benchmark:
         """
         asked = {"format": _FORMAT, "version": __version__, **self.subject(subject).identity(), **question}
         path = self.folder / f"{sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]}.json"
-        if path.is_file():
-            found: Json = json.loads(path.read_text(encoding="utf-8"))["answer"]
+        kept = _kept(path)
+        if kept is not None:
+            found = kept
         else:
             unfinished = path.with_suffix(".unfinished")
             start = time.monotonic()
@@ -255,13 +257,32 @@ class Benchmark:
         return {"scores": scores}
 
 
+def _kept(path: Path) -> Json | None:
+    """A kept answer; None where there is none, or where the disk lost a part of it."""
+    if not path.is_file():
+        return None
+    try:
+        answer: Json = json.loads(path.read_bytes())["answer"]
+    except (ValueError, KeyError, TypeError):  # ValueError: of bytes that are no text, and of text that is no JSON
+        return None
+    return answer if isinstance(answer, dict) and {"date", "commit"} <= answer.get("made", {}).keys() else None
+
+
 def _resumed(unfinished: Path) -> list[Json]:
-    """Scores of a measurement that was cut off, a line each; a last line that was cut off itself is dropped."""
+    """Scores of a measurement that was cut off, a line each, up to the first that is not whole."""
     if not unfinished.is_file():
         return []
-    whole, _, _ = unfinished.read_text(encoding="utf-8").rpartition("\n")
-    write_text(unfinished, whole + "\n" * bool(whole))
-    return [json.loads(line) for line in whole.splitlines()]
+    scores: list[Json] = []
+    for line in unfinished.read_bytes().splitlines(keepends=True):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            break
+        if not line.endswith(b"\n") or not isinstance(found, dict):
+            break
+        scores.append(found)
+    write_text(unfinished, "".join(json.dumps(found) + "\n" for found in scores))
+    return scores
 
 
 def cells(
@@ -270,11 +291,11 @@ def cells(
     """The grid of all these; a method without time steps is there once.
 
     Raises:
-        ValueError: An unknown method.
+        UsageError: An unknown method.
     """
     for method in methods:
         if method not in METHODS:
-            raise ValueError(f"unknown method {method!r}; known ones: {', '.join(METHODS)}")
+            raise UsageError(f"unknown method {method!r}; known ones: {', '.join(METHODS)}")
     return [
         Cell(subject, one, method, steps)
         for subject, one, method in product(subjects, data, methods)

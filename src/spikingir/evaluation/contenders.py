@@ -15,6 +15,7 @@ from spikingir.conversion.convert import convert
 from spikingir.data.calibration import hazy_calibration_images
 from spikingir.data.errors import DataError
 from spikingir.data.testsets import Task
+from spikingir.errors import SpikingIRError
 from spikingir.evaluation.ablation import noisy_calibration_images
 from spikingir.evaluation.classical import bm3d, dark_channel_prior, non_local_means
 from spikingir.evaluation.energy import Energy, ann_energy, paper_energy
@@ -27,7 +28,7 @@ from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
 from spikingir.store import from_pretrained, load_network
 
 
-class UnavailableError(Exception):
+class UnavailableError(SpikingIRError):
     """A contender that cannot run here, because its weights or a package are not there; the text says which."""
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spikingir.data.testsets import Task, TestPair
+from spikingir.errors import InputError
 from spikingir.evaluation.metrics import psnr, ssim
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.catalogue import ModelError
@@ -130,7 +131,7 @@ def evaluate(
         28.0
     """
     if not testset:
-        raise ValueError("there is no image to evaluate on; expected at least one")
+        raise InputError("there is no image to evaluate on; expected at least one")
     images, scenes = [], []
     for i, pair in enumerate(testset):
         images.append((pair.name, _measure(restorer, pair, ann, task)))

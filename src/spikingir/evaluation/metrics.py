@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+from spikingir.errors import InputError
+
 _WINDOW = 11
 
 
@@ -53,7 +55,7 @@ def ssim(restored: Tensor, clean: Tensor) -> Tensor:
     """
     restored, clean = _prepared(restored, clean)
     if min(clean.shape[-2:]) < _WINDOW:
-        raise ValueError(f"images of {clean.shape[-2]}x{clean.shape[-1]} pixels; SSIM needs {_WINDOW}x{_WINDOW}")
+        raise InputError(f"images of {clean.shape[-2]}x{clean.shape[-1]} pixels; SSIM needs {_WINDOW}x{_WINDOW}")
     # `kernel_size` is not passed: torchmetrics takes a Gaussian's from sigma, 2 * int(3.5 sigma + 1/2) + 1 = 11.
     # Its own mean takes in reflected borders in some versions and not in others, so the mean is taken here.
     _, windows = structural_similarity_index_measure(

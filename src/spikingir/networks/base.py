@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from spikingir.errors import InputError
 from spikingir.spiking.formation import ImageFormation, form_image, pad_to_multiple, with_level
 
 
@@ -64,7 +65,7 @@ class RestorationNetwork(nn.Module):
         given = image if level is None else with_level(image, level)
         if (found := given.shape[1]) != (wanted := self.channels + self.takes_level):
             needs = f"{self.channels} channels and a noise level" if self.takes_level else f"{wanted} channels"
-            raise ValueError(f"the image has {found} channels; {type(self).__name__} takes {needs}")
+            raise InputError(f"the image has {found} channels; {type(self).__name__} takes {needs}")
         height, width = given.shape[-2:]
         padded = pad_to_multiple(given, self.multiple)
         return form_image(self.formation, given, self.body(padded)[..., :height, :width])

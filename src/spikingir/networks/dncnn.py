@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from spikingir.errors import InputError
 from spikingir.networks.base import Recognised, RestorationNetwork
 from spikingir.schema import SchemaError
 
@@ -45,7 +46,7 @@ class DnCNN(RestorationNetwork):
     def __init__(self, channels: int = 1, layers: int = 17, width: int = 64, batch_norm: bool = False) -> None:
         for name, value, least in (("channels", channels, 1), ("layers", layers, 3), ("width", width, 1)):
             if value < least:
-                raise ValueError(f"{name} is {value}; DnCNN has at least {least}")
+                raise InputError(f"{name} is {value}; DnCNN has at least {least}")
         modules: OrderedDict[str, nn.Module] = OrderedDict()
         for i in range(layers):
             normed = batch_norm and 0 < i < layers - 1

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikingir.conversion.qcfs import QCFS
+from spikingir.errors import InputError
 from spikingir.networks.base import Recognised, RestorationNetwork
 
 Form = Literal["level", "residual", "soft"]
@@ -63,15 +64,15 @@ class MultiScaleNet(RestorationNetwork):
     ) -> None:
         blocks, bits = tuple(blocks), tuple(activation_bits)
         if channels not in (1, 3):
-            raise ValueError(f"channels is {channels}; a multi-scale network has 1 or 3")
+            raise InputError(f"channels is {channels}; a multi-scale network has 1 or 3")
         if width < 1:
-            raise ValueError(f"width is {width}; a multi-scale network has at least 1")
+            raise InputError(f"width is {width}; a multi-scale network has at least 1")
         if not 2 <= len(blocks) <= 6 or min(blocks) < 0 or blocks[-1] < 1:
-            raise ValueError(f"blocks is {blocks}; expected 2 to 6 scales with at least one block at the last")
+            raise InputError(f"blocks is {blocks}; expected 2 to 6 scales with at least one block at the last")
         if form not in ("level", "residual", "soft"):
-            raise ValueError(f"form is {form!r}; expected level, residual or soft")
+            raise InputError(f"form is {form!r}; expected level, residual or soft")
         if bits and (len(bits) != len(blocks) or not all(1 <= b <= 8 for b in bits)):
-            raise ValueError(f"activation_bits is {bits}; expected 1 to 8 bits for each of {len(blocks)} scales")
+            raise InputError(f"activation_bits is {bits}; expected 1 to 8 bits for each of {len(blocks)} scales")
         body = _Body(channels, width, blocks, form, top_residual, batch_norm)
         super().__init__(body, cast(Form, form), channels)
         self.width, self.blocks, self.form = width, blocks, form
@@ -145,9 +146,9 @@ def without_level(network: MultiScaleNet, level: float) -> MultiScaleNet:
         ValueError: The network has another form, or the level is not positive.
     """
     if network.form != "level":
-        raise ValueError(f"the network has the form {network.form}; one with a level input has the form level")
+        raise InputError(f"the network has the form {network.form}; one with a level input has the form level")
     if not 0 < level < math.inf:
-        raise ValueError(f"level is {level}; expected sigma / 255, above 0")
+        raise InputError(f"level is {level}; expected sigma / 255, above 0")
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     reads = [
         name.removesuffix(".weight")

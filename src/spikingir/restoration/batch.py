@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spikingir.files import write_atomically
+from spikingir.errors import UsageError
+from spikingir.files import Identity, OutputError, check_replaceable, write_atomically
 from spikingir.restoration import images
 from spikingir.restoration.catalogue import ModelError
 from spikingir.restoration.choice import Choice
 from spikingir.restoration.formats import FORMATS, HEAD, Format, ImageError, format_of, format_of_name
 from spikingir.restoration.images import check_output, encode_image, read_image, write_content
-from spikingir.restoration.jobs import Job, UsageError
+from spikingir.restoration.jobs import Job, place
 from spikingir.restoration.photo import Photo, over_white
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 _GAP = 0.02  # between before and after, of the width
-FAILURES = (ImageError, ModelError, OSError, MemoryError)
+FAILURES = (ImageError, ModelError, OutputError, OSError, MemoryError)
 """What stops one photograph, and no other."""
 
 
@@ -67,6 +69,7 @@ class Outcome:
         model_notes: What the user should know of the model.
         notes: What was lost in reading and writing, and found out.
         error: What failed, in a sentence.
+        done_before: Whether an earlier run left the result, so that nothing was done now.
     """
 
     input: str
@@ -81,6 +84,7 @@ class Outcome:
     model_notes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     error: str | None = None
+    done_before: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,8 @@ def restore_all(
 
 
 def _restore(job: Job, choose: Callable[[Photo], Choice], options: Options, progress: Progress) -> Outcome:
+    if (before := done_before(job, options)) is not None:
+        return before
     try:
         photo, format = read_job(job)
         # All that can be wrong is found out before the long work, and before torch is loaded.
@@ -128,6 +134,25 @@ def _restore(job: Job, choose: Callable[[Photo], Choice], options: Options, prog
     except FAILURES as error:
         return failed(job, error)
     return store(process(photo, format, job, choose, options, progress), job, options)
+
+
+def done_before(job: Job, options: Options) -> Outcome | None:
+    """What an earlier run left of a job; None where it is still to be done.
+
+    All its files must be there, hold whole images, and have the names that we give. So what is empty or damaged is no
+    result, nor is a file that the user named after ``-o``, which may be that of another photograph.
+    """
+    if options.overwrite or job.named or job.error is not None or job.source is None or job.target is None:
+        return None
+    files = [job.target] if job.comparison is None else [job.target, job.comparison]
+    if not all(map(os.path.isfile, (job.source, *files))):
+        return None
+    try:
+        sizes = [read_image(file).pixels.shape[1::-1] for file in files]
+    except ImageError:
+        return None
+    comparison = None if job.comparison is None else str(job.comparison)
+    return Outcome(job.name, str(job.target), comparison, (sizes[0][0], sizes[0][1]), done_before=True)
 
 
 def read_content(job: Job) -> bytes:
@@ -139,6 +164,8 @@ def read_content(job: Job) -> bytes:
     if job.error is not None:
         raise ImageError(f"{job.name}: {job.error}")
     if job.source is None:
+        if sys.stdin is None:
+            raise ImageError("stdin is closed; expected a photograph from it")
         return images.read_content(sys.stdin.buffer, name="stdin")
     return images.read_content(job.source)
 
@@ -248,8 +275,8 @@ def store(result: Result, job: Job, options: Options) -> Outcome:
             outcome = replace(outcome, comparison=str(job.comparison))
     except BrokenPipeError:
         raise
-    except FAILURES as error:
-        return replace(outcome, error=_sentence(error, job))
+    except FAILURES as error:  # perhaps another run has done it meanwhile
+        return done_before(job, options) or replace(outcome, error=_sentence(error, job))
     return outcome
 
 
@@ -268,15 +295,28 @@ def side_by_side(before: Photo, after: Photo) -> Photo:
     return Photo(np.concatenate([shown[0], gap, shown[1]], axis=1), icc=after.icc)
 
 
-def check_report(path: Path, *, overwrite: bool = False) -> None:
+def check_report(
+    path: Path, jobs: Sequence[Job] = (), inputs: frozenset[Identity] = frozenset(), *, overwrite: bool = False
+) -> None:
     """Check that :func:`write_report` could write to ``path``, before the work that it tells of.
 
+    Args:
+        path: File of the report.
+        jobs: The work, none of whose results is the report.
+        inputs: All files that are read, none of which is the report.
+        overwrite: Whether an existing report is replaced.
+
     Raises:
-        UsageError: The name does not end in .json.
+        UsageError: The name does not end in .json, or is that of a result.
+        OutputError: It is an input, a photograph or a model, see :func:`~spikingir.files.check_replaceable`.
         OSError: The file exists and ``overwrite`` is false, it is a folder, or its own folder is missing.
     """
     if path.suffix != ".json":
         raise UsageError(f"the report {path} is JSON; expected a name that ends in .json")
+    results = {place(result) for job in jobs for result in (job.target, job.comparison) if result is not None}
+    if place(path) in results:
+        raise UsageError(f"{path} is where a result goes, too; give the report another name")
+    check_replaceable(path, inputs)
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no such folder for the report; make it first", str(path.parent))
     if path.is_dir():
@@ -292,7 +332,9 @@ def write_report(path: Path, outcomes: Sequence[Outcome], *, overwrite: bool = F
         OSError: The file exists and ``overwrite`` is false, or the system refuses to write.
     """
     failed = sum(outcome.error is not None for outcome in outcomes)
-    report = {"done": len(outcomes) - failed, "failed": failed, "images": [_entry(outcome) for outcome in outcomes]}
+    before = sum(outcome.done_before for outcome in outcomes)
+    counts = {"done": len(outcomes) - failed - before, "done_before": before, "failed": failed}
+    report = {**counts, "images": [_entry(outcome) for outcome in outcomes]}
     content = json.dumps(report, indent=2).encode()
     write_atomically(path, lambda file: file.write(content), overwrite=overwrite)
 
@@ -312,7 +354,7 @@ def _run(restorer: "Restorer", photo: Photo, traced: bool, progress: Progress) -
 
 
 def _sentence(error: Exception, job: Job) -> str:
-    if isinstance(error, ImageError):  # names its file
+    if isinstance(error, ImageError | OutputError):  # names its file
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or job.name}: {error.strerror}"

@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from spikingir.errors import SpikingIRError
+
 if TYPE_CHECKING:
     from spikingir.spiking.network import Schedule
 
@@ -24,7 +26,7 @@ ANN_FILE = "ann.safetensors"
 _TASKS = ("denoise", "dehaze")
 
 
-class ModelError(ValueError):
+class ModelError(SpikingIRError, ValueError):
     """There is no such model, or it does not fit the image or the time steps; the text says what does."""
 
 
@@ -147,12 +149,42 @@ def model_names() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG_FILE}"))
 
 
+def model_files(model: str) -> list[Path]:
+    """Files of a model by its name or path, whatever is in them.
+
+    Raises:
+        ModelError: The name is empty.
+    """
+    require_name(model)
+    folder = SHIPPED / model if model in model_names() else Path(model)
+    return sorted(folder.iterdir()) if folder.is_dir() else [folder]
+
+
+def require_name(model: str) -> None:
+    """Check that a model is named at all: as a path, an empty name would be the folder that one is in.
+
+    Raises:
+        ModelError: It is not.
+    """
+    if not model:
+        raise ModelError(f"the name of the model is empty; expected one of {', '.join(model_names())}, or a path")
+
+
 def unknown_model(name: str) -> ModelError:
-    """The error that says which models there are."""
+    """The error that says which models there are; of a name that is nearly right, all of the family."""
     known = model_names()
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"those that ship: {', '.join(known) or 'none'}"
+    nearest = difflib.get_close_matches(name, known, 1) or [other for other in known if other.startswith(name)][:1]
+    if nearest:
+        family = [other for other in known if _family(other) == _family(nearest[0])]
+        hint = f"did you mean {' or '.join(family)}?"
+    else:
+        hint = f"those that ship: {', '.join(known) or 'none'}"
     return ModelError(f"there is no model {name!r}: neither one that ships, nor a file, nor a folder; {hint}")
+
+
+def _family(name: str) -> str:
+    """``denoise-gray`` of ``denoise-gray-25``."""
+    return name.rstrip("0123456789").rstrip("-")
 
 
 def read_shipped(name: str) -> Model:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from spikingir.errors import SpikingIRError
 from spikingir.restoration.catalogue import read_shipped
 from spikingir.restoration.codecs import MAX_PIXELS
 from spikingir.restoration.photo import Photo
@@ -19,7 +20,7 @@ WHOLE = MAX_PIXELS
 """Side of a tile that holds any image."""
 
 
-class DeviceError(ValueError):
+class DeviceError(SpikingIRError):
     """There is no such device here."""
 
 

@@ -17,12 +17,14 @@ from typing import Any
 
 from spikingir import __version__
 from spikingir.environment import environment
+from spikingir.errors import SpikingIRError
 from spikingir.restoration.batch import (
     FAILURES,
     Options,
     Outcome,
     Result,
     check_outputs,
+    done_before,
     failed,
     process,
     read_content,
@@ -45,7 +47,7 @@ _SILENCE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 _AHEAD = 2  # photographs under way for each processor: one that is worked on, and the next
 
 
-class ClusterError(RuntimeError):
+class ClusterError(SpikingIRError):
     """The cluster cannot be reached, or cannot do the work; the message is one sentence."""
 
 
@@ -83,6 +85,9 @@ def restore_on_cluster(jobs: Sequence[Job], wishes: Wishes, options: Options, ad
         for job in jobs:
             while len(under_way) >= _AHEAD * max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1))):
                 yield next_outcome()
+            if (before := done_before(job, options)) is not None:
+                yield before
+                continue
             try:
                 content = read_content(job)
                 check_outputs(job, options)
@@ -134,7 +139,7 @@ def _result(done: Any, job: Job) -> Result:
     try:
         result: Result = get(done)
     except exceptions.RayTaskError as error:  # raised by what it ran: one of ours, or a bug
-        if type(error.cause).__module__.startswith("spikingir."):
+        if isinstance(error.cause, SpikingIRError):
             raise error.cause from None
         raise
     except exceptions.RayError as error:

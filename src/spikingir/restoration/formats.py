@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from spikingir.errors import SpikingIRError
 
-class ImageError(ValueError):
+
+class ImageError(SpikingIRError, ValueError):
     """An image cannot be read or written; the message is one sentence for the person who gave it."""
 
 
@@ -20,6 +22,7 @@ class Format:
         deep: Whether it holds 16 bits per sample.
         metadata: Whether it holds EXIF and XMP data and colour profiles.
         max_side: Longest side in pixels, if it ends before memory does.
+        others: Suffixes of files that are read like it, but not written.
     """
 
     name: str
@@ -28,20 +31,26 @@ class Format:
     deep: bool = True
     metadata: bool = True
     max_side: int | None = None
+    others: tuple[str, ...] = ()
 
 
 FORMATS = MappingProxyType(
     {
-        "png": Format("PNG", (".png",)),
-        "jpeg": Format("JPEG", (".jpg", ".jpeg"), alpha=False, deep=False, max_side=65_500),
+        "png": Format("PNG", (".png",), others=(".apng",)),
+        "jpeg": Format(
+            "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), alpha=False, deep=False, max_side=65_500, others=(".mpo",)
+        ),
         "tiff": Format("TIFF", (".tif", ".tiff")),
         "webp": Format("WebP", (".webp",), deep=False, max_side=16_383),
-        "bmp": Format("BMP", (".bmp",), alpha=False, deep=False, metadata=False),
+        "bmp": Format("BMP", (".bmp", ".dib"), alpha=False, deep=False, metadata=False),
     }
 )
 """Formats that are read and written, by the names that ``--format`` takes."""
 
-SUFFIXES = MappingProxyType({suffix: format for format in FORMATS.values() for suffix in format.suffixes})
+SUFFIXES = MappingProxyType(
+    {suffix: format for format in FORMATS.values() for suffix in format.suffixes}
+    | {suffix: format for format in FORMATS.values() for suffix in format.others}
+)
 """Formats by suffix."""
 
 EXPECTED = "expected a PNG, JPEG, TIFF, WebP or BMP image"

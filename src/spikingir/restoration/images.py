@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import BinaryIO
 
-from spikingir.files import write_atomically
+from spikingir.files import require_file, write_atomically
 from spikingir.restoration.codecs import MAX_PIXELS, decode, encode, one_line
 from spikingir.restoration.formats import (
     EXPECTED,
@@ -204,6 +204,7 @@ def _content(source: ImageSource, name: str) -> tuple[Format, bytes]:
         return format_of(source[:HEAD], name), source
     try:
         if isinstance(source, str | os.PathLike):
+            require_file(source)
             with open(source, "rb") as file:
                 return _content_of_file(file, name)
         return _content_of_file(source, name)

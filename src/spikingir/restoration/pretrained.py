@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from spikingir.errors import InputError
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.catalogue import (
     ANN_FILE,
@@ -18,6 +19,7 @@ from spikingir.restoration.catalogue import (
     model_names,
     read_model,
     read_shipped,
+    require_name,
     unknown_model,
 )
 from spikingir.spiking.network import Schedule, SpikingNetwork
@@ -53,6 +55,7 @@ def open_model(model: str | os.PathLike[str]) -> Model:
         StorageError: A file does not hold a spiking network.
     """
     name, path = os.fspath(model), Path(model)
+    require_name(name)
     if name in model_names():
         return read_shipped(name)
     if (path / CONFIG_FILE).is_file():
@@ -86,7 +89,7 @@ def load_spiking(
     network = from_pretrained(opened.folder / choice.variant.file)
     try:
         network = network.at(time_steps=choice.time_steps, schedule=choice.schedule)
-    except ValueError as error:
+    except InputError as error:
         raise ModelError(f"{os.fspath(model)} cannot run like that: {error}") from None
     return Pretrained(opened, network, choice.notes)
 

@@ -8,6 +8,7 @@ from functools import reduce
 
 from torch import Tensor
 
+from spikingir.errors import SpikingIRError
 from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.graph import Node
 from spikingir.spiking.network import SpikingNetwork
@@ -15,7 +16,7 @@ from spikingir.spiking.network import SpikingNetwork
 Network = SpikingNetwork | FoldedNetwork
 
 
-class TilingError(ValueError):
+class TilingError(SpikingIRError):
     """A network that sees the whole image at once, or wherever it was not meant to; the text says which operation."""
 
 

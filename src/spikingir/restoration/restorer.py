@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from spikingir.engine import Engine
+from spikingir.errors import InputError
 from spikingir.evaluation.energy import paper_energy
 from spikingir.restoration.catalogue import ModelError
 from spikingir.restoration.forms import open_image
@@ -251,7 +252,7 @@ class Restorer:
         most = math.inf if self.takes_level else 1.0
         if not 0 <= strength <= most or not math.isfinite(strength):
             wanted = "0 or more" if self.takes_level else "0 to 1: this network finds the noise level by itself"
-            raise ValueError(f"strength is {strength:g}; expected {wanted}")
+            raise InputError(f"strength is {strength:g}; expected {wanted}")
         planes = self._planes(pixels)
         if not self.takes_level:
             if sigma is not None:

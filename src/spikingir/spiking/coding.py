@@ -13,6 +13,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from spikingir.errors import InputError
+
 Coding = Literal["unary", "binary"]
 
 MOST_BITS = 8
@@ -26,11 +28,11 @@ def check_coding(coding: str, time_steps: int, phased: bool) -> None:
         ValueError: It does not.
     """
     if coding not in get_args(Coding):
-        raise ValueError(f"unknown coding {coding!r}; expected {' or '.join(get_args(Coding))}")
+        raise InputError(f"unknown coding {coding!r}; expected {' or '.join(get_args(Coding))}")
     if coding == "binary" and not phased:
-        raise ValueError("the binary code needs the phased schedule: a spike's weight depends on its step")
+        raise InputError("the binary code needs the phased schedule: a spike's weight depends on its step")
     if coding == "binary" and time_steps > MOST_BITS:
-        raise ValueError(f"time_steps is {time_steps}; the binary code has at most {MOST_BITS}")
+        raise InputError(f"time_steps is {time_steps}; the binary code has at most {MOST_BITS}")
 
 
 def levels(coding: Coding, time_steps: int, activation_bits: int | None) -> int:
@@ -48,7 +50,7 @@ def levels(coding: Coding, time_steps: int, activation_bits: int | None) -> int:
         return time_steps
     bits = time_steps if activation_bits is None else activation_bits
     if not 1 <= bits <= time_steps:
-        raise ValueError(f"activation_bits is {bits}; a binary layer has 1 to T = {time_steps}")
+        raise InputError(f"activation_bits is {bits}; a binary layer has 1 to T = {time_steps}")
     return int(2**bits - 1)
 
 

@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from spikingir.errors import InputError, SpikingIRError
 from spikingir.spiking.currents import neurons_of_currents
 from spikingir.spiking.firing import Clock
 from spikingir.spiking.folded import MAX_IMAGE, FoldedNetwork, Kernel, on_grid
@@ -36,7 +37,7 @@ _MANTISSA = 24
 _INTEGER = 30  # a membrane and its sign in 32 bits
 
 
-class FoldError(ValueError):
+class FoldError(SpikingIRError, ValueError):
     """A network that has no deployment form; the text says why."""
 
 
@@ -150,7 +151,7 @@ class _Folder:
         self.steps = network.config.time_steps
         try:
             self.channels = {name: shape[1] for name, shape in wire_shapes(network).items()}
-        except ValueError as error:
+        except InputError as error:
             raise FoldError(str(error)) from error
         self.nodes: list[Node] = []
         self.kernels: dict[str, Kernel] = {}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikingir.errors import InputError
 from spikingir.spiking.coding import spike_trains, spikes_per_step
 from spikingir.spiking.firing import Clock, clocked_inference
 from spikingir.spiking.formation import form_image, with_level
@@ -292,7 +293,7 @@ def _on_image_grid(values: Tensor, what: str, bits: int) -> Tensor:
         ValueError: They are beyond it.
     """
     if not values.abs().max() <= MAX_IMAGE:
-        raise ValueError(f"{what} must be finite and within {MAX_IMAGE:g} in magnitude")
+        raise InputError(f"{what} must be finite and within {MAX_IMAGE:g} in magnitude")
     return on_grid(values, values.new_tensor(2.0**bits))
 
 

@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from spikingir.errors import InputError
+
 ImageFormation = Literal["identity", "residual", "atmospheric", "level", "soft"]
 
 
@@ -89,11 +91,11 @@ def with_level(image: Tensor, level: Tensor | float) -> Tensor:
     if values.dim() <= 1 and values.numel() in (1, batch):
         values = values.reshape(-1, 1, 1, 1)
     elif values.shape != (batch, 1, height, width):
-        raise ValueError(
+        raise InputError(
             f"the level has shape {tuple(values.shape)}; expected a number, ({batch},) or {(batch, 1, height, width)}"
         )
     if not (torch.isfinite(values) & (values >= 0)).all():
-        raise ValueError("the level is negative or not finite; expected sigma / 255, 0 or more")
+        raise InputError("the level is negative or not finite; expected sigma / 255, 0 or more")
     return torch.cat([image, values.expand(batch, 1, height, width)], 1)
 
 

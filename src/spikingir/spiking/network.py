@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from spikingir.errors import InputError
 from spikingir.schema import Range
 from spikingir.spiking.coding import Coding, check_coding, levels, spike_trains, spikes_per_step
 from spikingir.spiking.formation import IMAGE_FORMATIONS, ImageFormation, form_image, with_level
@@ -50,16 +51,16 @@ class SpikingConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.time_steps, bool) or not isinstance(self.time_steps, int) or self.time_steps < 1:
-            raise ValueError(f"time_steps is {self.time_steps!r}; a network needs a whole number T >= 1")
+            raise InputError(f"time_steps is {self.time_steps!r}; a network needs a whole number T >= 1")
         if self.formation not in IMAGE_FORMATIONS:
-            raise ValueError(f"unknown image formation {self.formation!r}; known ones: {', '.join(IMAGE_FORMATIONS)}")
+            raise InputError(f"unknown image formation {self.formation!r}; known ones: {', '.join(IMAGE_FORMATIONS)}")
         if isinstance(self.schedule, str):
             if self.schedule not in ("clocked", "phased"):
-                raise ValueError(f"unknown schedule {self.schedule!r}; expected clocked, phased or a delay 0..T-1")
+                raise InputError(f"unknown schedule {self.schedule!r}; expected clocked, phased or a delay 0..T-1")
         elif isinstance(self.schedule, bool) or not isinstance(self.schedule, int):
-            raise ValueError(f"schedule is {self.schedule!r}; expected clocked, phased or a delay 0..T-1")
+            raise InputError(f"schedule is {self.schedule!r}; expected clocked, phased or a delay 0..T-1")
         elif not 0 <= self.schedule < self.time_steps:
-            raise ValueError(f"a delay of {self.schedule} does not fit {self.time_steps} time steps; 0..T-1 does")
+            raise InputError(f"a delay of {self.schedule} does not fit {self.time_steps} time steps; 0..T-1 does")
         check_coding(self.coding, self.time_steps, self.schedule == "phased")
 
     @property
@@ -214,7 +215,7 @@ class SpikingNetwork(nn.Module):
             coding=self.config.coding if coding is None else coding,
         )
         if config.coding == self.config.coding == "binary" and config.time_steps != self.config.time_steps:
-            raise ValueError(
+            raise InputError(
                 f"the network's binary code is for T = {self.config.time_steps}; it does not run at "
                 f"T = {config.time_steps}"
             )
@@ -461,7 +462,7 @@ def wire_shapes(network: SpikingNetwork) -> dict[str, torch.Size]:
             return _shapes_at(network, side)
         except RuntimeError as error:  # branches that do not meet
             refused = error
-    raise ValueError(f"the network takes no image of {', '.join(map(str, _SIDES))} pixels a side ({refused})")
+    raise InputError(f"the network takes no image of {', '.join(map(str, _SIDES))} pixels a side ({refused})")
 
 
 @torch.no_grad()
@@ -502,7 +503,7 @@ def check_input(config: SpikingConfig, image: Tensor) -> None:
     channels = config.input_channels
     if image.dim() != 4 or image.shape[1] != channels:
         level = ", the last channel the noise level" if channels > config.channels else ""
-        raise ValueError(f"expected images of shape (B, {channels}, H, W){level}, got {tuple(image.shape)}")
+        raise InputError(f"expected images of shape (B, {channels}, H, W){level}, got {tuple(image.shape)}")
 
 
 def require_spiking(network: object) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from spikingir.errors import InputError
 from spikingir.spiking.firing import Clock, ClockedFiring, PhasedFiring, clocked_inference
 from spikingir.spiking.surrogate import SURROGATES, Surrogate
 
@@ -72,7 +73,7 @@ class IFNeuron(nn.Module):
         if not (torch.isfinite(theta) & (theta > 0)).all():
             raise ValueError(f"thresholds must be positive and finite; the smallest is {theta.min().item()}")
         if not 0 <= v0 < 1:
-            raise ValueError(f"v0 is {v0}; the initial membrane must lie in [0, 1) thresholds")
+            raise InputError(f"v0 is {v0}; the initial membrane must lie in [0, 1) thresholds")
         if surrogate not in SURROGATES:
             raise ValueError(f"unknown surrogate {surrogate!r}; known ones: {', '.join(SURROGATES)}")
         self.log_threshold = nn.Parameter(theta.log())

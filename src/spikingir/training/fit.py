@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from spikingir.errors import SpikingIRError
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.training.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
 from spikingir.training.config import FitConfig, rate_at
@@ -32,11 +33,11 @@ Pair = tuple[Tensor, Tensor]
 _LEVEL_FLOOR = 5.0
 
 
-class TrainingError(ValueError):
+class TrainingError(SpikingIRError):
     """Training cannot begin like that; the text says why."""
 
 
-class TrainingStopped(RuntimeError):
+class TrainingStopped(SpikingIRError):
     """Training ended before its last step; the last good checkpoint is kept."""
 
 

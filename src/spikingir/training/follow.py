@@ -38,6 +38,9 @@ from spikingir.training.machine import launch
 from spikingir.training.recipe import Noise, Photographs, RealHaze, Recipe, RecipeError, Stage
 
 MODEL = "model.safetensors"
+QUANTISED = "quantised.safetensors"
+"""The quantised network behind a spiking one, batch norm and all, from which training can go on."""
+
 STAGE = "stage.json"
 """What a stage was trained on and how, beside its checkpoint: another one does not go on from it."""
 
@@ -164,6 +167,8 @@ def _run(
     fabric = launch()
     if fabric.is_global_zero:
         if stage.kind == "qann":
+            if isinstance(network, RestorationNetwork) and network.activation_bits:
+                save_network(network.cpu(), folder / QUANTISED)
             network = _spiking(recipe, replace(stage, schedule="phased"), cast(RestorationNetwork, network), pairs)
         network.cpu()
         if isinstance(network, SpikingNetwork):
@@ -319,6 +324,8 @@ def _named(recipe: Recipe, stage: Stage, name: str, directory: Path) -> Restorat
     """The network that a stage starts from or learns from."""
     if any(other.name == name for other in recipe.stages):
         path = directory / name / MODEL
+        if stage.kind == "qann" and (quantised := path.with_name(QUANTISED)).exists():
+            path = quantised
         if not path.exists():
             raise RecipeError(f"stage {stage.name} needs {name}, which has not been run: no {path}")
     elif not (path := directory.parent / name / MODEL).is_file() and not (path := Path(name)).is_file():

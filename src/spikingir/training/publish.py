@@ -10,7 +10,8 @@ import torch
 from spikingir.files import write_text
 from spikingir.restoration.catalogue import CONFIG_FILE, SHIPPED, Model, read_model
 from spikingir.spiking.network import SpikingNetwork
-from spikingir.store import load_any, save_network, save_pretrained
+from spikingir.store import load_any, load_network, save_network, save_pretrained
+from spikingir.training.follow import QUANTISED
 from spikingir.training.journal import LOG_FILE
 from spikingir.training.recipe import Recipe, RecipeError
 
@@ -56,6 +57,9 @@ def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path) -> Model:
             save_pretrained(network, path, overwrite=True)
         else:
             save_network(network, path, dtype=torch.float16)
+    for stage in recipe.stages:
+        if stage.publish and stage.name in done and (path := done[stage.name].with_name(QUANTISED)).exists():
+            save_network(load_network(path), folder / QUANTISED, dtype=torch.float16)
     some = next(iter(clocks.values()))
     config = {
         "name": recipe.name,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 import pandas as pd
 
+from spikingir.errors import SpikingIRError
 from spikingir.evaluation.energy import in_words
 from spikingir.restoration.formats import SUFFIXES, ImageError
 from spikingir.web.service import AUTO, FORGOTTEN_AFTER, MAX_SIGMA, SCHEDULES, TRAINED, Answer, RequestError, Service
@@ -212,9 +213,7 @@ def _restore(
         raise gr.Error(escape(said, quote=False), duration=None, print_exception=False) from error
     except MemoryError as error:
         raise gr.Error("there is not enough memory for this; give a smaller photograph") from error
-    except Exception as error:
-        if not type(error).__module__.startswith("spikingir."):
-            raise
+    except SpikingIRError as error:
         raise gr.Error(escape(str(error), quote=False), duration=None, print_exception=False) from error
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikingir.environment import environment
+from spikingir.errors import SpikingIRError
 from spikingir.restoration.choice import Device
 from spikingir.web.service import Limits, Service
 
@@ -31,7 +32,7 @@ _ELSEWHERE = re.compile(r"file[=/]\s*(https?|ftp):", re.IGNORECASE)
 _SILENCE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
 
 
-class ServerError(OSError):
+class ServerError(SpikingIRError, OSError):
     """The page cannot be served there."""
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from PIL import Image
 
+from spikingir.errors import SpikingIRError
 from spikingir.restoration.catalogue import Model, model_names
 from spikingir.restoration.choice import Chooser, Device, Wishes
 from spikingir.restoration.images import Photo, default_output, read_image, write_image
@@ -44,7 +45,7 @@ _RESULT = "result-"  # begins the name of each result's folder
 _LOADED = 4  # combinations of model, schedule and T that stay in memory
 
 
-class RequestError(ValueError):
+class RequestError(SpikingIRError):
     """What was asked for cannot be done; the message is one sentence for the person who asked."""
 
 

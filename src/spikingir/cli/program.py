@@ -1,0 +1,89 @@
+"""All commands, and what becomes of their errors.
+
+Nothing heavy is imported before a command needs it, so that ``--help`` and ``--version`` answer at once.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+from cyclopts import App, CycloptsError
+
+from spikingir import __version__
+from spikingir.cli.console import (
+    BROKEN_PIPE,
+    DONE,
+    FAILED,
+    STREAM,
+    WRONG_USAGE,
+    complain,
+    is_expected,
+    prepare_streams,
+    sentence,
+)
+from spikingir.cli.energy import energy
+from spikingir.cli.evaluate import ablation, evaluate
+from spikingir.cli.models import models
+from spikingir.cli.reproduce import benchmark, reproduce
+from spikingir.cli.restore import dehaze, demo, denoise
+from spikingir.cli.serve import serve
+from spikingir.cli.train import convert, finetune, recipes, train
+from spikingir.errors import UsageError
+
+app = App(
+    name="spikingir",
+    help="Image restoration with spiking neural networks.",
+    version=__version__,
+    help_format="plaintext",
+)
+_COMMANDS = (denoise, dehaze, demo, train, finetune, convert, recipes, models)
+_MEASURING = (evaluate, ablation, energy, benchmark, reproduce)
+for command in (*_COMMANDS, *_MEASURING, serve):
+    app.command(command)
+app.register_install_completion_command(help="Install completion for this shell.")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, at any moment.
+    """
+    prepare_streams()
+    if sys.stdout is None:
+        complain("stdout is closed, so no result can be shown; send it to a file, or to /dev/null")
+        return FAILED
+    try:
+        given = list(arguments)
+        if given[:1] in (["denoise"], ["dehaze"]):
+            given = [STREAM if argument == "-" else argument for argument in given]
+        function, bound, _ = app.parse_args(given, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        complain(f"{sentence(error)} (spikingir --help lists what there is)")
+        return WRONG_USAGE
+    try:
+        function(*bound.args, **bound.kwargs)
+        sys.stdout.flush()
+    except UsageError as error:
+        complain(sentence(error))
+        return WRONG_USAGE
+    except BrokenPipeError:  # the reader has seen enough
+        _drop_stdout()
+        return BROKEN_PIPE
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        complain(sentence(error))
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_stdout()
+        return FAILED
+    return DONE
+
+
+def _drop_stdout() -> None:
+    """What stdout did not take goes nowhere: else the interpreter would try again at its end, and complain."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
