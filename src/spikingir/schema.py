@@ -102,7 +102,7 @@ def parse(kind: type[Data], table: object, where: str) -> Data:
     values = {key: check(hints[key], value, _within(where, key)) for key, value in table.items()}
     try:
         return kind(**values)
-    except ValueError as error:  # what the dataclass checks beyond types and ranges
+    except InputError as error:  # what the dataclass checks beyond types and ranges
         raise SchemaError(f"{prefix}{error}") from None
 
 

@@ -576,7 +576,7 @@ def _assemble(head: _Spiking, nodes: Sequence[Node], state: Mapping[str, Tensor]
     for name, neuron in neurons.items():
         try:
             levels(head.config.coding, head.config.time_steps, neuron.activation_bits)
-        except ValueError as error:
+        except InputError as error:
             raise SchemaError(f"neurons.{name}: {error}") from None
     mapper = None
     if head.mapper:
@@ -637,7 +637,7 @@ def _require_fit(network: SpikingNetwork, side: int) -> None:
     try:
         form_image(formation, torch.zeros(1, network.config.input_channels, 1, 1), torch.zeros(1, channels, 1, 1))
         fits = formation == "identity" or height == width == side
-    except (ValueError, RuntimeError):  # what torch says of shapes that do not go together
+    except (InputError, RuntimeError):  # what torch says of shapes that do not go together
         fits = False
     if not fits:
         raise SchemaError(

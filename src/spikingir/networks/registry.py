@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from spikingir.errors import InputError
 from spikingir.networks.aodnet import AODNet, recognise_aodnet
 from spikingir.networks.base import Recognised, RestorationNetwork
 from spikingir.networks.dncnn import DnCNN, recognise_dncnn
@@ -103,7 +104,7 @@ def build_network(name: str, **options: Any) -> RestorationNetwork:
         raise SchemaError(f"channels is {channels}; {name} is for images of {known}")
     try:
         return architecture.builder(**options)
-    except ValueError as error:  # what the network itself refuses: options that do not go together
+    except InputError as error:  # what the network itself refuses: options that do not go together
         raise SchemaError(str(error)) from None
 
 
@@ -123,12 +124,12 @@ def describe(network: RestorationNetwork) -> dict[str, Any]:
         ``{"architecture": name, "options": {...}}``, plain values that JSON can hold.
 
     Raises:
-        ValueError: The network is of no known architecture.
+        InputError: The network is of no known architecture.
     """
     for architecture in ARCHITECTURES.values():
         if type(network) is architecture.builder:
             return {"architecture": architecture.name, "options": network.options}
-    raise ValueError(f"{type(network).__name__} is of no known architecture; known: {known_architectures()}")
+    raise InputError(f"{type(network).__name__} is of no known architecture; known: {known_architectures()}")
 
 
 def _architecture(name: str) -> Architecture:

@@ -234,7 +234,7 @@ class SpikingNetwork(nn.Module):
             if not fits:
                 what = type(neuron).__name__
                 advice = "" if known else f", or register {what} in spikingir.spiking.kinds.NEURONS"
-                raise ValueError(
+                raise InputError(
                     f"neuron '{name}' is of class {what}, which has no equation for the schedule {config.schedule!r}; "
                     f"keep {self.config.schedule!r}{advice}"
                 )
