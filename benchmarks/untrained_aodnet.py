@@ -28,8 +28,9 @@ from spikingir.data.haze import add_haze
 from spikingir.data.noise import sample_generator
 from spikingir.evaluation.energy import ann_energy, paper_energy
 from spikingir.evaluation.metrics import psnr, ssim
-from spikingir.networks import RestorationNetwork, load_network
+from spikingir.networks import RestorationNetwork
 from spikingir.spiking.network import SpikingNetwork
+from spikingir.store import load_network
 
 T = 5
 ALPHA = 0.501

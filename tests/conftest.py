@@ -29,7 +29,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from spikingir.conversion.convert import convert
     from spikingir.networks.dncnn import DnCNN
-    from spikingir.spiking.storage import save_pretrained
+    from spikingir.store import save_pretrained
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -22,9 +22,10 @@ from safetensors.torch import save_file
 
 from spikingir import __version__
 from spikingir.cli import console, main
-from spikingir.networks import DnCNN, save_network
+from spikingir.networks import DnCNN
 from spikingir.restoration import demo as demo_module
 from spikingir.restoration.restorer import Restorer
+from spikingir.store import save_network
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from spikingir.conversion.convert import convert
-from spikingir.spiking.storage import save_pretrained
+from spikingir.store import save_pretrained
 
 Run = Callable[..., tuple[int, str, str]]
 

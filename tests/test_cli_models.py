@@ -15,11 +15,11 @@ from spikingir.cli.tables import number, table
 from spikingir.conversion.convert import convert
 from spikingir.data.testsets import open_testset
 from spikingir.evaluation.evaluate import evaluate
-from spikingir.networks import AODNet, DnCNN, save_network
+from spikingir.networks import AODNet, DnCNN
 from spikingir.restoration.catalogue import model_names, read_shipped
 from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.restorer import Restorer
-from spikingir.spiking.storage import from_pretrained, save_pretrained
+from spikingir.store import from_pretrained, save_network, save_pretrained
 
 Run = Callable[..., tuple[int, str, str]]
 

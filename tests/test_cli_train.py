@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from spikingir.cli.console import is_expected, sentence
-from spikingir.networks import AODNet, DnCNN, save_network
+from spikingir.networks import AODNet, DnCNN
 from spikingir.restoration.catalogue import SHIPPED
-from spikingir.spiking.storage import from_pretrained
+from spikingir.store import from_pretrained, save_network
 from spikingir.training import follow as following
 from spikingir.training.fit import TrainingError, TrainingStopped
 from spikingir.training.journal import Log

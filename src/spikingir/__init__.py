@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from spikingir.evaluation.evaluate import evaluate
     from spikingir.networks.aodnet import AODNet
     from spikingir.networks.dncnn import DnCNN
-    from spikingir.networks.registry import WeightsError, load_network, save_network
     from spikingir.restoration.catalogue import ModelError
     from spikingir.restoration.images import ImageError
     from spikingir.restoration.restorer import Restoration, Restorer
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from spikingir.spiking.network import SpikingNetwork
     from spikingir.spiking.neurons import MPRN, IFNeuron, MembranePotentialReuseNeuron
     from spikingir.spiking.readout import PixelMapper
-    from spikingir.spiking.storage import StorageError, from_pretrained, save_pretrained
+    from spikingir.store import StorageError, WeightsError, from_pretrained, load_network, save_network, save_pretrained
 
 _HOMES = {
     "AODNet": "spikingir.networks.aodnet",
@@ -46,18 +45,18 @@ _HOMES = {
     "Restorer": "spikingir.restoration.restorer",
     "SpikingIRError": "spikingir.errors",
     "SpikingNetwork": "spikingir.spiking.network",
-    "StorageError": "spikingir.spiking.storage",
-    "WeightsError": "spikingir.networks.registry",
+    "StorageError": "spikingir.store",
+    "WeightsError": "spikingir.store",
     "convert": "spikingir.conversion.convert",
     "correct_biases": "spikingir.conversion.convert",
     "evaluate": "spikingir.evaluation.evaluate",
     "fold": "spikingir.spiking.fold",
-    "from_pretrained": "spikingir.spiking.storage",
-    "load_network": "spikingir.networks.registry",
+    "from_pretrained": "spikingir.store",
+    "load_network": "spikingir.store",
     "paper_energy": "spikingir.evaluation.energy",
     "report": "spikingir.conversion.report",
-    "save_network": "spikingir.networks.registry",
-    "save_pretrained": "spikingir.spiking.storage",
+    "save_network": "spikingir.store",
+    "save_pretrained": "spikingir.store",
 }
 
 __all__ = [

@@ -11,7 +11,8 @@ from torch import Tensor
 from spikingir.conversion.convert import convert
 from spikingir.data.folders import list_images
 from spikingir.data.noise import add_gaussian_noise, sample_generator
-from spikingir.networks import RestorationNetwork, load_network
+from spikingir.networks import RestorationNetwork
+from spikingir.store import load_network
 
 pytestmark = pytest.mark.data
 

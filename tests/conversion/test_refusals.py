@@ -11,6 +11,7 @@ from torch.nn import functional
 from spikingir.conversion.convert import convert
 from spikingir.conversion.errors import ConversionError
 from spikingir.conversion.trace import trace_body
+from spikingir.networks.dncnn import DnCNN
 
 IMAGES = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -288,3 +289,95 @@ def test_trace_names_the_first_place_alone() -> None:
     body = nn.Sequential(conv(1), nn.Tanh(), conv(), nn.Sigmoid())
     with pytest.raises(ConversionError, match="'Tanh' at '1'"):
         trace_body(body)
+
+
+def trained() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(conv(1), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 1)).eval()
+
+
+@pytest.mark.parametrize("scale", [255.0, 4.0])
+def test_images_of_0_to_255_are_refused(scale: float) -> None:
+    with pytest.raises(
+        ConversionError, match=r"calibration image 0 has a mean of .*, so it is not in \[0, 1\]; divide"
+    ):
+        convert(trained(), scale * IMAGES)
+    dark = torch.cat([torch.zeros(1, 1, 8, 8), 255 * IMAGES])
+    with pytest.raises(ConversionError, match="divide images of 0 to 255"):
+        convert(trained(), dark)
+
+
+def test_noisy_images_may_pass_1() -> None:
+    convert(trained(), 1 + 0.5 * torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_converted(dtype: torch.dtype) -> None:
+    network = trained().to(dtype)
+    kept = torch.float64 if dtype == torch.float64 else torch.float32
+    spiking = convert(network, IMAGES, time_steps=64)
+    assert {parameter.dtype for parameter in spiking.parameters()} == {kept}
+    assert torch.equal(spiking(IMAGES.to(kept)), convert(network.to(kept), IMAGES, time_steps=64)(IMAGES.to(kept)))
+    assert next(network.parameters()).dtype == kept  # by .to above alone: convert changes nothing
+
+
+def test_mixed_precisions_are_converted() -> None:
+    network = trained()
+    network[0].half()
+    assert convert(network, IMAGES)(IMAGES).dtype == torch.float32
+
+
+# torch's own, on the first use of its compiler
+COMPILES = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
+
+
+@COMPILES
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        nn.DataParallel,
+        torch.optim.swa_utils.AveragedModel,
+        torch.compile,
+        lambda network: nn.DataParallel(torch.compile(network)),
+    ],
+)
+def test_what_only_runs_a_network_is_taken_off(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    network = DnCNN(layers=3, width=4).eval()
+    wanted = convert(network, IMAGES)
+    spiking = convert(wrap(network), IMAGES)
+    assert spiking.config.formation == "residual"  # and not that of a body of its own
+    assert torch.equal(spiking(IMAGES), wanted(IMAGES))
+    inside = nn.Sequential(conv(1), nn.ReLU(), conv(4, 1)).eval()
+    wanted = convert(inside, IMAGES)
+    assert torch.equal(convert(nn.Sequential(wrap(inside)).eval(), IMAGES)(IMAGES), wanted(IMAGES))
+
+
+@COMPILES
+def test_a_network_compiled_in_place() -> None:
+    network, plain = trained(), trained()
+    network.compile()
+    network[0].compile()
+    assert torch.equal(convert(network, IMAGES)(IMAGES), convert(plain, IMAGES)(IMAGES))
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(4), nn.Dropout2d(0.5)])
+def test_training_mode_is_left_with_a_note(layer: nn.Module) -> None:
+    network = nn.Sequential(conv(1), layer, nn.ReLU(), conv(4, 1)).train()
+    with pytest.warns(
+        UserWarning, match="Sequential is in training mode, where its .* acts otherwise; it is converted as"
+    ):
+        spiking = convert(network, IMAGES)
+    assert network.training
+    assert torch.equal(spiking(IMAGES), convert(network.eval(), IMAGES)(IMAGES))
+
+
+def test_what_is_no_network_to_convert() -> None:
+    for given, message in (
+        ("weights.pth", "it is a str; expected a torch.nn.Module, as spikingir.load_network reads it"),
+        (convert(trained(), IMAGES), "it is a spiking network already"),
+    ):
+        with pytest.raises(ConversionError, match=message):
+            convert(given, IMAGES)  # type: ignore[arg-type]
+    complex_weights = nn.Sequential(conv(1), nn.ReLU(), nn.Conv2d(4, 1, 3, dtype=torch.complex64))
+    with pytest.raises(ConversionError, match=r"has weights of torch\.complex64; expected real floats"):
+        convert(complex_weights, IMAGES)

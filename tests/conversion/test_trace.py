@@ -342,7 +342,7 @@ def test_report_lists_every_operation() -> None:
 
 def test_last_relu_or_not_decides_the_output_neuron() -> None:
     signed = convert(nn.Sequential(conv(1), nn.ReLU(), conv(4, 1)), IMAGES.float())
-    unsigned = convert(nn.Sequential(conv(1), nn.ReLU(), conv(4, 1), nn.ReLU(), nn.Dropout()), IMAGES.float())
+    unsigned = convert(nn.Sequential(conv(1), nn.ReLU(), conv(4, 1), nn.ReLU(), nn.Dropout()).eval(), IMAGES.float())
     assert [signed.neuron(name).signed for name in signed.layers] == [False, True]
     assert [unsigned.neuron(name).signed for name in unsigned.layers] == [False, False]
     assert (unsigned(IMAGES.float()) >= 0).all()

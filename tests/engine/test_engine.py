@@ -18,7 +18,7 @@ from spikingir.networks.aodnet import AODNet
 from spikingir.spiking.fold import FoldError, fold
 from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.network import SpikingNetwork, Trace
-from spikingir.spiking.storage import from_pretrained
+from spikingir.store import from_pretrained
 
 pytestmark = pytest.mark.skipif(not engine.native_available(), reason="SpikingIR was installed without a compiler")
 

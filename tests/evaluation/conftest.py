@@ -11,8 +11,7 @@ from PIL import Image
 from spikingir.conversion.convert import convert
 from spikingir.data.noise import sample_generator
 from spikingir.networks import DnCNN
-from spikingir.networks.registry import save_network
-from spikingir.spiking.storage import save_pretrained
+from spikingir.store import save_network, save_pretrained
 
 SIDE = 24
 

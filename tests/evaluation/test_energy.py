@@ -135,7 +135,7 @@ def test_printed_figures(network: nn.Module, size: tuple[int, int], expected: fl
 
 
 def test_one_ann_whatever_stands_for_it() -> None:
-    network = DnCNN(layers=4, width=4, batch_norm=True)
+    network = DnCNN(layers=4, width=4, batch_norm=True).eval()
     spiking = convert(network, torch.rand(1, 1, 12, 12), time_steps=2)
     folded = fold(spiking)
     _, trace = spiking.trace(torch.rand(1, 1, 12, 10))

@@ -21,8 +21,8 @@ from spikingir.evaluation.profile import EDGES, profile
 from spikingir.evaluation.reproduce import SECTIONS, Target, reproduce
 from spikingir.evaluation.sections import interval, quality_table
 from spikingir.networks import AODNet
-from spikingir.networks.registry import build_network, save_network
-from spikingir.spiking.storage import save_pretrained
+from spikingir.networks.registry import build_network
+from spikingir.store import save_network, save_pretrained
 from tests.evaluation.conftest import SIDE
 
 

@@ -7,10 +7,10 @@ from skimage import data
 from spikingir import engine
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.evaluation.metrics import psnr
-from spikingir.networks.registry import ARCHITECTURES, describe, load_network
+from spikingir.networks.registry import ARCHITECTURES, describe
 from spikingir.restoration.catalogue import ANN_FILE, Model, Variant, model_names, read_shipped
 from spikingir.spiking.fold import fold
-from spikingir.spiking.storage import from_pretrained
+from spikingir.store import from_pretrained, load_network
 
 MODELS = [read_shipped(name) for name in model_names()]
 VARIANTS = [pytest.param(m, v, id=f"{m.name}-{v.file.split('.')[0]}") for m in MODELS for v in m.variants]

@@ -5,8 +5,8 @@ import torch
 
 from spikingir import load_network
 from spikingir.networks.multiscale import MultiScaleNet, without_level
-from spikingir.networks.registry import save_network
 from spikingir.spiking.formation import pad_to_multiple, with_level
+from spikingir.store import save_network
 
 
 def _network(**options: object) -> MultiScaleNet:

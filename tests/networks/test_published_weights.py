@@ -12,7 +12,8 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from spikingir.data.folders import list_images
 from spikingir.data.noise import add_gaussian_noise, sample_generator
-from spikingir.networks import RestorationNetwork, describe, load_network
+from spikingir.networks import RestorationNetwork, describe
+from spikingir.store import load_network
 
 pytestmark = pytest.mark.data
 

@@ -23,9 +23,10 @@ from spikingir.conversion.convert import convert
 from spikingir.data.haze import add_haze
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.evaluation.operations import count_operations
-from spikingir.networks import build_network, load_network
+from spikingir.networks import build_network
 from spikingir.spiking.fold import fold
 from spikingir.spiking.network import SpikingNetwork, Trace
+from spikingir.store import load_network
 
 spikingjelly = pytest.importorskip("spikingjelly.activation_based.neuron", reason="made for `make test-peers`")
 op_counter = pytest.importorskip("spikingjelly.activation_based.op_counter")

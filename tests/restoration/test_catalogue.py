@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikingir.networks import DnCNN, save_network
+from spikingir.networks import DnCNN
 from spikingir.restoration.catalogue import (
     Model,
     ModelError,
@@ -22,6 +22,7 @@ from spikingir.restoration.catalogue import (
 )
 from spikingir.restoration.pretrained import load_ann, load_spiking, open_model
 from spikingir.restoration.restorer import Restorer
+from spikingir.store import save_network
 
 CLOCKED, PHASED4, PHASED8 = (
     Variant("snn.safetensors", "clocked", 10),

@@ -20,7 +20,7 @@ from spikingir.restoration.batch import Options
 from spikingir.restoration.choice import Wishes
 from spikingir.restoration.cluster import ClusterError, restore_on_cluster
 from spikingir.restoration.jobs import plan
-from spikingir.spiking.storage import StorageError
+from spikingir.store import StorageError
 
 pytest.importorskip("ray", reason="Ray is not installed: make test-ray installs it and runs these")
 

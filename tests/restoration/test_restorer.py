@@ -27,7 +27,7 @@ from spikingir.restoration.receptive_field import TilingError
 from spikingir.restoration.restorer import Restorer
 from spikingir.spiking.formation import with_level
 from spikingir.spiking.network import SpikingNetwork
-from spikingir.spiking.storage import StorageError
+from spikingir.store import StorageError
 
 H, W = 13, 18
 

@@ -79,7 +79,7 @@ def plain(width: int = 12) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1, bias=False),
         nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, 1, 3, padding=1),
-    )  # fmt: skip
+    ).eval()  # fmt: skip
 
 
 BODIES = {

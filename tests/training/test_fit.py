@@ -44,11 +44,11 @@ def ann() -> nn.Module:
 
 
 def clocked() -> nn.Module:
-    return convert(ann(), torch.rand(2, 1, 12, 12), time_steps=4)
+    return convert(ann().eval(), torch.rand(2, 1, 12, 12), time_steps=4)
 
 
 def phased() -> nn.Module:
-    return convert(ann(), torch.rand(2, 1, 12, 12), time_steps=4, schedule="phased")
+    return convert(ann().eval(), torch.rand(2, 1, 12, 12), time_steps=4, schedule="phased")
 
 
 CONFIG = FitConfig(steps=12, batch_size=3, learning_rate=3e-3, precision="float32", validate_every=6, log_every=3)

@@ -13,14 +13,15 @@ from spikingir.data.errors import DataError
 from spikingir.data.photographs import PhotographPatches
 from spikingir.data.real_haze import RealHazePatches
 from spikingir.data.scenes import Scene
-from spikingir.networks.registry import build_network, load_network, save_network
+from spikingir.networks.registry import build_network
 from spikingir.restoration.catalogue import Model, Variant, choose_variant
-from spikingir.spiking.storage import from_pretrained
+from spikingir.schema import SchemaError
+from spikingir.store import from_pretrained, load_any, load_network, save_network
 from spikingir.training import follow as following
 from spikingir.training.config import FitConfig
 from spikingir.training.finetune import finetuning
 from spikingir.training.follow import follow
-from spikingir.training.recipe import Haze, Noise, Recipe, RecipeError, load_recipe, recipe_names
+from spikingir.training.recipe import Haze, Noise, Recipe, RecipeError, Stage, load_recipe, recipe_names
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "recipes"
 
@@ -94,7 +95,7 @@ def test_a_recipe_is_followed_stage_by_stage(tmp_path: Path, monkeypatch: pytest
     before = done["snn"].read_bytes()
     assert follow(recipe, tmp_path, tmp_path / "run", progress=False) == done
     assert done["snn"].read_bytes() == before
-    with pytest.raises(RecipeError, match="no stage 'sn'"):
+    with pytest.raises(RecipeError, match="no stage 'sn'; did you mean 'snn'"):
         follow(recipe, tmp_path, tmp_path / "run", stages=["sn"])
     other = load_recipe(write(tmp_path, TINY.replace("sigma = 25", "sigma = 50")))
     with pytest.raises(RecipeError, match=r"trained otherwise \(noise\.sigma: 25\.0 there, 50\.0 here\)"):
@@ -116,16 +117,77 @@ def test_a_quantised_network_is_saved_phased_whatever_its_stage_says(
     ("old", "new", "message"),
     [
         ("sigma = 25", "sgima = 25", r"tiny\.toml\.noise: unknown key 'sgima'; did you mean 'sigma'"),
-        ('kind = "ann"', 'kind = "cnn"', r"stages\[0\]\.kind: 'cnn' is none of ann, qann, snn"),
-        ("patch = 12", 'patch = "12"', r"stages\[0\]\.patch: '12' is no int"),
-        ("steps = 3", "steps = 0", r"stages\[0\]\.fit: steps is 0"),
+        ('kind = "ann"', 'kind = "cnn"', r"stages\[0\]\.kind is 'cnn'; expected ann, qann, snn"),
+        ("patch = 12", 'patch = "12"', r"stages\[0\]\.patch is '12'; expected a whole number"),
+        ("steps = 3", "steps = 0", r"stages\[0\]\.fit\.steps is 0; expected a number from 1 to 1000000000"),
         ('name = "tiny"', "name = ", "is not TOML"),
-        ('architecture = "dncnn"', "", "architecture"),
-        ("distillation = 0.5", "distillation = 2.0", r"distillation is 2\.0; expected a share"),
+        ('architecture = "dncnn"', "", "the key 'architecture' is missing"),
+        ("distillation = 0.5", "distillation = 2.0", r"distillation is 2\.0; expected a number from 0 to 1"),
         ("distillation = 0.5", "distillation = 0.0", "a teacher and fit.distillation above 0 go together"),
-        ("sigma = 25", "zzz = 25", "known keys: folder, sigma"),
-        ('precision = "float32"', "epsilon = 2.0", r"epsilon is 2\.0; expected a positive one, with the objective"),
+        ("steps = 3", "steps = 99999999999999999999999", r"fit\.steps is 9+; expected a number from 1 to"),
+        ("steps = 3", "steps = inf", r"fit\.steps is inf; expected a whole number"),
+        ("batch_size = 2", "log_every = 0", r"fit\.log_every is 0; expected a number from 1"),
+        ("batch_size = 2", "validate_every = 0", r"fit\.validate_every is 0; expected a number from 1"),
+        ("batch_size = 2", "learning_rate = 1e300", r"learning_rate is 1e\+300; expected a number above 0 to 10"),
+        ("batch_size = 2", "learning_rate = 0", r"fit\.learning_rate is 0\.0; expected a number above 0"),
+        ("batch_size = 2", "learning_rate = nan", r"fit\.learning_rate is nan; expected a finite number"),
+        ("batch_size = 2", "accumulate = 99999999999", r"accumulate is 99999999999; expected a number from 1 to 65536"),
+        ("batch_size = 2", "warmup = inf", r"fit\.warmup is inf; expected a finite number"),
+        ("batch_size = 2", "warmup = 1" + "0" * 400, r"fit\.warmup is 1.*; expected a finite number"),
+        ("patch = 12", "patch = 0", r"stages\[0\]\.patch is 0; expected a number from 1 to 4096"),
+        ("patch = 12", "patch = -1", r"stages\[0\]\.patch is -1; expected a number from 1"),
+        ("held_back_every = 3", "held_back_every = 0", r"noise\.held_back_every is 0; expected a number from 2"),
+        ("sigma = 25", "sigma = -1", r"noise\.sigma is -1\.0; expected a number from 0 to 255"),
+        ("sigma = 25", "sigma = [50, 5]", r"noise: sigma is \[50\.0, 5\.0\]; expected the lower one first"),
+        ("sigma = 25", "sigma = [5]", r"noise\.sigma is \[5\]; expected a list of 2"),
+        ("layers = 3", "layers = 100000000", "option 'layers' of dncnn is 100000000; expected a number from 3 to 256"),
+        ("layers = 3", "layers = 999999999999999999999", "option 'layers' of dncnn is 9+; expected"),
+        ("width = 4", "width = 1000000000", "option 'width' of dncnn is 1000000000; expected a number from 1 to 4096"),
+        ("width = 4", "wdith = 4", "dncnn has no option 'wdith'; did you mean 'width'"),
+        ('architecture = "dncnn"', 'architecture = "dncn"', "unknown architecture 'dncn'; did you mean 'dncnn'"),
+        (
+            "time_steps = 5",
+            "time_steps = 1000000000",
+            r"stages\[2\]\.time_steps is 1000000000; expected a number",
+        ),
+        ("time_steps = 5", "time_steps = 1" + "0" * 30, r"stages\[2\]\.time_steps is 10+; expected a number from 1"),
+        ('"phased"', '"phassed"', r"stages\[1\]\.schedule is 'phassed'; expected clocked, phased"),
+        ('"phased"', "4", r"stages\[1\]: schedule is 4; a delay is below time_steps, here 4"),
+        (
+            'name = "tiny"',
+            'name = "../tiny"',
+            r"tiny\.toml\.name is '\.\./tiny'; expected a name of 1 to 100",
+        ),
+        ('name = "tiny"', 'name = "a/b"', r"name is 'a/b'; expected a name"),
+        ('name = "tiny"', 'name = ""', "name is ''; expected a name"),
+        ('name = "qann"', 'name = "/etc/x"', r"stages\[1\]\.name is '/etc/x'; expected a name"),
+        ('name = "qann"', 'name = ".."', r"stages\[1\]\.name is '\.\.'; expected a name"),
+        ('name = "qann"', 'name = "a\\\\b"', r"stages\[1\]\.name is .*; expected a name"),
+        ('name = "qann"', 'name = "ann"', r"stages\[1\]\.name is 'ann', as an earlier one is"),
+        ('name = "qann"', 'name = "model"', r"stages\[1\]\.name is 'model', the folder of what is published"),
+        ('kind = "qann"', 'kind = "qann"\npublish = "../x"', r"stages\[1\]\.publish is '\.\./x'; expected a name"),
+        ('start = "ann"', 'start = "snn"', r"stages\[1\]\.start is 'snn', a stage that comes no earlier: a cycle"),
+        ('start = "ann"', 'start = "qann"', r"stages\[1\]\.start is 'qann', a stage that comes no earlier: a cycle"),
+        (
+            'name = "tiny"',
+            'name = "tiny"\nconversion = { method = "rueckaur" }',
+            "unknown method 'rueckaur'; did you",
+        ),
+        ('name = "tiny"', "a = " + "[" * 3000 + "]" * 3000, "it is nested too deeply"),
+        ('name = "tiny"', "a = " + "9" * 5000, "a number has thousands of digits"),
+        ('name = "tiny"', "a = 0x" + "f" * 5000, "unknown key 'a'"),
+        ("patch = 12", "patch = 0x" + "f" * 5000, r"patch is a number of thousands of digits; expected"),
+        ('name = "tiny"', 'name = "tiny"\n#' + "a" * 2**20, "is longer than 1 MiB"),
+        ("sigma = 25", "zzz = 25", "known: folder, sigma"),
+        (
+            'precision = "float32"',
+            "epsilon = 2.0",
+            r"fit: epsilon is 2\.0; it goes with the objective charbonnier alone",
+        ),
+        ('precision = "float32"', "epsilon = 0.0", r"fit\.epsilon is 0\.0; expected a number above 0"),
         ("noise = {", "real_haze = { left_out = 2 }\nnoise = {", "expected one of them"),
+        ("noise = {", "real_haze = { beta = 0 }\nnoise = {", r"real_haze\.beta is 0\.0; expected a number above 0"),
+        ("noise = {", 'photographs = { folder = "a", real = 2 }\nnoise = {', r"photographs\.real is 2\.0; expected a"),
     ],
 )
 def test_what_it_does_not_know_is_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
@@ -133,8 +195,34 @@ def test_what_it_does_not_know_is_refused(old: str, new: str, message: str, tmp_
         load_recipe(write(tmp_path, TINY.replace(old, new)))
 
 
+@pytest.mark.parametrize("content", [b"name = 'a' # \xff\xfe", "name = 'a'".encode("utf-16"), b"\x89PNG\r\n\x1a\n"])
+def test_a_recipe_is_utf_8(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.toml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=r"is no text in UTF-8: byte [0-9]+ is none of it"):
+        load_recipe(path)
+
+
+def test_a_recipe_made_by_hand_is_checked_too() -> None:
+    stage = Stage("ann", "ann", 8, FitConfig(2))
+    for make, message in (
+        (lambda: FitConfig(0), "steps is 0; expected a number from 1"),
+        (lambda: replace(stage, name="../ann"), "name is '../ann'; expected a name"),
+        (lambda: Recipe("a/b", "dncnn", (stage,), Noise("clean", 25)), "name is 'a/b'; expected a name"),
+        (lambda: Recipe("a", "dncnn", (), Noise("clean", 25)), "stages is empty"),
+        (lambda: Recipe("a", "dncnn", (stage,)), "several of noise, haze, photographs and real_haze, or none"),
+    ):
+        with pytest.raises(SchemaError, match=message):
+            make()
+
+
+def test_a_misspelt_recipe_is_told() -> None:
+    with pytest.raises(RecipeError, match=r"no recipe and no .* 'denoise-gray-z5'; did you mean 'denoise-gray-"):
+        load_recipe("denoise-gray-z5")
+
+
 def test_missing_recipe_and_data(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"no recipe 'nothing'.*denoise-gray-25"):
+    with pytest.raises(RecipeError, match=r"no recipe and no \.toml file 'nothing'; known: .*denoise-gray-25"):
         load_recipe("nothing")
     recipe = load_recipe(write(tmp_path, TINY))
     with pytest.raises(DataError, match="clean"):
@@ -269,7 +357,7 @@ def test_a_stage_starts_from_a_file_or_a_model_that_ships(tmp_path: Path, monkey
     done = follow(load_recipe(write(tmp_path, again)), tmp_path, tmp_path / "again", progress=False)
     before, after = load_network(file), load_network(done["ann"])
     assert all(torch.allclose(a, b, atol=0.1) for a, b in zip(before.parameters(), after.parameters(), strict=True))
-    network = following.load_any(file)
+    network = load_any(file)
     assert torch.equal(network(torch.ones(1, 1, 8, 8)), before(torch.ones(1, 1, 8, 8)))
     nothing = ann.replace('kind = "ann"', 'kind = "ann"\nstart = "denoise-gray-25/nothing"')
     with pytest.raises(RecipeError, match="needs 'denoise-gray-25/nothing', which is no stage"):

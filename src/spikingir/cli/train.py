@@ -124,6 +124,7 @@ def convert(
     schedule: Literal["clocked", "phased"] = "clocked",
     percentile: Annotated[float | None, Parameter(validator=Number(gt=0, lte=100))] = None,
     v0: float | None = None,
+    max_gib: Annotated[float, Parameter(validator=Number(gt=0))] = 2,
     overwrite: Annotated[bool, Flag] = False,
 ) -> None:
     """Convert weights of a known architecture to a spiking network, and say what became of each operation.
@@ -138,21 +139,21 @@ def convert(
         schedule: clocked or phased.
         percentile: Of the activations, for the thresholds; that of the method unless given.
         v0: Initial membrane in thresholds; that of the method unless given.
+        max_gib: Most GiB that the file of weights, which may be compressed, may unpack to.
         overwrite: Replace the file to write if it exists.
     """
     from spikingir.conversion.convert import convert as convert_network
     from spikingir.conversion.report import report
     from spikingir.data.calibration import calibration_images
     from spikingir.files import check_replaceable, identities
-    from spikingir.networks.registry import load_network
     from spikingir.restoration.catalogue import SHIPPED
-    from spikingir.spiking.storage import save_pretrained
+    from spikingir.store import load_network, save_pretrained
 
     target = weights.with_name(f"{weights.stem}_snn.safetensors") if out is None else out
     check_replaceable(target, identities([weights, *SHIPPED.glob("*/*")]))
     if os.path.lexists(target) and not overwrite:
         raise CommandError(f"{target} exists already; --overwrite replaces it")
-    network = load_network(weights)
+    network = load_network(weights, max_bytes=int(max_gib * 2**30))
     images = calibration_images(data, network.channels, sigma=sigma)
     spiking = convert_network(
         network,

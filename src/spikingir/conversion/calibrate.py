@@ -12,12 +12,14 @@ from spikingir.spiking.graph import Node, Wave, run_graph
 
 CalibrationImages = Tensor | Iterable[Tensor]
 
+_BRIGHTEST_MEAN = 1.5  # noise takes single pixels beyond 1, but no image in [0, 1] has such a mean
+
 
 def image_batches(images: CalibrationImages, channels: int | None = None) -> Iterator[Tensor]:
     """Calibration images as batches ``(B, C, H, W)``, checked.
 
     Raises:
-        ConversionError: No image, a wrong shape or channel count, NaN or infinite values.
+        ConversionError: No image, a wrong shape or channel count, NaN or infinite values, values of 0 to 255.
     """
     pieces: Iterable[Tensor] = torch.split(images, 8) if isinstance(images, Tensor) and images.dim() == 4 else images
     if isinstance(images, Tensor) and images.dim() == 3:
@@ -37,6 +39,11 @@ def image_batches(images: CalibrationImages, channels: int | None = None) -> Ite
         if not torch.isfinite(batch).all():
             raise ConversionError(f"calibration image {i} holds NaN or infinite values; leave it out")
         if batch.numel():
+            if (mean := batch.mean((1, 2, 3), dtype=torch.float32).max().item()) > _BRIGHTEST_MEAN:
+                raise ConversionError(
+                    f"calibration image {i} has a mean of {mean:.3g}, so it is not in [0, 1]; "
+                    "divide images of 0 to 255 by 255"
+                )
             found = True
             channels = batch.shape[1]
             yield batch

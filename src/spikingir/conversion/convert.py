@@ -1,12 +1,15 @@
 """Conversion of a network to a spiking one: SpikingIR's method and its baselines."""
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from spikingir.conversion.calibrate import CalibrationImages, analog_neuron, calibrate, image_batches
 from spikingir.conversion.errors import ConversionError
@@ -81,7 +84,9 @@ def convert(
 
     Batch norm is folded, each ReLU becomes a spiking neuron with ``theta = lambda`` from calibration, weights stay
     raw; a body that does not end in a ReLU gets a signed output neuron. What cannot be converted is refused by name
-    and place. The network itself is not changed.
+    and place. The network itself is not changed. It is converted as it is in eval mode (a warning says so where that
+    makes a difference), in float32 where it is in half precision or bfloat16, and without what only runs it
+    (``DataParallel``, ``torch.compile``).
 
     Args:
         network: A :class:`~spikingir.networks.base.RestorationNetwork`, or any module from image to image, which is
@@ -112,7 +117,8 @@ def convert(
 
     Raises:
         ConversionError: The network cannot be traced or holds an operation that is not linear, NaN weights; images
-            that are missing, of the wrong channel count or not finite; QCFS without QCFS activations.
+            that are missing, of the wrong channel count, not finite or not in [0, 1]; QCFS without QCFS activations;
+            what is no network to convert (spiking already, TorchScript, a file's name).
         ValueError: Time steps, alpha, v0, beta, percentile, surrogate or schedule out of range; unknown method.
 
     Source:
@@ -133,13 +139,7 @@ def convert(
     mapper = preset.mapper if mapper is None else mapper
     recycling = preset.recycling if recycling is None else recycling
     body, formation = _body_and_formation(network)
-    try:
-        body = copy.deepcopy(body).cpu().eval()
-    except RuntimeError as error:  # torch copies no tensor that is computed, as those hooks leave them
-        raise ConversionError(
-            f"{type(body).__name__} cannot be copied ({error}); weights that a hook computes must be made plain first "
-            "(torch.nn.utils.remove_weight_norm, remove_spectral_norm)"
-        ) from None
+    body = _plain_copy(body)
     traced = trace_body(body)
     if not traced.weights:
         raise ConversionError(f"{type(body).__name__} has no weights to convert")
@@ -206,12 +206,73 @@ def _set_bits(network: SpikingNetwork, by_scale: Sequence[int], own: Mapping[str
         network.levels(name)  # whether they fit
 
 
-def _body_and_formation(network: nn.Module) -> tuple[nn.Module, ImageFormation]:
+def _body_and_formation(network: object) -> tuple[nn.Module, ImageFormation]:
     """A restoration network is recognised by what it has, not by its class: ``body`` and ``formation``."""
+    if isinstance(network, SpikingNetwork):
+        raise ConversionError("it is a spiking network already; give the conventional one that it was made from")
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ConversionError("it is a TorchScript program, which cannot be traced; give the module it was made from")
+    if not isinstance(network, nn.Module):
+        raise ConversionError(
+            f"it is a {type(network).__name__}; expected a torch.nn.Module, as spikingir.load_network reads it"
+        )
+    network = _unwrapped(network)
     body, formation = getattr(network, "body", None), getattr(network, "formation", None)
     if isinstance(body, nn.Module) and formation is not None:
-        return body, formation
+        return _unwrapped(body), formation
     return network, "identity"
+
+
+def _unwrapped(network: nn.Module) -> nn.Module:
+    """The network inside what only runs it: on several devices, averaged, or compiled."""
+    while True:
+        if isinstance(network, nn.DataParallel | DistributedDataParallel | AveragedModel):
+            network = network.module
+        elif isinstance(compiled := getattr(network, "_orig_mod", None), nn.Module):  # torch.compile's
+            network = compiled
+        else:
+            return network
+
+
+def _unwrap_within(network: nn.Module) -> None:
+    for name, module in network.named_children():
+        setattr(network, name, _unwrapped(module))
+        _unwrap_within(_unwrapped(module))
+
+
+def _plain_copy(body: nn.Module) -> nn.Module:
+    """A copy in eval mode on the CPU, in float32 or, where a parameter is, in float64; nothing in it compiled."""
+    trains = [module for module in body.modules() if module.training and _differs_in_training(module)]
+    if trains:
+        warnings.warn(
+            f"{type(body).__name__} is in training mode, where its {type(trains[0]).__name__} acts otherwise; it is "
+            "converted as it is in eval mode: call network.eval() first to say so yourself",
+            stacklevel=3,
+        )
+    try:
+        body = copy.deepcopy(body).cpu().eval()
+    except RuntimeError as error:  # torch copies no tensor that is computed, as those hooks leave them
+        raise ConversionError(
+            f"{type(body).__name__} cannot be copied ({error}); weights that a hook computes must be made plain first "
+            "(torch.nn.utils.remove_weight_norm, remove_spectral_norm)"
+        ) from None
+    _unwrap_within(body)
+    dtype = torch.float32
+    for tensor in body.state_dict().values():
+        if tensor.is_complex() or tensor.is_quantized:
+            raise ConversionError(f"{type(body).__name__} has weights of {tensor.dtype}; expected real floats")
+        if tensor.is_floating_point():
+            dtype = torch.promote_types(dtype, tensor.dtype)
+    for module in body.modules():
+        module._compiled_call_impl = None  # of Module.compile
+    return body.to(dtype)
+
+
+def _differs_in_training(module: nn.Module) -> bool:
+    """Batch norm with running statistics, and dropout."""
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return module.running_mean is not None
+    return isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
 
 
 def _input_channels(traced: TracedBody) -> int | None:

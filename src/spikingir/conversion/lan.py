@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from spikingir.spiking.kinds import NEURONS, NeuronKind
 from spikingir.spiking.neurons import Firing, IFNeuron
 
 MAX_SPIKES = 2
@@ -105,6 +106,9 @@ class AdaptiveThresholdNeuron(IFNeuron):
             thresholds.append(theta.view(1))
             membranes = [v - self._fire(v, theta) for v in charged]
         self.step_thresholds = torch.stack(thresholds)
+
+
+NEURONS["lan"] = NeuronKind(AdaptiveThresholdNeuron)
 
 
 def _current(currents: Tensor | None, constant: Tensor | None, t: int) -> Tensor:

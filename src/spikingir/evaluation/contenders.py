@@ -20,13 +20,12 @@ from spikingir.evaluation.ablation import noisy_calibration_images
 from spikingir.evaluation.classical import bm3d, dark_channel_prior, non_local_means
 from spikingir.evaluation.energy import Energy, ann_energy, paper_energy
 from spikingir.networks.base import RestorationNetwork
-from spikingir.networks.registry import load_network
 from spikingir.restoration.catalogue import ANN_FILE, Model, ModelError, choose_variant
 from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.tiling import padded, trace_tiled
 from spikingir.spiking.fold import fold
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
-from spikingir.spiking.storage import from_pretrained
+from spikingir.store import from_pretrained, load_network
 
 
 class UnavailableError(SpikingIRError):

@@ -6,11 +6,8 @@ from spikingir.networks.dncnn import DnCNN
 from spikingir.networks.registry import (
     ARCHITECTURES,
     Architecture,
-    WeightsError,
     build_network,
     describe,
-    load_network,
-    save_network,
 )
 
 __all__ = [
@@ -19,9 +16,6 @@ __all__ = [
     "Architecture",
     "DnCNN",
     "RestorationNetwork",
-    "WeightsError",
     "build_network",
     "describe",
-    "load_network",
-    "save_network",
 ]

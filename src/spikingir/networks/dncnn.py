@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from spikingir.errors import InputError
 from spikingir.networks.base import Recognised, RestorationNetwork
+from spikingir.schema import SchemaError
 
 _OWN_NAME = re.compile(r"(?:body\.)?(conv|norm)(\d{1,4})\.(\w+)")
 _NUMBERED_NAME = re.compile(r"(model|dncnn)\.(\d{1,4})\.(\w+)")
@@ -107,7 +108,7 @@ def recognise_dncnn(tensors: Mapping[str, Tensor]) -> Recognised | None:
         tensors: Tensors by name, without wrappers' prefixes.
 
     Raises:
-        ValueError: The names fit DnCNN and another network alike (KAIR's IRCNN).
+        SchemaError: The names fit DnCNN and another network alike (KAIR's IRCNN).
 
     Source:
         cszn/KAIR ``models/network_dncnn.py`` and ``basicblock.py``; SaoYan/DnCNN-PyTorch ``models.py``;
@@ -126,7 +127,7 @@ def recognise_dncnn(tensors: Mapping[str, Tensor]) -> Recognised | None:
         return None
     family = next(iter(tensors)).partition(".")[0]
     if family == "model" and layers == _IRCNN_LAYERS and not batch_norm:
-        raise ValueError(
+        raise SchemaError(
             "7 convolutions named model.0 to model.12 are IRCNN's, whose dilations a file does not show; "
             "expected DnCNN; if it is one, rename them to body.conv0 to body.conv6"
         )

@@ -8,7 +8,6 @@ import torch
 
 from spikingir.errors import InputError
 from spikingir.networks.base import RestorationNetwork
-from spikingir.networks.registry import load_network
 from spikingir.restoration.catalogue import (
     ANN_FILE,
     CONFIG_FILE,
@@ -24,7 +23,7 @@ from spikingir.restoration.catalogue import (
     unknown_model,
 )
 from spikingir.spiking.network import Schedule, SpikingNetwork
-from spikingir.spiking.storage import from_pretrained
+from spikingir.store import from_pretrained, load_network
 
 _DEFAULT_FILE = "snn.safetensors"
 

@@ -24,7 +24,9 @@ from spikingir.spiking.currents import neurons_of_currents
 from spikingir.spiking.firing import Clock
 from spikingir.spiking.folded import MAX_IMAGE, FoldedNetwork, Kernel, on_grid
 from spikingir.spiking.graph import LINEAR, Node, moved_inputs, moves_spikes
+from spikingir.spiking.kinds import kind_of
 from spikingir.spiking.network import SpikingNetwork, require_spiking, wire_shapes
+from spikingir.spiking.neurons import IFNeuron
 from spikingir.spiking.readout import PixelMapper
 from spikingir.spiking.scaled import reach, times_input, times_output
 
@@ -122,10 +124,19 @@ def fold(
         dtype = torch.float64
     if dtype not in (torch.float32, torch.float64):
         raise FoldError(f"dtype is {dtype}; expected float32 or float64")
-    for name in network.layers:
-        if type(network.neuron(name)).__name__ not in ("IFNeuron", "MembranePotentialReuseNeuron"):
-            raise FoldError(f"neuron '{name}' is a {type(network.neuron(name)).__name__}; only IF and MPRN fold")
     return _Folder(network, grid, weight_bits, dtype).fold()
+
+
+def _folding(name: str, neuron: IFNeuron) -> IFNeuron:
+    """The IF or MPR neuron that a neuron folds to, as its kind says."""
+    known = kind_of(neuron)
+    if known is None or known[1].folds is None:
+        what = type(neuron).__name__
+        raise FoldError(
+            f"neuron '{name}' is of class {what}, which does not say how it folds; run the network itself, "
+            f"or register {what} in spikingir.spiking.kinds.NEURONS with the IF or MPR neuron that fires as it does"
+        )
+    return known[1].folds(neuron)
 
 
 class _Folder:
@@ -133,6 +144,7 @@ class _Folder:
 
     def __init__(self, network: SpikingNetwork, bits: int | None, weight_bits: int | None, dtype: torch.dtype) -> None:
         self.network = network
+        self.firing = {name: _folding(name, network.neuron(name)) for name in network.layers}
         self.bits = bits
         self.weight_bits = weight_bits
         self.dtype = dtype
@@ -180,10 +192,10 @@ class _Folder:
         )
 
     def _theta(self, name: str) -> Tensor:
-        return self.network.neuron(name).v_threshold.detach().double().expand(self.channels[name]).clone()
+        return self.firing[name].v_threshold.detach().double().expand(self.channels[name]).clone()
 
     def _beta(self, name: str) -> Tensor:
-        return self.network.neuron(name).beta.detach().double().expand(self.channels[name]).clone()
+        return self.firing[name].beta.detach().double().expand(self.channels[name]).clone()
 
     def _levels(self, neuron: str | None) -> int:
         """Spikes of a full window: ``T``, or ``L`` of a neuron on the phased schedule."""
@@ -205,7 +217,7 @@ class _Folder:
         self.bounds[node.name] = _Bound(self._one(node.name), 0 * theta)
 
     def _clock(self, name: str, grid: Tensor | None) -> Clock:
-        neuron, config = self.network.neuron(name), self.network.config
+        neuron, config = self.firing[name], self.network.config
         alpha, v0 = neuron.alpha, neuron.v0
         if self.bits is not None and grid is not None:
             # the level is only compared with, so it may be finer than sums are; the initial membrane is added to them

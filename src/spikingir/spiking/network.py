@@ -3,15 +3,17 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from spikingir.errors import InputError
+from spikingir.schema import Range
 from spikingir.spiking.coding import Coding, check_coding, levels, spike_trains, spikes_per_step
 from spikingir.spiking.formation import IMAGE_FORMATIONS, ImageFormation, form_image, with_level
 from spikingir.spiking.graph import Node, Wave, Weights, apply_linear, run_graph
+from spikingir.spiking.kinds import kind_of
 from spikingir.spiking.neurons import Firing, IFNeuron
 from spikingir.spiking.readout import PixelMapper, read_out
 
@@ -24,7 +26,7 @@ WHOLE: Window = (slice(0, None), slice(0, None))
 
 @dataclass(frozen=True)
 class SpikingConfig:
-    """How a spiking network runs.
+    """How a spiking network runs; also its schema in a file, which holds numbers within the bounds named here.
 
     Attributes:
         time_steps: ``T``; energy and time are charged for T + 1 steps with the extended step.
@@ -39,10 +41,10 @@ class SpikingConfig:
         method: Conversion method that made the network.
     """
 
-    time_steps: int = 10
+    time_steps: Annotated[int, Range(1, 1024)] = 10
     schedule: Schedule = "clocked"
     formation: ImageFormation = "identity"
-    channels: int = 1
+    channels: Annotated[int, Range(1, 64)] = 1
     recycling: bool = True
     method: str = "spikingir"
     coding: Coding = "unary"
@@ -204,7 +206,7 @@ class SpikingNetwork(nn.Module):
 
         Raises:
             ValueError: ``time_steps`` below 1, an unknown schedule, a delay that does not fit; other time steps for a
-                network that stays binary.
+                network that stays binary; neurons of a kind that has no equation for that schedule.
         """
         config = replace(
             self.config,
@@ -217,9 +219,25 @@ class SpikingNetwork(nn.Module):
                 f"the network's binary code is for T = {self.config.time_steps}; it does not run at "
                 f"T = {config.time_steps}"
             )
+        if config.schedule != self.config.schedule:
+            self._require_schedule(config)
         other = copy.copy(self)
         other.config = config
         return other
+
+    def _require_schedule(self, config: SpikingConfig) -> None:
+        """Refuse a schedule for neurons that would inherit another class's equation on it."""
+        for name in self.layers:
+            neuron = self.neuron(name)
+            known = kind_of(neuron)
+            fits = known is not None and (known[1].phased if config.phased else known[1].delayed or not config.delay)
+            if not fits:
+                what = type(neuron).__name__
+                advice = "" if known else f", or register {what} in spikingir.spiking.kinds.NEURONS"
+                raise InputError(
+                    f"neuron '{name}' is of class {what}, which has no equation for the schedule {config.schedule!r}; "
+                    f"keep {self.config.schedule!r}{advice}"
+                )
 
     def levels(self, name: str) -> int:
         """Levels ``L`` of a layer's window on the phased schedule, see :func:`spikingir.spiking.coding.levels`."""

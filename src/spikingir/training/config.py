@@ -2,9 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from spikingir.errors import InputError
+from spikingir.schema import Range, SchemaError, require_valid
+
+_Rate = Annotated[float, Range(0, 10)]
+_Count = Annotated[int, Range(1, 65536)]
+_Steps = Annotated[int, Range(1, 10**9)]
+_Share = Annotated[float, Range(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -35,33 +40,29 @@ class FitConfig:
         log_every: Steps between lines of the log.
     """
 
-    steps: int
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    muon_rate: float = 0.0
-    threshold_rate: float = 5.0
-    accumulate: int = 1
-    warmup: float = 0.02
+    steps: _Steps
+    batch_size: _Count = 16
+    learning_rate: Annotated[float, Range(0, 10, open_least=True)] = 1e-3
+    muon_rate: _Rate = 0.0
+    threshold_rate: Annotated[float, Range(0, 1000)] = 5.0
+    accumulate: _Count = 1
+    warmup: _Share = 0.02
     objective: Literal["mse", "level", "charbonnier"] = "mse"
-    epsilon: float | None = None
-    distillation: float = 0.0
-    energy: float = 0.0
-    clip_norm: float = 0.5
-    ema: float = 0.999
+    epsilon: Annotated[float, Range(0, 255, open_least=True)] | None = None
+    distillation: _Share = 0.0
+    energy: Annotated[float, Range(0, 1000)] = 0.0
+    clip_norm: Annotated[float, Range(0, 1e6)] = 0.5
+    ema: _Share = 0.999
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    seed: int = 0
-    checkpoint_minutes: float = 5.0
-    validate_every: int = 500
-    log_every: int = 50
+    seed: Annotated[int, Range(0, 2**62)] = 0
+    checkpoint_minutes: Annotated[float, Range(0, 1e6)] = 5.0
+    validate_every: _Steps = 500
+    log_every: _Steps = 50
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if not 0 <= self.distillation <= 1:
-            raise InputError(f"distillation is {self.distillation}; expected a share between 0 and 1")
-        if self.epsilon is not None and (self.objective != "charbonnier" or not self.epsilon > 0):
-            raise InputError(f"epsilon is {self.epsilon}; expected a positive one, with the objective charbonnier")
+        require_valid(self)
+        if self.epsilon is not None and self.objective != "charbonnier":
+            raise SchemaError(f"epsilon is {self.epsilon}; it goes with the objective charbonnier alone")
 
 
 def rate_at(config: FitConfig, step: int) -> float:

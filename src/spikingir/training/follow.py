@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,10 +26,11 @@ from spikingir.data.scenes import SceneFiles, hold_back
 from spikingir.files import write_text
 from spikingir.networks.base import RestorationNetwork
 from spikingir.networks.multiscale import MultiScaleNet, without_level
-from spikingir.networks.registry import build_network, load_network, save_network
+from spikingir.networks.registry import build_network
 from spikingir.restoration.catalogue import SHIPPED
+from spikingir.schema import nearest
 from spikingir.spiking.network import Schedule, SpikingNetwork
-from spikingir.spiking.storage import StorageError, from_pretrained, save_pretrained
+from spikingir.store import load_any, save_network, save_pretrained
 from spikingir.training.budget import fit_to_time
 from spikingir.training.checkpoints import CHECKPOINT, load_checkpoint
 from spikingir.training.fit import FitResult, Pair, difference, fit
@@ -86,7 +86,7 @@ def follow(
     known = [stage.name for stage in recipe.stages]
     for name in stages or ():
         if name not in known:
-            raise RecipeError(f"recipe {recipe.name} has no stage {name!r}; it has {', '.join(known)}")
+            raise RecipeError(f"recipe {recipe.name} has no stage {name!r}{nearest(name, known)}")
     done = {s.name: path for s in recipe.stages if (path := directory / s.name / MODEL).exists()}
     ahead = [s for s in recipe.stages if s.name not in done and (stages is None or s.name in stages)]
     for stage in recipe.stages:
@@ -338,18 +338,6 @@ def _named(recipe: Recipe, stage: Stage, name: str, directory: Path) -> Restorat
     return load_any(path)
 
 
-def load_any(path: Path) -> RestorationNetwork | SpikingNetwork:
-    """A spiking network, or else a conventional one.
-
-    Raises:
-        WeightsError: The file holds neither.
-    """
-    if path.suffix == ".safetensors":
-        with suppress(StorageError):
-            return from_pretrained(path)
-    return load_network(path)
-
-
 def _conventional(stage: Stage, network: RestorationNetwork | SpikingNetwork) -> RestorationNetwork:
     if isinstance(network, SpikingNetwork):
         raise RecipeError(f"stage {stage.name}: {stage.kind} starts from a conventional network; {stage.start} spikes")
@@ -361,14 +349,14 @@ def _calibration(pairs: Dataset[Pair]) -> Tensor:
 
 
 def _schedule(stage: Stage) -> Schedule:
-    return cast(Schedule, stage.schedule)  # SpikingConfig checks it
+    return stage.schedule
 
 
 def _spiking(recipe: Recipe, stage: Stage, network: RestorationNetwork, pairs: Dataset[Pair]) -> SpikingNetwork:
     """A conversion as the recipe says."""
     how = recipe.conversion
     return convert(
-        network,
+        network.eval(),
         _calibration(pairs),
         how.method,
         time_steps=stage.time_steps,

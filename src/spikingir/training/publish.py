@@ -8,11 +8,10 @@ from typing import Any
 import torch
 
 from spikingir.files import write_text
-from spikingir.networks.registry import load_network, save_network
 from spikingir.restoration.catalogue import CONFIG_FILE, SHIPPED, Model, read_model
 from spikingir.spiking.network import SpikingNetwork
-from spikingir.spiking.storage import save_pretrained
-from spikingir.training.follow import QUANTISED, load_any
+from spikingir.store import load_any, load_network, save_network, save_pretrained
+from spikingir.training.follow import QUANTISED
 from spikingir.training.journal import LOG_FILE
 from spikingir.training.recipe import Recipe, RecipeError
 

@@ -1,27 +1,39 @@
 """Recipes: a model's training as data, from the first random weight to the file that ships.
 
-A recipe is a TOML file that maps one to one to the dataclasses below; an unknown key is an error.
+A recipe is a TOML file that maps one to one to the dataclasses below, which are its schema: types, ranges and names.
 """
 
-import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
-from spikingir.errors import SpikingIRError
+import torch
+
+from spikingir.conversion.convert import METHODS
+from spikingir.networks.registry import build_network
+from spikingir.schema import Name, Range, SchemaError, nearest, parse, require_valid
 from spikingir.training.config import FitConfig
 
-Data = TypeVar("Data")
+_Sigma = Annotated[float, Range(0, 255)]
+_Airlight = Annotated[float, Range(0, 2)]
+_Share = Annotated[float, Range(0, 1)]
+_FileName = Annotated[str, Name()]
+
+_LONGEST = 2**20
 
 SHIPPED = Path(__file__).parent / "recipes"
 """Folder of the recipes that ship."""
 
 
-class RecipeError(SpikingIRError):
+class RecipeError(SchemaError):
     """A recipe that cannot be followed; the text names the key and what was expected."""
+
+
+def _require_rising(key: str, pair: tuple[float, float]) -> None:
+    if pair[0] > pair[1]:
+        raise SchemaError(f"{key} is {list(pair)}; expected the lower one first")
 
 
 @dataclass(frozen=True)
@@ -38,11 +50,16 @@ class Noise:
     """
 
     folder: str | tuple[str, ...]
-    sigma: float | tuple[float, float]
+    sigma: _Sigma | tuple[_Sigma, _Sigma]
     clip: bool = False
-    held_back_every: int = 50
-    held_back_sigma: tuple[float, ...] = ()
-    held_back_side: int | None = None
+    held_back_every: Annotated[int, Range(2, 10**6)] = 50
+    held_back_sigma: tuple[_Sigma, ...] = ()
+    held_back_side: Annotated[int, Range(1, 65536)] | None = None
+
+    def __post_init__(self) -> None:
+        require_valid(self)
+        if isinstance(self.sigma, tuple):
+            _require_rising("sigma", self.sigma)
 
 
 @dataclass(frozen=True)
@@ -56,8 +73,12 @@ class Haze:
     """
 
     folder: str
-    held_back: float = 0.05
-    airlight: tuple[float, float] = (0.6, 1.0)
+    held_back: Annotated[float, Range(0, 1, open_least=True, open_most=True)] = 0.05
+    airlight: tuple[_Airlight, _Airlight] = (0.6, 1.0)
+
+    def __post_init__(self) -> None:
+        require_valid(self)
+        _require_rising("airlight", self.airlight)
 
 
 @dataclass(frozen=True)
@@ -79,12 +100,15 @@ class Photographs:
     folder: str | tuple[str, ...]
     curves: str = "denoise/camera_curves"
     pairs: str = "denoise/polyu"
-    real: float = 6 / 16
-    sensor: float = 0.3
+    real: _Share = 6 / 16
+    sensor: _Share = 0.3
     left_out: tuple[str, ...] = ("Sony", "Canon600D")
     validated: tuple[str, ...] = ("Canon80D",)
-    held_back_every: int = 50
-    held_back_side: int = 256
+    held_back_every: Annotated[int, Range(2, 10**6)] = 50
+    held_back_side: Annotated[int, Range(1, 65536)] = 256
+
+    def __post_init__(self) -> None:
+        require_valid(self)
 
 
 @dataclass(frozen=True)
@@ -102,10 +126,14 @@ class RealHaze:
 
     indoor: str = "dehaze/nyu/train"
     outdoor: str = "dehaze/outdoor"
-    left_out: int = 40
-    held_back: float = 0.03
-    beta: float = 3.0
-    airlight: tuple[float, float] = (0.25, 1.0)
+    left_out: Annotated[int, Range(0, 10**6)] = 40
+    held_back: Annotated[float, Range(0, 1, open_least=True, open_most=True)] = 0.03
+    beta: Annotated[float, Range(0, 100, open_least=True)] = 3.0
+    airlight: tuple[_Airlight, _Airlight] = (0.25, 1.0)
+
+    def __post_init__(self) -> None:
+        require_valid(self)
+        _require_rising("airlight", self.airlight)
 
 
 @dataclass(frozen=True)
@@ -113,8 +141,13 @@ class Conversion:
     """Arguments of :func:`spikingir.convert` that a recipe sets."""
 
     method: str = "spikingir"
-    percentile: float = 99.9
-    v0: float = 0.5
+    percentile: Annotated[float, Range(0, 100, open_least=True)] = 99.9
+    v0: Annotated[float, Range(0, 1, open_most=True)] = 0.5
+
+    def __post_init__(self) -> None:
+        require_valid(self)
+        if self.method not in METHODS:
+            raise SchemaError(f"unknown method {self.method!r}{nearest(self.method, METHODS)}")
 
 
 @dataclass(frozen=True)
@@ -141,21 +174,24 @@ class Stage:
             ``snn-phased-t8``; none for a step on the way.
     """
 
-    name: str
+    name: _FileName
     kind: Literal["ann", "qann", "snn"]
-    patch: int
+    patch: Annotated[int, Range(1, 4096)]
     fit: FitConfig
     start: str | None = None
     teacher: str | None = None
-    time_steps: int = 10
-    schedule: str | int = "clocked"
+    time_steps: Annotated[int, Range(1, 1024)] = 10
+    schedule: Literal["clocked", "phased"] | Annotated[int, Range(0, 1023)] = "clocked"
     coding: Literal["unary", "binary"] = "unary"
-    activation_bits: tuple[int, ...] = ()
-    publish: str | None = None
+    activation_bits: tuple[Annotated[int, Range(1, 8)], ...] = ()
+    publish: _FileName | None = None
 
     def __post_init__(self) -> None:
+        require_valid(self)
         if (self.teacher is not None) != (self.fit.distillation > 0):
-            raise ValueError("a teacher and fit.distillation above 0 go together; it has one without the other")
+            raise SchemaError("a teacher and fit.distillation above 0 go together; it has one without the other")
+        if isinstance(self.schedule, int) and self.schedule >= self.time_steps:
+            raise SchemaError(f"schedule is {self.schedule}; a delay is below time_steps, here {self.time_steps}")
 
 
 @dataclass(frozen=True)
@@ -176,7 +212,7 @@ class Recipe:
         licence: SPDX name of the licence of the weights.
     """
 
-    name: str
+    name: _FileName
     architecture: str
     stages: tuple[Stage, ...]
     noise: Noise | None = None
@@ -185,13 +221,27 @@ class Recipe:
     real_haze: RealHaze | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     conversion: Conversion = field(default_factory=Conversion)
-    default: str = "snn"
+    default: _FileName = "snn"
     licence: str = "Apache-2.0"
 
     def __post_init__(self) -> None:
+        require_valid(self)
         data = [self.noise, self.haze, self.photographs, self.real_haze]
         if sum(one is not None for one in data) != 1:
-            raise ValueError("it has several of noise, haze, photographs and real_haze, or none; expected one of them")
+            raise SchemaError("it has several of noise, haze, photographs and real_haze, or none; expected one of them")
+        if not self.stages:
+            raise SchemaError("stages is empty; expected one at least")
+        names = [stage.name for stage in self.stages]
+        for i, stage in enumerate(self.stages):
+            if stage.name in names[:i]:
+                raise SchemaError(f"stages[{i}].name is {stage.name!r}, as an earlier one is; expected another")
+            if stage.name == "model":
+                raise SchemaError(f"stages[{i}].name is 'model', the folder of what is published; expected another")
+            for key in ("start", "teacher"):
+                if (other := getattr(stage, key)) in names[i:]:
+                    raise SchemaError(
+                        f"stages[{i}].{key} is {other!r}, a stage that comes no earlier: a cycle, or a wrong order"
+                    )
 
     @property
     def task(self) -> Literal["denoise", "dehaze"]:
@@ -208,67 +258,38 @@ def load_recipe(name: str | Path) -> Recipe:
     """Recipe by the name of a shipped one, or by path.
 
     Raises:
-        RecipeError: There is none, it is not TOML, or it holds an unknown key or a value of the wrong type.
+        RecipeError: There is none, it is not TOML, or it does not fit the schema: an unknown or missing key, a value of
+            the wrong type, out of range or not finite, a stage that starts from a later one, options that the
+            architecture refuses.
     """
-    if str(name) in recipe_names():
-        text = (SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
-    elif Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8")
-    else:
-        raise RecipeError(f"no recipe {str(name)!r}; shipped ones: {', '.join(recipe_names())}; or give a .toml file")
+    path = SHIPPED / f"{name}.toml" if str(name) in recipe_names() else Path(name)
+    if not path.is_file():
+        raise RecipeError(f"no recipe and no .toml file {str(name)!r}{nearest(name, recipe_names())}")
     try:
-        table = tomllib.loads(text)
+        with path.open("rb") as file:
+            content = file.read(_LONGEST + 1)
+        if len(content) > _LONGEST:
+            raise RecipeError(f"recipe {str(name)!r} is longer than 1 MiB; expected a recipe")
+        table = tomllib.loads(content.decode())
+    except RecipeError:
+        raise
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"recipe {str(name)!r} is no text in UTF-8: byte {error.start} is none of it") from None
+    except RecursionError:
+        raise RecipeError(f"recipe {str(name)!r} is not TOML that can be read: it is nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"recipe {str(name)!r} is not TOML: {error}") from None
-    return _parse(Recipe, table, str(name))
-
-
-def _parse(kind: type[Data], table: Any, where: str) -> Data:
-    """A dataclass from a TOML table."""
-    if not isinstance(table, dict):
-        raise RecipeError(f"{where}: expected a table, got {table!r}")
-    hints = get_type_hints(kind)
-    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    for key in table:
-        if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(names)}"
-            raise RecipeError(f"{where}: unknown key {key!r}{hint}")
-    values = {key: _value(hints[key], value, f"{where}.{key}") for key, value in table.items()}
+    except ValueError:  # Python's own refusal, whose text is for programmers
+        raise RecipeError(
+            f"recipe {str(name)!r} is not TOML that can be read: a number has thousands of digits"
+        ) from None
     try:
-        return kind(**values)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"{where}: {error}") from None
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    """A value of the type that the field says."""
-    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    for one in kinds:
-        if is_dataclass(one) and isinstance(value, dict):
-            return _parse(one, value, where)  # type: ignore[arg-type]
-        origin, arguments = get_origin(one), get_args(one)
-        if origin is tuple and isinstance(value, list):
-            if Ellipsis not in arguments and len(value) != len(arguments):
-                raise RecipeError(f"{where}: expected {len(arguments)} values, got {value!r}")
-            return tuple(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-        if origin is Literal:
-            if value not in arguments:
-                raise RecipeError(f"{where}: {value!r} is none of {', '.join(map(str, arguments))}")
-            return value
-        if origin is Mapping and isinstance(value, dict):
-            return value
-        if one is float and type(value) is int:
-            return float(value)
-        if type(value) is one:
-            return value
-    raise RecipeError(
-        f"{where}: {value!r} is no {' or '.join(_in_toml(one) for one in kinds if one is not type(None))}"
-    )
-
-
-def _in_toml(kind: Any) -> str:
-    """What a type is called in a recipe."""
-    if is_dataclass(kind) or get_origin(kind) is Mapping:
-        return "table"
-    return "list" if get_origin(kind) is tuple else str(kind.__name__)
+        recipe = parse(Recipe, table, str(name))
+    except SchemaError as error:
+        raise RecipeError(str(error)) from None
+    try:
+        with torch.device("meta"):  # checked without memory
+            build_network(recipe.architecture, **recipe.options)
+    except SchemaError as error:
+        raise RecipeError(f"{name}: {error}") from None
+    return recipe
