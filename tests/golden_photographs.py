@@ -41,7 +41,9 @@ def write_images(folder: Path) -> None:
     ramp = np.linspace(40, 200, 20)[None, :, None] + 20 * np.sin(np.arange(16.0))[:, None, None]
     rgb = np.clip(ramp + np.array([0, 20, -20]) + generator.normal(0, 15, (16, 20, 3)), 0, 255).astype(np.uint8)
     gray, alpha = rgb[..., 0], np.arange(0, 240, 0.75).reshape(16, 20).astype(np.uint8)
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    made = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    made[24:36] = bytes(12)  # the time at which it was made
+    profile = bytes(made)
     turned = Image.Exif()
     turned[0x0112], turned[0x010F] = 6, "Maker"
     Image.fromarray(gray).save(folder / "gray.png")
