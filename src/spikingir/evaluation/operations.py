@@ -159,7 +159,7 @@ def operations_per_layer(network: SpikingNetwork, size: tuple[int, int]) -> dict
         size: Height and width of the image.
     """
     weight = next(network.parameters())
-    _, trace = network.trace(weight.new_zeros(1, network.config.channels, *size))
+    _, trace = network.trace(weight.new_zeros(1, network.config.input_channels, *size))
 
     def alone(name: str) -> Trace:
         """One spike of each neuron of a layer, none of the others."""
