@@ -24,6 +24,7 @@ class Body:
         channels: Channels that it reads: the image's, and the noise level where the network takes one.
         signed: Neurons that are no ReLU but the signed output.
         multiple: Heights and widths are rounded up to multiples of this, as the network pads its images.
+        scalings: Operations that folding put in, which the conventional network does not have.
     """
 
     nodes: tuple[Node, ...]
@@ -32,6 +33,7 @@ class Body:
     channels: int
     signed: frozenset[str]
     multiple: int = 1
+    scalings: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, network: nn.Module, channels: int | None = None) -> "Body":
@@ -52,7 +54,8 @@ class Body:
             weights = {name: (kernel.analog, kernel.bias) for name, kernel in kernels.items() if kernel is not None}
             signed = frozenset(name for name, clock in network.clocks.items() if clock.signed)
             nodes = tuple(replace(node, weights=node.name if node.name in weights else None) for node in network.nodes)
-            return cls(nodes, weights, network.raw, network.config.input_channels, signed)
+            channels = network.config.input_channels
+            return cls(nodes, weights, network.raw, channels, signed, scalings=network.scalings)
         shared: Weights
         raw: Mapping[str, Callable[..., Tensor]]
         if isinstance(network, SpikingNetwork):

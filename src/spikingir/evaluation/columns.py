@@ -299,6 +299,8 @@ def _ann_layers(body: Body, size: tuple[int, int], active: Mapping[str, Active] 
     sites = _sites(body, shapes, real)
     layers = {}
     for name, site in sites.items():
+        if name in body.scalings and not site.neurons:
+            continue
         relus = sum(prod(shapes[neuron]) for neuron in site.neurons if neuron not in body.signed)
         work = (site.macs if active is None else active[name].exact, site.biases + relus)
         found = {"paper": PRICES["mac_float32"].pj * full[name]}
