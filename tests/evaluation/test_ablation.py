@@ -1,5 +1,6 @@
 """Each row of the ablation is the network that its name says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from spikingir.data.testsets import TestPair
 from spikingir.evaluation.ablation import FINE_TUNED, AblationRow, ablate, noisy_calibration_images
 from spikingir.evaluation.evaluate import evaluate
 from spikingir.networks import DnCNN
+from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.restoration.restorer import Restorer
+from spikingir.spiking.formation import with_level
 from spikingir.spiking.network import SpikingNetwork
 
 CLEAN = torch.rand(1, 14, 15, generator=sample_generator(1, 0))
@@ -66,6 +69,17 @@ def test_on_the_phased_schedule_neurons_differ_in_nothing(ann: DnCNN, tuned: Spi
     rows = ablate(ann, tuned.at(schedule="phased"), CALIBRATION, PAIRS)
     assert rows[0].evaluation == rows[1].evaluation == rows[2].evaluation
     assert rows[3].evaluation != rows[2].evaluation
+
+
+def test_a_network_that_is_told_the_level() -> None:
+    told = MultiScaleNet(width=2, blocks=(1, 1))
+    told.reset_parameters(torch.Generator().manual_seed(0))
+    given = with_level(CALIBRATION, 25 / 255)
+    tuned = convert(told.eval(), given, time_steps=3)
+    pairs = [replace(PAIRS[0], sigma=25.0)]
+    rows = ablate(told, tuned, CALIBRATION, pairs)
+    assert rows[0].evaluation == evaluate(Restorer(convert(told, given, "if", time_steps=3)), pairs, told)
+    assert rows[4].evaluation == rows[5].evaluation
 
 
 @pytest.mark.parametrize("channels", [1, 3])

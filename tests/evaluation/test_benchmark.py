@@ -21,9 +21,15 @@ from spikingir.data.testsets import TestPair, open_testset
 from spikingir.errors import UsageError
 from spikingir.evaluation.benchmark import Benchmark, Cell, Result, Score, _resumed, as_csv, as_json, cells, score
 from spikingir.evaluation.contenders import METHODS, Contender, Subject, UnavailableError, run_spiking
+from spikingir.evaluation.energy import ann_energy, paper_energy
 from spikingir.evaluation.evaluate import confidence_interval, evaluate
+from spikingir.evaluation.profile import profile
+from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.restorer import Restorer
+from spikingir.spiking.fold import fold
+from spikingir.spiking.formation import pad_to_multiple, with_level
+from spikingir.store import save_network, save_pretrained
 
 NAME = "denoise-gray-25"
 OWN = Cell(NAME, "bsd68", "spikingir", 4)
@@ -184,6 +190,37 @@ def test_a_spiking_contender_keeps_the_size() -> None:
     body = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.PixelShuffle(2))
     contender = run_spiking(convert(body, torch.rand(1, 1, 16, 16), time_steps=2))
     assert contender(torch.rand(1, 13, 14)).image.shape == (1, 13, 14)
+
+
+def test_contenders_that_are_told_the_level(tmp_path: Path, collection: Path) -> None:
+    folder = tmp_path / "models" / "levelled"
+    folder.mkdir(parents=True)
+    ann = MultiScaleNet(width=4, blocks=(1, 1))
+    ann.reset_parameters(torch.Generator().manual_seed(0))
+    images = with_level(torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)), 30 / 255)
+    save_network(ann.eval(), folder / "ann.safetensors")
+    own = convert(ann, images, time_steps=4)
+    save_pretrained(own, folder / "snn.safetensors")
+    variants = {"snn.safetensors": {"schedule": "clocked", "time_steps": 4}}
+    config = {"name": "levelled", "task": "denoise", "channels": 1, "sigma": 30.0, "variants": variants}
+    (folder / "config.json").write_text(json.dumps({**config, "default": "snn.safetensors"}), encoding="utf-8")
+    benchmark = Benchmark(tmp_path / "cells", collection, folder.parent, tmp_path / "weights", limit=2, crop=14)
+    subject = benchmark.subject("levelled")
+    image = benchmark.pairs(Cell("levelled", "bsd68", "ann"))[0].degraded
+    given = with_level(image[None], 30 / 255)
+    with torch.inference_mode():
+        torch.testing.assert_close(METHODS["ann"].make(subject, None)(image).image, ann(given)[0])
+    restored = METHODS["spikingir"].make(subject, 4)(image)
+    folded, padded = fold(own), pad_to_multiple(given, 4)
+    expected, trace = folded.trace(padded)
+    assert torch.equal(restored.image, expected[0, :, :14, :14])
+    assert restored.energy == paper_energy(folded, trace)
+    assert restored.ann_mj == ann_energy(ann, (14, 14))
+    found = profile(benchmark, Cell("levelled", "bsd68", "spikingir", 4))["energy"]
+    assert found["snn"]["paper"] == pytest.approx(restored.energy.snn_mj)
+    untold = replace(subject, sigma=None)
+    with pytest.raises(UnavailableError, match="is told the level of the noise, and there is none to tell"):
+        METHODS["ann"].make(untold, None)(image)
 
 
 def test_grid() -> None:

@@ -204,6 +204,7 @@ def test_prices() -> None:
         "accumulate_float32": 0.9,
         "mac_int8": 0.23,
         "mac_int8_int32": 0.3,
+        "mac_int16": 0.9,
         "accumulate_int8": 0.03,
         "accumulate_int32": 0.1,
         "mac_int32": 3.2,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from spikingir.evaluation.columns import EnergyColumns
 
 _WIDTH = 100
+_VIDEO = 30  # images a second
 
 
 def energy(
@@ -30,22 +31,25 @@ def energy(
     seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     schedule: Literal["clocked", "phased"] | int | None = None,
     time_steps: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    explain: Annotated[bool, Parameter(negative=())] = False,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Count the energy of a network for one image: as the paper does, complete, in integers, with memory.
 
     An architecture needs a size. A spiking network needs an image, because its energy follows from its spikes; it is
-    charged in its deployment form, beside its conventional network. What the figures assume is printed with them.
+    charged in its deployment form, beside its conventional network and that network's int8 twin.
 
     Args:
         network: aodnet or dncnn, for the conventional network; or a model: name of one that ships, or a .safetensors
             file, or a folder with snn.safetensors.
         size: Width and height, such as 481x321; of an image, its middle is cut out.
         image: Image that the spiking network restores.
-        sigma: Level of the Gaussian noise to add first, of 255; none unless given.
+        sigma: Level of the Gaussian noise to add first, of 255; none unless given. A network with a level input is
+            told it.
         seed: Seed of the noise.
         schedule: clocked, phased, or the number of inputs that a layer waits for; as the model was made unless given.
         time_steps: Time steps of the spiking network; as it was trained unless given.
+        explain: Print what an operation costs and what the figures assume as well; JSON always has both.
         json: Print JSON.
     """
     from spikingir.networks.registry import ARCHITECTURES
@@ -57,7 +61,7 @@ def energy(
                 f"the energy of {network} follows from its spikes; give an image with --image, or one of "
                 f"{', '.join(ARCHITECTURES)} with --size"
             )
-        _spiking(network, wanted, image, sigma, seed, schedule, time_steps, json)
+        _spiking(network, wanted, image, sigma, seed, schedule, time_steps, json, explain)
         return
     if image is not None or sigma is not None or schedule is not None or time_steps is not None:
         raise UsageError(f"{network} is an architecture, which has no spikes; give it --size alone, or name a model")
@@ -67,9 +71,14 @@ def energy(
     from spikingir.networks.registry import build_network
     from spikingir.restoration.tiling import memory_errors
 
+    built, notes = build_network(network), []
+    if any(side % built.multiple for side in wanted):
+        notes.append(_counted_at(*(side + -side % built.multiple for side in wanted)))
+        complain(f"note: {notes[0]}")
     with memory_errors():
-        found = ann_columns(build_network(network), (wanted[1], wanted[0]))
-    _print({"architecture": network, "size": list(wanted)}, found, json, f"{network}, {wanted[0]} x {wanted[1]}")
+        found = ann_columns(built, (wanted[1], wanted[0]))
+    head = {"architecture": network, "size": list(wanted), "notes": notes}
+    _print(head, found, json, f"{network}, {wanted[0]} x {wanted[1]}", explain=explain)
 
 
 def _spiking(
@@ -81,26 +90,33 @@ def _spiking(
     schedule: Literal["clocked", "phased"] | int | None,
     time_steps: int | None,
     json: bool,
+    explain: bool,
 ) -> None:
     from spikingir.evaluation.columns import energy_columns
     from spikingir.restoration.pretrained import load_ann, load_spiking
     from spikingir.restoration.tiling import memory_errors, padded, trace_tiled
     from spikingir.spiking.fold import fold
+    from spikingir.spiking.formation import with_level
 
     loaded = load_spiking(model, time_steps=time_steps, schedule=schedule)
     if sigma is not None and loaded.model.task == "dehaze":
         raise UsageError(f"{model} removes haze, to which no noise is added; leave --sigma out")
     config, ann, notes = loaded.network.config, load_ann(loaded.model), list(loaded.notes)
+    takes_level = config.input_channels > config.channels
+    if takes_level and sigma is None:
+        raise UsageError(f"{model} is told the level of the noise, on which its spikes depend; give it with --sigma")
     if ann is None:
         notes.append("the model has no conventional network; its own weights with ReLUs stand for it")
     picture = _read(path, config.channels, size, sigma, seed)
     if config.channels == 1 and _has_colours(path):
         notes.append("counted on the image's gray version; to restore its colours takes three such inferences")
     height, width = picture.shape[-2:]
+    if takes_level and sigma is not None:
+        picture = with_level(picture, sigma / 255)
     folded = fold(loaded.network).eval()
     picture = padded(folded, picture)  # as restoring does
     if picture.shape[-2:] != (height, width):
-        notes.append(f"counted at {picture.shape[-1]} x {picture.shape[-2]}, padded for the network's strides")
+        notes.append(_counted_at(picture.shape[-1], picture.shape[-2]))
     for note in notes:
         complain(f"note: {note}")
     with memory_errors():
@@ -121,12 +137,16 @@ def _spiking(
     }
     noise = "" if sigma is None else f", noise of sigma {sigma:g}, seed {seed}"
     spikes = found.spikes_per_synapse
-    title = (
-        f"{model} ({config.clock}) on {path}, {width} x {height}{noise}\n"
+    counted = (
         f"{trace.spikes_per_neuron:.3f} spikes per neuron; per synapse and inference {spikes['true']:.3f} "
         f"(border rule full: {spikes['full']:.3f}); {found.synaptic_operations:.4g} synaptic operations"
     )
-    _print(head, found, json, title)
+    title = f"{model} ({config.clock}) on {path}, {width} x {height}{noise}"
+    _print(head, found, json, title, counted, explain=explain)
+
+
+def _counted_at(width: int, height: int) -> str:
+    return f"counted at {width} x {height}, padded for the network's strides"
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -163,7 +183,9 @@ def _read(path: Path, channels: int, size: tuple[int, int] | None, sigma: float 
     return picture[None]
 
 
-def _print(head: dict[str, Any], found: "EnergyColumns", json: bool, title: str) -> None:
+def _print(
+    head: dict[str, Any], found: "EnergyColumns", json: bool, title: str, counted: str = "", *, explain: bool
+) -> None:
     from spikingir.evaluation.columns import COLUMNS, border_rule
     from spikingir.evaluation.prices import ASSUMPTIONS, PRICES
 
@@ -182,6 +204,12 @@ def _print(head: dict[str, Any], found: "EnergyColumns", json: bool, title: str)
     say(table(rows, words=2))
     if snn:
         say("pays below: spikes per synapse and inference at which the SNN costs what the ANN does")
+        say(counted)
+    if (twin := found.int8_twin) is not None:
+        video = f"at {_VIDEO} images a second {twin.milliwatts(_VIDEO):.4g} mW"
+        say(f"int8 twin of the ANN, zeros skipped: {twin.mj:.4g} mJ, {twin.nj_per_pixel:.4g} nJ a pixel, {video}")
+        over = found.over_twin
+        say(f"column C of the SNN over it: {over['int8']:.3f} (accumulates of 8 bits), {over['int32']:.3f} (of 32)")
     say("")
     rows = [
         ["mJ by layer", *(f"{name} {column}" for column in COLUMNS for name in (["ANN", "SNN"] if snn else ["ANN"]))]
@@ -194,6 +222,9 @@ def _print(head: dict[str, Any], found: "EnergyColumns", json: bool, title: str)
                 cells.append(f"{layer.snn_mj[column].total:.4f}" if column in layer.snn_mj else "-")
         rows.append(cells)
     say(table(rows))
+    if not explain:
+        say("\nwhat an operation costs, and what these figures assume: --explain")
+        return
     say("\nConstants, pJ")
     for price in PRICES.values():
         say(f"  {price.pj:6.2f}  {price.what}")

@@ -394,7 +394,7 @@ def correct_biases(network: SpikingNetwork, calibration_images: CalibrationImage
     if network.config.phased:
         raise ValueError("bias correction compares currents over time; the phased schedule has none")
     weight = next(network.parameters())
-    images = [batch.to(weight) for batch in image_batches(calibration_images, network.config.channels)]
+    images = [batch.to(weight) for batch in image_batches(calibration_images, network.config.input_channels)]
     means: dict[str, Tensor] = {}
 
     def analog(node: Node, current: Wave) -> Wave:

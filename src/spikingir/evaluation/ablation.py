@@ -17,9 +17,10 @@ from torch import Tensor
 from spikingir.conversion.convert import convert
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.data.testsets import Task, TestPair, open_testset
-from spikingir.evaluation.evaluate import Evaluation, Progress, evaluate
+from spikingir.evaluation.evaluate import Evaluation, Progress, evaluate, noise_level
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.restorer import Restorer
+from spikingir.spiking.formation import with_level
 from spikingir.spiking.network import SpikingNetwork
 
 FINE_TUNED = "+ fine-tuning"
@@ -71,7 +72,7 @@ def ablate(
     Args:
         ann: The conventional network.
         fine_tuned: The spiking network after fine-tuning.
-        calibration_images: Degraded images for the clip levels.
+        calibration_images: Images for the clip levels, degraded as those of the test set.
         testset: Pairs of a degraded and a clean image.
         task: What the networks do, on which the conversion rate depends.
         progress: Told how many images are done, over all rows, and of how many.
@@ -85,6 +86,8 @@ def ablate(
     Source:
         SpikingIR, ablation study; METHOD sections 1 to 4 and 7.
     """
+    if ann.takes_level and testset:  # the calibration images have the noise of the test set
+        calibration_images = with_level(calibration_images, noise_level(testset[0]))
     config = fine_tuned.config
     stages = [*_CONVERSIONS.items(), (FINE_TUNED, None)]
     rows = []

@@ -21,8 +21,10 @@ class Body:
         nodes: Operations in order.
         weights: Weight and bias by node.
         raw: Functions of the raw nodes by name.
-        channels: Channels of the image.
+        channels: Channels that it reads: the image's, and the noise level where the network takes one.
         signed: Neurons that are no ReLU but the signed output.
+        multiple: Heights and widths are rounded up to multiples of this, as the network pads its images.
+        scalings: Operations that folding put in, which the conventional network does not have.
     """
 
     nodes: tuple[Node, ...]
@@ -30,6 +32,8 @@ class Body:
     raw: Mapping[str, Callable[..., Tensor]]
     channels: int
     signed: frozenset[str]
+    multiple: int = 1
+    scalings: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, network: nn.Module, channels: int | None = None) -> "Body":
@@ -37,35 +41,42 @@ class Body:
 
         Args:
             network: A body or restoration network, a spiking or a folded one.
-            channels: Channels of the image, where the network does not say.
+            channels: Channels that it reads, where the network does not say.
 
         Raises:
             ValueError: The number of channels is not known.
             ConversionError: The body cannot be traced.
         """
         if isinstance(network, FoldedNetwork):
-            kernels = {name: network.kernel(name) for name in network.kernels}
+            # pooling and resizing have weights of their own; the folded form keeps no more than a grid for them
+            weighing = (node.name for node in network.nodes if node.op not in ("avg_pool2d", "interpolate"))
+            kernels = {name: network.kernel(name) for name in weighing}
             weights = {name: (kernel.analog, kernel.bias) for name, kernel in kernels.items() if kernel is not None}
             signed = frozenset(name for name, clock in network.clocks.items() if clock.signed)
             nodes = tuple(replace(node, weights=node.name if node.name in weights else None) for node in network.nodes)
-            return cls(nodes, weights, network.raw, network.config.channels, signed)
+            channels = network.config.input_channels
+            return cls(nodes, weights, network.raw, channels, signed, scalings=network.scalings)
         shared: Weights
         raw: Mapping[str, Callable[..., Tensor]]
         if isinstance(network, SpikingNetwork):
-            nodes, shared, raw, channels = network.nodes, network.weights, network.raw, network.config.channels
+            nodes, shared, raw, channels = network.nodes, network.weights, network.raw, network.config.input_channels
             signed = frozenset(name for name in network.layers if network.neuron(name).signed)
         else:
-            channels = getattr(network, "channels", channels)
+            if (own := getattr(network, "channels", None)) is not None:
+                channels = own + getattr(network, "takes_level", False)
             traced = trace_body(copy.deepcopy(getattr(network, "body", network)).eval())
             nodes, shared, raw, signed = traced.nodes, traced.weights, traced.raw, traced.signed
         if channels is None:
             raise ValueError(f"a {type(network).__name__} does not say how many channels its image has; pass channels")
         weights = {node.name: shared[node.weights] for node in nodes if node.weights is not None}
         nodes = tuple(replace(node, weights=node.name if node.name in weights else None) for node in nodes)
-        return cls(nodes, weights, raw, channels, signed)
+        return cls(nodes, weights, raw, channels, signed, getattr(network, "multiple", 1))
 
     def shapes(self, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-        """Shape (C, H, W) of every node's output for an image of height and width ``size``, without computing it."""
+        """Shape (C, H, W) of every node's output for an image of height and width ``size``, without computing it.
+
+        A size that is no multiple of :attr:`multiple` is rounded up.
+        """
         shapes: dict[str, tuple[int, ...]] = {}
         light = {name: _light(weight) for name, (weight, _) in self.weights.items()}
 
@@ -85,7 +96,7 @@ class Body:
             values = [value.constant for value in inputs if value.constant is not None]
             return Wave(None, note(node.name, LINEAR[node.op].run(values, node.options, light.get(node.name))))
 
-        image = (self.channels, *size)
+        image = (self.channels, *(side + -side % self.multiple for side in size))
         shapes[self.nodes[0].name] = image
         raw = {name: blank(name) for name in self.raw}
         run_graph(self.nodes, {}, torch.empty(1, *image, device="meta"), neuron, raw, apply)

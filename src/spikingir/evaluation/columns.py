@@ -17,6 +17,7 @@ from spikingir.evaluation.body import Body
 from spikingir.evaluation.costs import (
     ARITHMETIC,
     Cost,
+    Firing,
     Site,
     arithmetic,
     dense_memory,
@@ -27,10 +28,11 @@ from spikingir.evaluation.costs import (
 from spikingir.evaluation.energy import PJ_TO_MJ, paper_energy
 from spikingir.evaluation.operations import BorderRule, count_operations, macs_by_operation
 from spikingir.evaluation.prices import ASSUMPTIONS, PRICES, access_pj
-from spikingir.evaluation.synapses import count_active, count_arrivals, fan_out, positions
+from spikingir.evaluation.synapses import Active, count_active, count_arrivals, fan_out, positions
+from spikingir.evaluation.twin import Twin
 from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.graph import Node, moves_spikes
-from spikingir.spiking.network import SpikingNetwork, Trace
+from spikingir.spiking.network import LayerTrace, SpikingNetwork, Trace
 
 COLUMNS: Mapping[str, str] = MappingProxyType(
     {
@@ -75,10 +77,12 @@ class EnergyColumns:
     Attributes:
         layers: The same for each layer, in order.
         spikes_per_synapse: Spikes that a spike-driven synapse carries, by border rule; empty without spikes.
+        int8_twin: The conventional network in 8 bits, which skips zeros; None without a network or an image to run.
     """
 
     layers: tuple[LayerEnergy, ...]
     spikes_per_synapse: Mapping[str, float]
+    int8_twin: Twin | None = None
 
     @property
     def ann_mj(self) -> dict[str, float]:
@@ -104,6 +108,13 @@ class EnergyColumns:
         }
 
     @property
+    def over_twin(self) -> dict[str, float]:
+        """Energy of the spiking network in column C over that of the int8 twin, by width of the accumulators."""
+        if self.int8_twin is None:
+            return {}
+        return {column: self.snn_mj[column] / self.int8_twin.mj for column in ("int8", "int32") if self._snn}
+
+    @property
     def synaptic_operations(self) -> float:
         """Accumulates that spikes cause, those of the mapper included, border rule "true"."""
         return sum(layer.synaptic_operations for layer in self.layers)
@@ -122,6 +133,10 @@ class EnergyColumns:
                 "break_even_spikes_per_synapse": self.break_even,
                 "synaptic_operations": self.synaptic_operations,
             }
+        if self.int8_twin is not None:
+            twin = self.int8_twin
+            found["int8_twin"] = {"macs": twin.macs, "mj": twin.mj, "nj_per_pixel": twin.nj_per_pixel}
+            found["int8_twin"] |= {"snn_over_twin": self.over_twin} if self.spikes_per_synapse else {}
         found["layers"] = [
             {
                 "name": layer.name,
@@ -155,7 +170,7 @@ def energy_columns(
     Args:
         network: The network that fired, in the form that is to be charged.
         trace: What it did for ``image``, with the spikes of each position (``trains`` or ``counts``).
-        image: The image, for the zeros of the conventional network.
+        image: The image, for the zeros of the conventional network; with the noise level where the network takes one.
         ann: The conventional network; a spiking one is run with ReLUs in place of its neurons. Without it, ``network``
             itself is priced as a conventional network that skips no zeros.
 
@@ -175,24 +190,25 @@ def energy_columns(
         1234.5
     """
     size = trace.image_size
-    dense = _ann_layers(
-        Body.of(network if ann is None else ann, network.config.channels), size, None if ann is None else image
-    )
+    conventional = Body.of(network if ann is None else ann, network.config.input_channels)
+    active = None if ann is None else count_active(conventional, image)
+    dense = _ann_layers(conventional, size, active)
     body, paper = Body.of(network), paper_energy(network, trace)
-    spikes = {layer.name: layer.spikes.sum().item() / layer.spikes.shape[1] for layer in trace.layers}
-    neurons = {layer.name: layer.neurons for layer in trace.layers}
-    steps, charged = trace.time_steps, len(trace.layers[0].spikes)
+    fired = {layer.name: _firing(network, layer) for layer in trace.layers}
+    times = 1 if network.config.phased else trace.time_steps
     counts = {count.name: count for count in count_operations(network, trace, "true")}
     sites = _sites(body, body.shapes(size), {name: count.macs for name, count in counts.items()})
     prices = {operation.count.name: operation for operation in paper.operations}
     accumulate = PRICES["accumulate_float32"].pj
+    injected = sum(count.image_macs > 0 for count in counts.values()) > 1
     costs: dict[str, dict[str, Cost]] = {}
     for name, site in sites.items():
         driven = accumulate * prices[name].count.synaptic_operations * PJ_TO_MJ
-        fired, fed = sum(spikes[neuron] for neuron in site.neurons), sum(neurons[neuron] for neuron in site.neurons)
+        fed = [fired[neuron] for neuron in site.neurons]
+        firing = Firing(*(sum(numbers) for numbers in zip(*fed, strict=True))) if fed else Firing(0, 0.0, 0)
         costs[name] = {
             "paper": Cost(prices[name].snn_mj - driven, driven),
-            **spiking_cost(site, counts[name], fired, fed, steps, charged),
+            **spiking_cost(site, counts[name], firing, trace.time_steps, times, injected),
         }
     operations = {name: count.synaptic_operations for name, count in counts.items()}
     costs[_MAPPER], operations[_MAPPER] = _mapper_cost(network, positions(trace.layers[-1]))
@@ -204,6 +220,7 @@ def energy_columns(
             for name in dict.fromkeys([*dense, *costs])
         ),
         {"full": paper.spikes_per_synapse, "true": hidden / max(1, synapses)},
+        None if active is None else Twin.of(active, image),
     )
 
 
@@ -229,6 +246,16 @@ def ann_columns(network: nn.Module, size: tuple[int, int], channels: int | None 
     """
     layers = _ann_layers(Body.of(network, channels), size, None)
     return EnergyColumns(tuple(LayerEnergy(name, costs, {}, 0.0) for name, costs in layers.items()), {})
+
+
+def _firing(network: SpikingNetwork | FoldedNetwork, layer: LayerTrace) -> Firing:
+    """What a layer's neurons do: a comparison at each step that may fire, a doubling at each step of a binary code."""
+    updates = len(layer.spikes)
+    if network.config.coding == "binary":
+        levels = network.levels[layer.name] if isinstance(network, FoldedNetwork) else network.levels(layer.name)
+        updates = levels.bit_length() + network.config.time_steps
+    spikes = layer.spikes.sum().item() / layer.spikes.shape[1]
+    return Firing(layer.neurons, spikes, updates * layer.neurons)
 
 
 def _sites(body: Body, shapes: Mapping[str, tuple[int, ...]], macs: Mapping[str, int]) -> dict[str, Site]:
@@ -265,16 +292,17 @@ def _site(node: Node, body: Body, shapes: Mapping[str, tuple[int, ...]], macs: i
     )
 
 
-def _ann_layers(body: Body, size: tuple[int, int], image: Tensor | None) -> dict[str, dict[str, float]]:
+def _ann_layers(body: Body, size: tuple[int, int], active: Mapping[str, Active] | None) -> dict[str, dict[str, float]]:
     """Energy of each layer of a conventional network by column, in mJ."""
     shapes, full = body.shapes(size), macs_by_operation(body, size)
     real = {name: int(arrivals.macs.sum()) for name, arrivals in count_arrivals(body, shapes, {}).items()}
     sites = _sites(body, shapes, real)
-    active = None if image is None else count_active(body, image)
     layers = {}
     for name, site in sites.items():
+        if name in body.scalings and not site.neurons:
+            continue
         relus = sum(prod(shapes[neuron]) for neuron in site.neurons if neuron not in body.signed)
-        work = (site.macs if active is None else active[name], site.biases + relus)
+        work = (site.macs if active is None else active[name].exact, site.biases + relus)
         found = {"paper": PRICES["mac_float32"].pj * full[name]}
         found |= {column: arithmetic(prices[0], *work) for column, prices in ARITHMETIC.items()}
         found["memory"] = dense_memory(site, site.macs, 1) + PRICES["accumulate_int32"].pj * relus
@@ -306,12 +334,13 @@ def _mapper_cost(network: SpikingNetwork | FoldedNetwork, spikes: Tensor) -> tup
         shape = (channels, height, width)
         fan = fan_out(Node(_MAPPER, "conv2d", (), options), kernel, shape, shape)
         operations, weights = (spikes.float() * fan).sum().item() / len(spikes), kernel.numel()
-    fixed = pixels * ((bias is not None) + network.config.recycling)
+    doublings = pixels * network.config.time_steps * (network.config.coding == "binary")
+    fixed = pixels * ((bias is not None) + network.config.recycling) + doublings
     found = {
         column: Cost(arithmetic(prices, 0, fixed), arithmetic(prices, 0, operations))
         for column, (_, prices) in ARITHMETIC.items()
     }
-    membranes = pixels * access_pj(pixels) * network.config.recycling
+    membranes = (pixels * network.config.recycling + 2 * doublings) * access_pj(pixels)
     biases = pixels * access_pj(channels) * (bias is not None)
     found["memory"] = Cost(
         fixed * PRICES["accumulate_int32"].pj + membranes + biases + pixels * access_pj(pixels),

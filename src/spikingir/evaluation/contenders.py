@@ -24,6 +24,7 @@ from spikingir.restoration.catalogue import ANN_FILE, Model, ModelError, choose_
 from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.tiling import padded, trace_tiled
 from spikingir.spiking.fold import fold
+from spikingir.spiking.formation import with_level
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
 from spikingir.store import from_pretrained, load_network
 
@@ -175,9 +176,11 @@ def spiking_network(subject: Subject, method: str, time_steps: int | None) -> Sp
         network = from_pretrained(_existing(subject.weights / f"{method}.safetensors"))
         return network.at(time_steps=time_steps, schedule="clocked")
     images = subject.calibration()
+    ann = subject.ann()
+    images = seen(images, ann.takes_level, subject.sigma)
     if method == "lan":  # holds all spikes of all images at once; quantiles of millions of membranes need no more
         images = images[::4]
-    return convert(subject.ann(), images, method, time_steps=10 if time_steps is None else time_steps)
+    return convert(ann, images, method, time_steps=10 if time_steps is None else time_steps)
 
 
 _TRAINED = ("qcfs", "dnsnn", "short")
@@ -216,18 +219,45 @@ def _absent(path: Path) -> UnavailableError:
 
 def _spiking(method: str) -> Callable[[Subject, int | None], Contender]:
     def make(subject: Subject, time_steps: int | None) -> Contender:
-        return run_spiking(spiking_network(subject, method, time_steps))
+        return run_spiking(spiking_network(subject, method, time_steps), subject.sigma)
 
     return make
 
 
-def run_spiking(network: SpikingNetwork) -> Contender:
-    """A spiking network as a contender: in its deployment form where it has one (Lan's graded spikes have none)."""
+def seen(images: Tensor, takes_level: bool, sigma: float | None) -> Tensor:
+    """What a body reads: images, and the level of their noise where the network takes one.
+
+    Args:
+        images: Degraded images.
+        takes_level: Whether it does.
+        sigma: Level of the noise, of 255; None where there is none to tell.
+
+    Shape:
+        (B, C, H, W) to the same, or to (B, C + 1, H, W).
+
+    Raises:
+        UnavailableError: The network takes a level, and there is none.
+    """
+    if not takes_level:
+        return images
+    if sigma is None:
+        raise UnavailableError("the network is told the level of the noise, and there is none to tell")
+    return with_level(images, sigma / 255)
+
+
+def run_spiking(network: SpikingNetwork, sigma: float | None = None) -> Contender:
+    """A spiking network as a contender: in its deployment form where it has one (Lan's graded spikes have none).
+
+    Args:
+        network: The network.
+        sigma: Level of the noise, of 255, for a network that is told it.
+    """
     deployed = network if network.config.method == "lan" else fold(network).eval()
+    takes_level = network.config.input_channels > network.config.channels
 
     def restore(image: Tensor) -> Restored:
-        restored, trace = trace_tiled(deployed, padded(deployed, image[None]))
-        energy = paper_energy(network, trace)
+        restored, trace = trace_tiled(deployed, padded(deployed, seen(image[None], takes_level, sigma)))
+        energy = paper_energy(deployed, trace)
         return Restored(restored[0, :, : image.shape[1], : image.shape[2]], trace, energy, energy.ann_mj)
 
     return restore
@@ -240,7 +270,8 @@ def _conventional(load: Callable[[Subject], RestorationNetwork]) -> Callable[[Su
         @torch.inference_mode()
         def restore(image: Tensor) -> Restored:
             size = (image.shape[-2], image.shape[-1])
-            return Restored(network(image[None])[0], ann_mj=ann_energy(network, size))
+            restored = network(seen(image[None], network.takes_level, subject.sigma))
+            return Restored(restored[0], ann_mj=ann_energy(network, size))
 
         return restore
 
@@ -250,7 +281,7 @@ def _conventional(load: Callable[[Subject], RestorationNetwork]) -> Callable[[Su
 def _quantised(subject: Subject, time_steps: int | None) -> Contender:
     """QCFS's own network: its spiking one on the phased schedule, at as many steps as it has levels."""
     network = from_pretrained(_existing(subject.weights / "qcfs.safetensors"))
-    return run_spiking(network.at(schedule="phased"))
+    return run_spiking(network.at(schedule="phased"), subject.sigma)
 
 
 def _classical(restore: Callable[[Tensor, float], Tensor], package: str) -> Callable[[Subject, int | None], Contender]:

@@ -93,35 +93,51 @@ def spike_memory(arriving: float, operations: float, weights: int, membranes: in
     )
 
 
+class Firing(NamedTuple):
+    """What the neurons of a layer do for one image.
+
+    Attributes:
+        neurons: Their number.
+        spikes: Their spikes.
+        updates: Comparisons with the threshold, and doublings of a membrane.
+    """
+
+    neurons: int
+    spikes: float
+    updates: int
+
+
 def spiking_cost(
-    site: Site, count: OperationCount, spikes: float, neurons: int, steps: int, charged: int
+    site: Site, count: OperationCount, firing: Firing, steps: int, times: int, injected: bool
 ) -> dict[str, Cost]:
     """Energy of one layer of a spiking network by column, in mJ: columns B to D.
 
     Args:
         site: The layer.
         count: What it computes.
-        spikes: Spikes of the neurons that it feeds.
-        neurons: Number of those.
+        firing: What the neurons that it feeds do.
         steps: ``T``.
-        charged: Steps charged, the extended one included.
+        times: How often currents that are constant, of the image and of biases, are computed and added.
+        injected: Whether the image's convolutions take 16 bits in column C.
     """
-    macs = steps * count.image_macs + count.analog_macs
-    fixed, driven = steps * site.biases + charged * neurons, count.synaptic_operations + spikes
-    found = {
-        column: Cost(arithmetic(prices, macs, fixed), arithmetic(prices, 0, driven))
-        for column, (_, prices) in ARITHMETIC.items()
-    }
+    image, fixed, driven = times * count.image_macs, times * site.biases + firing.updates, firing.spikes
+    driven += count.synaptic_operations
+    found = {}
+    for column, (_, prices) in ARITHMETIC.items():
+        on_image = "mac_int16" if injected and column != "complete" else prices[0]
+        dense = PRICES[on_image].pj * image + arithmetic(prices, count.analog_macs, fixed)
+        found[column] = Cost(dense, arithmetic(prices, 0, driven))
     accumulate, queue = PRICES["accumulate_int32"].pj, access_pj(FIFO_WORDS)
-    # outputs of a dense layer go straight to the membranes, which are read and written once a step
-    dense = macs * (PRICES["mac_int32"].pj + access_pj(site.inputs) + access_pj(site.weights))
-    dense += steps * accumulate * (site.inputs + site.outputs + site.taps) * (macs > 0)
-    updates = charged * neurons * (accumulate + 2 * access_pj(neurons))
-    biases = steps * site.biases * (accumulate + access_pj(site.channels))
+    # outputs of a dense layer go straight to the membranes, which are read and written at each update
+    dense = (image + count.analog_macs) * (PRICES["mac_int32"].pj + access_pj(site.inputs) + access_pj(site.weights))
+    computed = steps if count.analog_macs else times * (image > 0)
+    dense += computed * accumulate * (site.inputs + site.outputs + site.taps)
+    updates = firing.updates * (accumulate + 2 * access_pj(firing.neurons))
+    biases = times * site.biases * (accumulate + access_pj(site.channels))
     found["memory"] = Cost(
         dense + updates + biases,
         spike_memory(count.arriving_spikes, count.synaptic_operations, site.weights, site.outputs)
-        + spikes * (accumulate + queue),
+        + firing.spikes * (accumulate + queue),
     )
     return {column: in_mj(cost) for column, cost in found.items()}
 

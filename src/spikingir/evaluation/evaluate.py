@@ -149,7 +149,7 @@ def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None,
     if ann is not None:
         planes = pair.degraded[None]
         if ann.takes_level:
-            planes = with_level(planes, _level(pair))
+            planes = with_level(planes, noise_level(pair))
         planes = padded(restorer.network, planes)
         reference = restore_tiled(restorer.network, planes, restorer.tile, restore=ann)
         ann_psnr, ann_ssim = quality(reference[0, :, : pair.clean.shape[1], : pair.clean.shape[2]], pair)
@@ -172,7 +172,7 @@ def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None,
     )
 
 
-def _level(pair: TestPair) -> float:
+def noise_level(pair: TestPair) -> float:
     """Noise level of a pair, in units of the image.
 
     Raises:

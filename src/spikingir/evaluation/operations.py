@@ -8,7 +8,7 @@ which takes the spikes of each position: :mod:`spikingir.evaluation.synapses`.
 
 Weighted operations are convolutions, scalings (one weight per channel), average pooling and resizing (convolutions
 of constant weights, one channel at a time). A network is charged for the operations of its own graph: where folding
-had to put scalings in (sums of branches with thresholds of their own), the folded form and its ANN cost those too.
+had to put scalings in (sums of branches with thresholds of their own), the folded form costs those too, its ANN not.
 Functions of the user's own on the raw image are not counted.
 """
 
@@ -37,7 +37,7 @@ class OperationCount:
         name: The operation's name in the body.
         macs: Multiply-accumulates of the ANN.
         image_macs: Those of them that read the image, which is constant: done once.
-        spiking_synapses: Those of them that spikes replace.
+        spiking_synapses: Synapses that spikes cross; a skip has one for each neuron where folding scales it.
         synaptic_operations: Accumulates: spikes that arrive, each times its fan-out.
         analog_macs: Multiply-accumulates on analog sums, over all steps.
         arriving_spikes: Spikes that arrive, each once.
@@ -76,7 +76,10 @@ def macs_by_operation(body: Body, size: tuple[int, int]) -> dict[str, int]:
     """
     shapes = body.shapes(size)
     weighted = (node for node in body.nodes if node.op in LINEAR and not moves_spikes(node))
-    return {node.name: int(_macs(node, body.weights, shapes).sum()) for node in weighted}
+    return {
+        node.name: 0 if node.name in body.scalings else int(_macs(node, body.weights, shapes).sum())
+        for node in weighted
+    }
 
 
 class _Wire(NamedTuple):
@@ -141,7 +144,8 @@ def count_operations(
             # spikes that padding repeats or cropping drops keep their density, so it is the mean that arrives
             height, width = shapes[node.inputs[0]][1:]
             arrivals = real.get(node.name) or Arrivals(macs, read.density * (height * width), read.density * macs)
-            counts.append(_count(node.name, read, arrivals, steps))
+            count = _count(node.name, read, arrivals, steps)
+            counts.append(replace(count, macs=0) if node.name in body.scalings else count)
             groups = node.options.get("groups", len(macs))
             image, changing = (
                 flags.view(groups, -1).any(1).repeat_interleave(channels // groups)
@@ -159,7 +163,7 @@ def operations_per_layer(network: SpikingNetwork, size: tuple[int, int]) -> dict
         size: Height and width of the image.
     """
     weight = next(network.parameters())
-    _, trace = network.trace(weight.new_zeros(1, network.config.channels, *size))
+    _, trace = network.trace(weight.new_zeros(1, network.config.input_channels, *size))
 
     def alone(name: str) -> Trace:
         """One spike of each neuron of a layer, none of the others."""

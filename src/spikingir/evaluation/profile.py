@@ -8,8 +8,8 @@ import torch
 
 from spikingir.evaluation.benchmark import Benchmark, Cell
 from spikingir.evaluation.columns import energy_columns
-from spikingir.evaluation.contenders import spiking_network
-from spikingir.restoration.tiling import trace_tiled
+from spikingir.evaluation.contenders import seen, spiking_network
+from spikingir.restoration.tiling import padded, trace_tiled
 from spikingir.spiking.fold import fold
 from spikingir.spiking.network import SpikingNetwork, Trace
 
@@ -17,6 +17,7 @@ EDGES = tuple(i / 20 for i in range(-30, 41))
 """Edges of the histograms of membranes, in thresholds."""
 
 _SIDE = 128
+_COLUMNS = 2  # goes up when what a column counts changes, so that kept answers are asked anew
 
 
 def profile(benchmark: Benchmark, cell: Cell) -> dict[str, Any]:
@@ -30,7 +31,13 @@ def profile(benchmark: Benchmark, cell: Cell) -> dict[str, Any]:
     Raises:
         UnavailableError: The weights are not there.
     """
-    question = {"profile": asdict(cell), "crop": benchmark.crop, "seed": benchmark.seed, "limit": benchmark.limit}
+    question = {
+        "profile": asdict(cell),
+        "columns": _COLUMNS,
+        "crop": benchmark.crop,
+        "seed": benchmark.seed,
+        "limit": benchmark.limit,
+    }
     return benchmark.keep(cell.subject, question, f"profile of {cell.label}", lambda _: _profile(benchmark, cell))
 
 
@@ -41,8 +48,10 @@ def _profile(benchmark: Benchmark, cell: Cell) -> dict[str, Any]:
     image = benchmark.pairs(cell)[0].degraded
     top, left = (max(0, size - _SIDE) // 2 for size in image.shape[-2:])
     image = image[None, :, top : top + _SIDE, left : left + _SIDE]
-    _, trace = network.trace(image)
     folded = fold(network).eval()
+    takes_level = network.config.input_channels > network.config.channels
+    image = padded(folded, seen(image, takes_level, subject.sigma))
+    _, trace = network.trace(image)
     _, counted = trace_tiled(folded, image, counts=True)
     columns = energy_columns(folded, counted, image, subject.ann())
     return {

@@ -17,10 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from spikingir.evaluation.body import Body
+from spikingir.spiking.formation import pad_to_multiple
 from spikingir.spiking.graph import LINEAR, Node, Wave, Weights, apply_linear, moves_spikes, run_graph
 from spikingir.spiking.network import LayerTrace
 
 RESIZING_TAPS = {"bilinear": 4, "bicubic": 16}
+_STEPS = 255  # of an activation in 8 bits
 
 
 class Arrivals(NamedTuple):
@@ -135,20 +137,30 @@ def count_arrivals(
     return found
 
 
-@torch.no_grad()
-def count_active(body: Body, image: Tensor) -> dict[str, float]:
-    """Multiply-accumulates of a conventional network that multiply something other than zero, by operation.
+class Active(NamedTuple):
+    """Multiply-accumulates of an operation that multiply something other than zero, mean over a batch of images.
 
-    The mean over a batch of images.
+    Attributes:
+        exact: With activations as they are.
+        in_8_bits: With what the operation reads on a grid of 255 steps, from its least to its largest value.
+    """
+
+    exact: float
+    in_8_bits: float
+
+
+@torch.no_grad()
+def count_active(body: Body, image: Tensor) -> dict[str, Active]:
+    """Multiply-accumulates of a conventional network that multiply something other than zero, by operation.
 
     Args:
         body: Its body, or that of a spiking network, of which each neuron is taken for a ReLU.
-        image: The image.
+        image: What it reads: the image, and the noise level where it takes one.
 
     Shape:
         ``image``: (B, C, H, W).
     """
-    found: dict[str, float] = {}
+    found: dict[str, Active] = {}
 
     def relu(node: Node, current: Wave, owned: bool) -> Wave:
         assert current.constant is not None
@@ -162,8 +174,17 @@ def count_active(body: Body, image: Tensor) -> dict[str, float]:
             assert wave.constant is not None
             weight = None if node.weights is None else weights[node.weights][0]
             fan = fan_out(node, weight, tuple(read.shape[1:]), tuple(wave.constant.shape[1:])).to(read.device)
-            found[node.name] = ((read != 0).sum(1) * fan).sum(dtype=torch.float64).item() / len(read)
+            found[node.name] = Active(*(_reached(active, fan) for active in (read != 0, read.abs() > _half_step(read))))
         return wave
 
-    run_graph(body.nodes, body.weights, image, relu, body.raw, apply)
+    run_graph(body.nodes, body.weights, pad_to_multiple(image, body.multiple), relu, body.raw, apply)
     return found
+
+
+def _reached(active: Tensor, fan: Tensor) -> float:
+    return (active.sum(1) * fan).sum(dtype=torch.float64).item() / len(active)
+
+
+def _half_step(read: Tensor) -> Tensor:
+    """What is no larger rounds to zero on a grid of 255 steps between the least and the largest value, 0 included."""
+    return (read.max().clamp_min(0) - read.min().clamp_max(0)) / (2 * _STEPS)

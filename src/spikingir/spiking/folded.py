@@ -73,6 +73,7 @@ class FoldedNetwork(nn.Module):
     Attributes:
         config: Time steps, schedule, image formation.
         nodes: The body.
+        scalings: Nodes that folding put in: factors of wires whose thresholds cannot follow them.
         kernels: Weights by node.
         clocks: What each layer does at each of its steps, by name.
         levels: Levels ``L`` of each layer on the phased schedule, by name.
@@ -100,6 +101,7 @@ class FoldedNetwork(nn.Module):
         super().__init__()
         self.config: SpikingConfig = network.config
         self.nodes = tuple(nodes)
+        self.scalings = frozenset(node.name for node in nodes) - {node.name for node in network.nodes}
         precision = next(network.parameters()).dtype
         self.kernels = nn.ModuleDict(dict(kernels))
         self.mapper = mapper

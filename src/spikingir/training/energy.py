@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from spikingir.evaluation.operations import count_macs, operations_per_layer
 from spikingir.spiking.network import SpikingNetwork
 
-_SIDE = 32  # the border rule "full" makes operations a pixel the same at any size
+_SIDE = 64  # a multiple of any network's strides; by border rule "full" operations a pixel are the same at any size
 
 
 class WithSpikeCost(nn.Module):
