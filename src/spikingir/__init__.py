@@ -10,12 +10,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from spikingir.conversion.convert import convert, correct_biases
-    from spikingir.conversion.errors import ConversionError
     from spikingir.conversion.qcfs import QCFS
     from spikingir.conversion.report import report
     from spikingir.errors import SpikingIRError
     from spikingir.evaluation.energy import paper_energy
     from spikingir.evaluation.evaluate import evaluate
+    from spikingir.graph.errors import ConversionError
     from spikingir.networks.aodnet import AODNet
     from spikingir.networks.dncnn import DnCNN
     from spikingir.restoration.catalogue import ModelError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AODNet": "spikingir.networks.aodnet",
-    "ConversionError": "spikingir.conversion.errors",
+    "ConversionError": "spikingir.graph.errors",
     "DnCNN": "spikingir.networks.dncnn",
     "FoldError": "spikingir.spiking.fold",
     "FoldedNetwork": "spikingir.spiking.folded",

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from spikingir.errors import InputError
 from spikingir.files import write_atomically
+from spikingir.graph.graph import Graph, Node
 from spikingir.networks.base import Recognised, RestorationNetwork
 from spikingir.networks.registry import ARCHITECTURES, Architecture, build_network, describe, known_architectures
 from spikingir.schema import SchemaError, nearest, parse, shown
 from spikingir.spiking.coding import levels
 from spikingir.spiking.formation import form_image
-from spikingir.spiking.graph import Node
 from spikingir.spiking.kinds import NEURONS, kind_of
 from spikingir.spiking.network import SpikingConfig, SpikingNetwork, require_spiking
 from spikingir.spiking.neurons import IFNeuron
@@ -584,7 +584,7 @@ def _assemble(head: _Spiking, nodes: Sequence[Node], state: Mapping[str, Tensor]
         if kernel.shape != (len(kernel), len(kernel), 3, 3):
             raise SchemaError(f"mapper.weight has shape {tuple(kernel.shape)}; expected (C, C, 3, 3)")
         mapper = PixelMapper(len(kernel))
-    network = SpikingNetwork(nodes, weights, neurons, head.config, mapper, origin=head.origin)
+    network = SpikingNetwork(Graph(tuple(nodes), weights, origin=head.origin), neurons, head.config, mapper)
     network.to(next(iter(state.values())).dtype)
     _compare(network.state_dict(), state, {}, "by its header", "save it again")
     network.load_state_dict(dict(state))

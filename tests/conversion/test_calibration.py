@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from spikingir.conversion.calibrate import calibrate, image_batches
 from spikingir.conversion.convert import convert
-from spikingir.conversion.errors import ConversionError
 from spikingir.conversion.ranges import StreamingRange
-from spikingir.conversion.trace import trace_body
+from spikingir.graph.errors import ConversionError
+from spikingir.graph.trace import trace_body
 
 SHAPE = (4, 3, 40, 50)
 

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from spikingir.conversion.convert import METHODS, convert, correct_biases
-from spikingir.conversion.errors import ConversionError
 from spikingir.conversion.lan import AdaptiveThresholdNeuron
 from spikingir.conversion.qcfs import QCFS, quantise_activations
+from spikingir.graph.errors import ConversionError
 from spikingir.networks.base import RestorationNetwork
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.spiking.neurons import MPRN

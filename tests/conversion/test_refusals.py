@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikingir.conversion.convert import convert
-from spikingir.conversion.errors import ConversionError
-from spikingir.conversion.trace import trace_body
+from spikingir.graph.errors import ConversionError
+from spikingir.graph.trace import trace_body
 from spikingir.networks.dncnn import DnCNN
 
 IMAGES = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -1,7 +1,7 @@
 """Energy by the paper's column: its printed figures, and counting spike by spike."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from spikingir.conversion.convert import convert, correct_biases
 from spikingir.evaluation.energy import ann_energy, in_words, paper_energy
 from spikingir.evaluation.operations import count_macs, count_operations
+from spikingir.graph.graph import Node, Wave
 from spikingir.networks import AODNet, DnCNN
 from spikingir.spiking.fold import fold
-from spikingir.spiking.graph import Node, Wave, apply_linear, moves_spikes, run_graph
 from spikingir.spiking.network import LayerTrace, SpikingNetwork, Trace
 
 MAC, ACCUMULATE = 4.6e-9, 0.9e-9  # in mJ
@@ -103,20 +103,21 @@ def count_one_by_one(network: SpikingNetwork, trace: Trace, image: Tensor) -> di
     """Accumulates of each weighted operation: with weights of one, each spike adds one wherever it arrives."""
     trains = {layer.name: layer.trains for layer in trace.layers}
     ones = {name: (torch.ones_like(weight), None) for name, (weight, _) in network.weights.items()}
+    graph = replace(network.graph, weights=ones)
     counts: dict[str, float] = {}
 
     def neuron(node: Node, current: Wave, owned: bool) -> Wave:
         assert trains[node.name] is not None
         return Wave(trains[node.name].float(), None)
 
-    def apply(node: Node, inputs: list[Wave], weights: Mapping[str, tuple[Tensor, None]]) -> Wave:
+    def apply(node: Node, inputs: list[Wave]) -> Wave:
         node = Node(node.name, "add" if node.op == "sub" else node.op, node.inputs, node.options, node.weights)
-        wave = apply_linear(node, inputs, weights)
-        if not moves_spikes(node) and wave.spikes is not None:
+        wave = graph.linear(node, inputs)
+        if node.role == "weighs" and wave.spikes is not None:
             counts[node.name] = wave.spikes.double().sum().item() / wave.spikes.shape[1]
         return wave
 
-    run_graph(network.nodes, ones, image, neuron, network.raw, apply)
+    graph.run(image, neuron, apply)
     return counts
 
 

@@ -10,11 +10,10 @@ from spikingir.conversion.convert import convert
 from spikingir.evaluation.columns import COLUMNS, EnergyColumns, ann_columns, energy_columns
 from spikingir.evaluation.energy import paper_energy
 from spikingir.evaluation.prices import PRICES, access_pj
-from spikingir.evaluation.synapses import fan_out
+from spikingir.graph.graph import Node
 from spikingir.networks import AODNet, DnCNN
 from spikingir.restoration.tiling import trace_tiled
 from spikingir.spiking.fold import fold
-from spikingir.spiking.graph import Node
 from spikingir.spiking.network import SpikingNetwork, Trace
 
 SIDE, PIXELS, T, STEPS = 4, 16, 3, 4
@@ -193,7 +192,8 @@ def test_a_folded_network_without_a_mapper_pays_for_none() -> None:
 
 def test_windows_of_pooling() -> None:
     options = {"kernel_size": (3, 3), "stride": (2, 2), "padding": (1, 1), "ceil_mode": False}
-    fan = fan_out(Node("pool", "avg_pool2d", ("x",), options), None, (1, 5, 5), (1, 3, 3))
+    node = Node("pool", "avg_pool2d", ("x",), options)
+    fan = node.operation.fan_out(node, None, (1, 5, 5), (1, 3, 3))
     line = torch.tensor([1.0, 2, 1, 2, 1])
     assert torch.equal(fan, line[:, None] * line)
 

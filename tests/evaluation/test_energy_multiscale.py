@@ -1,6 +1,6 @@
 """Energy of multi-scale networks: spike by spike, by code and schedule, beside their int8 twins."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -15,13 +15,13 @@ from spikingir.evaluation.energy import ann_energy, paper_energy
 from spikingir.evaluation.operations import OperationCount, count_macs, count_operations, operations_per_layer
 from spikingir.evaluation.prices import access_pj
 from spikingir.evaluation.twin import int8_twin
+from spikingir.graph.graph import Graph, Node, Wave
 from spikingir.networks.dncnn import DnCNN
 from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.spiking.coding import Coding
 from spikingir.spiking.fold import fold
 from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.formation import with_level
-from spikingir.spiking.graph import Node, Wave, apply_linear, moves_spikes, run_graph
 from spikingir.spiking.network import Trace
 
 ON_IMAGE = ("inject", "head", "last_of_image", "avg_pool")
@@ -68,6 +68,7 @@ def count_one_by_one(
         Node(n.name, "add" if n.op == "sub" else n.op, n.inputs, n.options, n.name if n.name in weights else None)
         for n in folded.nodes
     ]
+    graph = Graph(tuple(nodes), weights)
     found: dict[str, tuple[float, float]] = {}
 
     def neuron(node: Node, current: Wave, owned: bool) -> Wave:
@@ -75,9 +76,9 @@ def count_one_by_one(
         assert fired is not None
         return Wave(fired.abs().double(), None)
 
-    def apply(node: Node, inputs: Sequence[Wave], ones: Mapping[str, tuple[Tensor, None]]) -> Wave:
-        if moves_spikes(node):
-            return apply_linear(node, inputs, ones)
+    def apply(node: Node, inputs: Sequence[Wave]) -> Wave:
+        if node.role == "moves":
+            return graph.linear(node, inputs)
         (read,) = inputs
         if node.op.startswith("avg"):
             found[node.name] = 0.0, float(read.constant[0].numel())  # a kernel of 2 x 2, and as large a stride
@@ -91,13 +92,13 @@ def count_one_by_one(
                 None if read.spikes is None else _wrapped(read.spikes, wrap),
                 None if read.constant is None else functional.pad(read.constant, wrap, "circular"),
             )
-        wave = apply_linear(node, [read], ones)
+        wave = graph.linear(node, [read])
         spikes = 0.0 if wave.spikes is None else wave.spikes.sum().item() / wave.spikes.shape[1]
         constant = 0.0 if wave.constant is None or wave.spikes is not None else wave.constant[0].sum().item()
         found[node.name] = spikes, constant
         return wave
 
-    run_graph(nodes, weights, torch.ones_like(image, dtype=torch.float64), neuron, {}, apply)
+    graph.run(torch.ones_like(image, dtype=torch.float64), neuron, apply)
     return found
 
 
@@ -199,19 +200,16 @@ def outputs_of(folded: FoldedNetwork, name: str) -> int:
     """Numbers that an operation makes of an image of 16 x 24."""
     shapes = {}
 
-    def note(node: Node, inputs: Sequence[Wave], weights: object) -> Wave:
-        wave = folded._linear(node, inputs, weights)
+    def note(node: Node, inputs: Sequence[Wave]) -> Wave:
+        wave = folded._linear(node, inputs)
         part = wave.spikes if wave.spikes is not None else wave.constant
         assert part is not None
         shapes[node.name] = part[0].numel() if wave.spikes is None else part[0, 0].numel()
         return wave
 
-    run_graph(
-        folded.nodes,
-        {},
+    folded.graph.run(
         torch.zeros(1, folded.config.input_channels, 16, 24, dtype=torch.float64),
         lambda node, current, owned: Wave(folded._fire(node, current, False)[0], None),
-        {},
         note,
     )
     return shapes[name]

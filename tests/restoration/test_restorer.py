@@ -18,12 +18,12 @@ from torch import Tensor, nn
 import spikingir
 from spikingir.conversion.convert import convert
 from spikingir.evaluation.energy import ann_energy, paper_energy
+from spikingir.graph.errors import TilingError
 from spikingir.networks import AODNet
 from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.restoration import restorer as restorer_module
 from spikingir.restoration.catalogue import ModelError, model_names
 from spikingir.restoration.photo import Photo
-from spikingir.restoration.receptive_field import TilingError
 from spikingir.restoration.restorer import Restorer
 from spikingir.spiking.formation import with_level
 from spikingir.spiking.network import SpikingNetwork

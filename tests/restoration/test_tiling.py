@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from spikingir.conversion.convert import convert
+from spikingir.graph.errors import TilingError
 from spikingir.networks import AODNet, DnCNN
-from spikingir.restoration.receptive_field import TilingError, layout
-from spikingir.restoration.tiling import default_tile, restore_tiled, trace_tiled
+from spikingir.restoration.tiling import default_tile, layout, restore_tiled, trace_tiled
 from spikingir.spiking.fold import fold
 from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.network import SpikingNetwork

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from spikingir import SpikingNetwork, convert, fold, from_pretrained, save_pretrained
-from spikingir.conversion.errors import ConversionError
 from spikingir.conversion.qcfs import quantise_activations
+from spikingir.graph.errors import ConversionError
 from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.restoration.tiling import restore_tiled
 from spikingir.spiking.coding import spike_trains, spikes_per_step

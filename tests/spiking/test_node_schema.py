@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from spikingir.graph.operations import OPERATIONS
 from spikingir.schema import SchemaError
-from spikingir.spiking.graph import LINEAR
 from spikingir.spiking.node_schema import node_from_json, node_to_json, output_shape
 
 
@@ -55,7 +55,7 @@ def drawn(op: str, draw: random.Random) -> tuple[dict[str, Any], list[tuple[int,
     return {"factor": draw.choice([1, 2, 3])}, one, ()
 
 
-@pytest.mark.parametrize("op", LINEAR)
+@pytest.mark.parametrize("op", [name for name, known in OPERATIONS.items() if known.role in ("moves", "weighs")])
 def test_shapes_are_those_of_the_run(op: str) -> None:
     draw, fitted, refused = random.Random(op), 0, 0
     for _ in range(150):
@@ -65,7 +65,7 @@ def test_shapes_are_those_of_the_run(op: str) -> None:
         assert node_from_json(node_to_json(node), "nodes[1]") == node
         weight = torch.zeros(kernel) if kernel else None
         try:
-            result = LINEAR[op].run([torch.zeros(1, *shape) for shape in shapes], node.options, weight)
+            result = node.operation.run(node, [torch.zeros(1, *shape) for shape in shapes], weight)
             wanted = tuple(result.shape[1:]) if result.numel() else None
         except (RuntimeError, ValueError, IndexError):
             wanted = None

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spikingir.spiking.graph import Node
+from spikingir.graph.graph import Graph, Node
 from spikingir.spiking.network import Schedule, SpikingConfig, SpikingNetwork
 from spikingir.spiking.neurons import MPRN, IFNeuron
 from spikingir.spiking.readout import PixelMapper
@@ -92,7 +92,7 @@ def build(
                 else IFNeuron(theta, **options)
             )
     config = SpikingConfig(time_steps, schedule, "identity", 1, recycling)
-    return SpikingNetwork(nodes, weights, neurons, config, PixelMapper(1).to(dtype) if mapper else None)
+    return SpikingNetwork(Graph(tuple(nodes), weights), neurons, config, PixelMapper(1).to(dtype) if mapper else None)
 
 
 def image(*shape: int, seed: int = 9, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -398,7 +398,7 @@ def test_forward_refuses() -> None:
     with pytest.raises(ValueError, match="delay is 3 with 3 time steps"):
         IFNeuron(1.0)(torch.ones(3, 1, 1, 1, 1), delay=3)
     with pytest.raises(ValueError, match="ends with its output neuron"):
-        SpikingNetwork(chain(2)[:-1], network.weights, network.neurons, network.config)
+        SpikingNetwork(Graph(tuple(chain(2)[:-1]), network.weights), network.neurons, network.config)
 
 
 def test_at_shares_parameters_and_changes_nothing_else() -> None:
@@ -518,7 +518,7 @@ def test_autocast_leaves_the_image_in_its_precision() -> None:
     ]
     template = build(chain(2), dtype=torch.float32)
     weights = {**template.weights, "scaled": (torch.tensor([2.0]), torch.tensor([-1.0]))}
-    network = SpikingNetwork(nodes, weights, dict(template.neurons.items()), template.config)
+    network = SpikingNetwork(Graph(tuple(nodes), weights), dict(template.neurons.items()), template.config)
     seen: dict[str, list[torch.dtype | None]] = {}
     for name in network.layers:
         network.neuron(name).register_forward_pre_hook(

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from spikingir.conversion.errors import ConversionError
 from spikingir.conversion.ranges import StreamingRange
-from spikingir.conversion.trace import TracedBody
-from spikingir.spiking.graph import Node, Wave, run_graph
+from spikingir.graph.errors import ConversionError
+from spikingir.graph.graph import Graph, Node, Wave
 
 CalibrationImages = Tensor | Iterable[Tensor]
 
@@ -51,23 +50,15 @@ def image_batches(images: CalibrationImages, channels: int | None = None) -> Ite
         raise ConversionError("there is no calibration image; give at least one")
 
 
-def analog_neuron(traced: TracedBody, node: Node, current: Wave) -> Tensor:
-    """Activation of the ANN at a ``neuron`` node: ReLU, or nothing where the neuron is signed."""
-    assert current.constant is not None
-    return current.constant if node.name in traced.signed else torch.relu(current.constant)
-
-
 @torch.no_grad()
-def calibrate(
-    traced: TracedBody, images: Iterable[Tensor], percentile: float, per_channel: bool
-) -> Mapping[str, Tensor]:
+def calibrate(graph: Graph, images: Iterable[Tensor], percentile: float, per_channel: bool) -> Mapping[str, Tensor]:
     """Clip level ``lambda`` of every layer: percentile or maximum of its activations, zeros counted.
 
     A signed layer uses the activation's magnitude. A channel below 1e-3 of its layer's maximum gets that, so that a
     dead one stays finite; a layer that is dead as a whole gets 1.
 
     Args:
-        traced: The body.
+        graph: The body.
         images: Batches ``(B, C, H, W)``, read once.
         percentile: In (0, 100]; 100 is the exact maximum.
         per_channel: One clip level per channel, or one per layer.
@@ -83,13 +74,15 @@ def calibrate(
     ranges: dict[str, StreamingRange] = {}
 
     def observe(node: Node, current: Wave, owned: bool) -> Wave:
-        activation = analog_neuron(traced, node, current)
+        wave = graph.activate(node, current)
+        activation = wave.constant
+        assert activation is not None
         if node.name not in ranges:
             ranges[node.name] = StreamingRange(activation.shape[1], histogram=percentile < 100)
         ranges[node.name].update(activation.abs())
-        return Wave(None, activation)
+        return wave
 
-    dtype = next(weight.dtype for weight, _ in traced.weights.values())
+    dtype = next(weight.dtype for weight, _ in graph.weights.values())
     for batch in images:
-        run_graph(traced.nodes, traced.weights, batch.to(dtype), observe, traced.raw)
+        graph.run(batch.to(dtype), observe)
     return {name: seen.clip_level(percentile / 100, per_channel) for name, seen in ranges.items()}

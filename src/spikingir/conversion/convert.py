@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from spikingir.conversion.calibrate import CalibrationImages, analog_neuron, calibrate, image_batches
-from spikingir.conversion.errors import ConversionError
+from spikingir.conversion.calibrate import CalibrationImages, calibrate, image_batches
 from spikingir.conversion.lan import AdaptiveThresholdNeuron
-from spikingir.conversion.trace import TracedBody, trace_body
+from spikingir.graph.errors import ConversionError
+from spikingir.graph.graph import Fire, Graph, Node, Wave
+from spikingir.graph.trace import trace_body
 from spikingir.spiking.coding import Coding
 from spikingir.spiking.firing import phased_forward
 from spikingir.spiking.formation import ImageFormation
-from spikingir.spiking.graph import Node, Wave, apply_linear, run_graph
-from spikingir.spiking.network import Schedule, SpikingConfig, SpikingNetwork, wire_shapes
+from spikingir.spiking.network import Schedule, SpikingConfig, SpikingNetwork
 from spikingir.spiking.neurons import IFNeuron, MembranePotentialReuseNeuron
 from spikingir.spiking.readout import PixelMapper
 from spikingir.spiking.surrogate import Surrogate
@@ -140,19 +140,18 @@ def convert(
     recycling = preset.recycling if recycling is None else recycling
     body, formation = _body_and_formation(network)
     body = _plain_copy(body)
-    traced = trace_body(body)
-    if not traced.weights:
+    graph = trace_body(body)
+    if not graph.weights:
         raise ConversionError(f"{type(body).__name__} has no weights to convert")
-    weight = next(iter(traced.weights.values()))[0]
-    channels = _input_channels(traced)
-    batches = [batch.cpu().to(weight.dtype) for batch in image_batches(calibration_images, channels)]
+    weight = next(iter(graph.weights.values()))[0]
+    batches = [batch.cpu().to(weight.dtype) for batch in image_batches(calibration_images, graph.channels)]
     given = batches[0].shape[1] - (formation == "level")
     config = SpikingConfig(time_steps, schedule, formation, given, recycling, method, coding)
-    output = _check_trace(traced, body, batches[0][:1])
-    levels = dict(calibrate(traced, batches, percentile, per_channel))
-    for name, own in traced.clip_levels.items():
+    output = _check_trace(graph, body, batches[0][:1])
+    levels = dict(calibrate(graph, batches, percentile, per_channel))
+    for name, (own, _) in graph.quantisers.items():
         levels[name] = own.expand(max(len(own), len(levels[name]))).clone()
-    missing = [name for name in levels if name not in traced.clip_levels and name not in traced.signed]
+    missing = [name for name in levels if name not in graph.quantisers and name not in graph.signed]
     if method == "qcfs" and missing:
         raise ConversionError(
             f"method qcfs needs QCFS activations, but '{missing[0]}' is a ReLU; put spikingir.QCFS in its place, "
@@ -160,7 +159,7 @@ def convert(
         )
     neurons: dict[str, IFNeuron] = {}
     for name, theta in levels.items():
-        signed = name in traced.signed
+        signed = name in graph.signed
         start = 0.0 if signed else v0  # an initial membrane rounds up, and a signed output has two sides
         if preset.neuron == "mprn":
             level = min(1.0, start + 0.501) if alpha is None else alpha
@@ -172,9 +171,9 @@ def convert(
         else:
             neurons[name] = IFNeuron(theta, v0=start, signed=signed, surrogate=surrogate)
     reader = PixelMapper(output.shape[1]).to(weight.dtype) if mapper else None
-    spiking = SpikingNetwork(traced.nodes, traced.weights, neurons, config, reader, traced.raw, traced.origin)
+    spiking = SpikingNetwork(graph, neurons, config, reader)
     if coding == "binary":
-        _set_bits(spiking, activation_bits, traced.levels)
+        _set_bits(spiking, activation_bits, {name: steps for name, (_, steps) in graph.quantisers.items()})
     if preset.neuron == "lan":
         _adapt(spiking, batches)
     if bias_correction:
@@ -188,7 +187,7 @@ def _set_bits(network: SpikingNetwork, by_scale: Sequence[int], own: Mapping[str
     Raises:
         ConversionError: A quantiser's levels are not ``2^m - 1``, or more than the time steps carry.
     """
-    shapes = wire_shapes(network)
+    shapes = network.graph.shapes()
     hidden = [name for name in network.layers if not network.neuron(name).signed]
     scales = sorted({shapes[name][-2] for name in hidden}, reverse=True)
     for name in network.layers:
@@ -275,47 +274,37 @@ def _differs_in_training(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
 
 
-def _input_channels(traced: TracedBody) -> int | None:
-    """Channels that the first convolution reads, if it reads the image itself."""
-    image = traced.nodes[0].name
-    for node in traced.nodes:
-        if node.op == "conv2d" and node.inputs == (image,):
-            assert node.weights is not None
-            return traced.weights[node.weights][0].shape[1] * int(node.options["groups"])
-    return None
-
-
 @torch.no_grad()
-def _check_trace(traced: TracedBody, body: nn.Module, image: Tensor) -> Tensor:
+def _check_trace(graph: Graph, body: nn.Module, image: Tensor) -> Tensor:
     """The body's output, after making sure that the trace computes the same.
 
     Quantised activations are compared in float64: in float32 rounding pushes some over a step, and later layers spread
     that over the image.
     """
-    checked, exact = traced, body
-    if traced.levels:
+    checked, exact = graph, body
+    if graph.quantisers:
         exact = copy.deepcopy(body).double()
         checked, image = trace_body(exact), image.double()
 
     def neuron(node: Node, current: Wave, owned: bool) -> Wave:
-        if node.name in checked.clip_levels:
-            assert current.constant is not None
-            level = checked.clip_levels[node.name].view(-1, 1, 1)
-            return Wave(None, phased_forward(current.constant, level, checked.levels[node.name], False))
-        return Wave(None, analog_neuron(checked, node, current))
+        if node.name not in checked.quantisers:
+            return checked.activate(node, current)
+        assert current.constant is not None
+        level, levels = checked.quantisers[node.name]
+        return Wave(None, phased_forward(current.constant, level.view(-1, 1, 1), levels, False))
 
     try:
         expected: Tensor = exact(image)
     except RuntimeError as error:
         raise ConversionError(f"the network cannot run on a calibration image {tuple(image.shape)}: {error}") from error
-    traced_output = run_graph(checked.nodes, checked.weights, image, neuron, checked.raw).constant
+    traced_output = checked.run(image, neuron).constant
     assert traced_output is not None
     same = traced_output.shape == expected.shape
     if same:
         scale = expected.square().mean().sqrt().clamp_min(1e-6)
         difference = (traced_output - expected).abs()
         # a tie may still fall on either side, here and there
-        distance = difference.square().mean().sqrt() if traced.levels else difference.max()
+        distance = difference.square().mean().sqrt() if graph.quantisers else difference.max()
         same = bool(distance <= 1e-2 * scale)
     if not same:
         raise ConversionError(
@@ -326,34 +315,21 @@ def _check_trace(traced: TracedBody, body: nn.Module, image: Tensor) -> Tensor:
 
 
 def _layer_by_layer(
-    network: SpikingNetwork,
-    images: Sequence[Tensor],
-    visit: Callable[[Node, Sequence[Wave]], None],
-    fire: Callable[[Node, Wave], Wave],
+    graph: Graph, images: Sequence[Tensor], visit: Callable[[Node, Sequence[Wave]], None], fire: Fire
 ) -> None:
     """Advance all images together, node by node; ``visit`` sees the input currents of a layer before it fires."""
-    states: list[dict[str, Wave]] = [{} for _ in images]
-    last_reader = {name: node.name for node in network.nodes for name in node.inputs}
-    for node in network.nodes:
-        inputs = [[state[name] for name in node.inputs] for state in states]
-        if node.op == "neuron":
-            visit(node, [wave for (wave,) in inputs])
-        for state, image, waves in zip(states, images, inputs, strict=True):
-            if node.op == "input":
-                state[node.name] = Wave(None, image)
-            elif node.op == "raw":
-                state[node.name] = Wave(None, network.raw[node.name](*(wave.constant for wave in waves)))
-            elif node.op == "neuron":
-                state[node.name] = fire(node, waves[0])
-            else:
-                state[node.name] = apply_linear(node, waves, network.weights)
-            for name in set(node.inputs):
-                if last_reader[name] == node.name:
-                    del state[name]
+
+    def step(node: Node, inputs: list[list[Wave]], owned: bool) -> list[Wave]:
+        waves = list(zip(*inputs, strict=True)) or [()] * len(images)
+        if node.role == "neuron":
+            visit(node, [wave for (wave,) in waves])
+        return [graph.step(node, read, False, image, fire) for read, image in zip(waves, images, strict=True)]
+
+    graph.walk(step)
 
 
-def _fire(network: SpikingNetwork) -> Callable[[Node, Wave], Wave]:
-    def fire(node: Node, current: Wave) -> Wave:
+def _fire(network: SpikingNetwork) -> Fire:
+    def fire(node: Node, current: Wave, owned: bool) -> Wave:
         firing = network.neuron(node.name)(*current, time_steps=network.config.time_steps, delay=network.config.delay)
         return Wave(firing.weighted_spikes, None)
 
@@ -369,7 +345,7 @@ def _adapt(network: SpikingNetwork, images: Sequence[Tensor], rho: float = 0.1) 
         assert isinstance(neuron, AdaptiveThresholdNeuron)
         neuron.adapt([(wave.spikes, wave.constant) for wave in currents], network.config.time_steps, rho)
 
-    _layer_by_layer(network, images, visit, _fire(network))
+    _layer_by_layer(network.graph, images, visit, _fire(network))
 
 
 @torch.no_grad()
@@ -397,11 +373,6 @@ def correct_biases(network: SpikingNetwork, calibration_images: CalibrationImage
     images = [batch.to(weight) for batch in image_batches(calibration_images, network.config.input_channels)]
     means: dict[str, Tensor] = {}
 
-    def analog(node: Node, current: Wave) -> Wave:
-        assert current.constant is not None
-        signed = network.neuron(node.name).signed
-        return Wave(None, current.constant if signed else torch.relu(current.constant))
-
     def note(node: Node, currents: Sequence[Wave]) -> None:
         means[node.name] = _mean([wave.constant for wave in currents if wave.constant is not None])
 
@@ -413,14 +384,15 @@ def correct_biases(network: SpikingNetwork, calibration_images: CalibrationImage
         ]
         corrections[node.name] = means[node.name] - _mean([x for x in spiking if isinstance(x, Tensor)])
 
-    def corrected_fire(node: Node, current: Wave) -> Wave:
+    def corrected_fire(node: Node, current: Wave, owned: bool) -> Wave:
         shift = corrections[node.name].view(1, -1, 1, 1)
-        return fire(node, Wave(current.spikes, shift if current.constant is None else current.constant + shift))
+        shifted = Wave(current.spikes, shift if current.constant is None else current.constant + shift)
+        return fire(node, shifted, owned)
 
     corrections: dict[str, Tensor] = {}
-    fire = _fire(network)
-    _layer_by_layer(network, images, note, analog)
-    _layer_by_layer(network, images, correct, corrected_fire)
+    fire, graph = _fire(network), network.graph
+    _layer_by_layer(graph, images, note, graph.activate)
+    _layer_by_layer(graph, images, correct, corrected_fire)
     for name, shift in corrections.items():
         network.add_current(name, shift)
 

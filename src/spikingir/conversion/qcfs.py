@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from spikingir.conversion.errors import ConversionError
 from spikingir.conversion.ranges import StreamingRange
+from spikingir.graph.errors import ConversionError
+from spikingir.graph.operations import QuantisedReLU
 from spikingir.spiking.firing import PhasedFiring
 
 
-class QCFS(nn.Module):
+class QCFS(QuantisedReLU):
     """Quantisation-clip-floor-shift activation, in place of ReLU.
 
     ``y = lambda clip(floor(x L / lambda + 1/2) / L, 0, 1)``, the floor straight-through, ``lambda`` trained, one for
@@ -43,10 +44,15 @@ class QCFS(nn.Module):
         self.compiled = False
         self.log_clip_level = nn.Parameter(clip.log())
 
+    @property
+    def clip_level(self) -> Tensor:
+        """``lambda``."""
+        return self.log_clip_level.exp()
+
     def forward(self, x: Tensor) -> Tensor:
         """Quantised activation."""
         quantised: Tensor = PhasedFiring.apply(  # type: ignore[no-untyped-call]
-            x, self.log_clip_level.exp().view(-1, 1, 1), self.levels, False, self.compiled
+            x, self.clip_level.view(-1, 1, 1), self.levels, False, self.compiled
         )
         return quantised
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from spikingir.spiking.graph import LINEAR, Node, moves_spikes
 from spikingir.spiking.network import SpikingNetwork, require_spiking
 
 
@@ -47,41 +46,4 @@ def report(network: SpikingNetwork) -> ConversionReport:
     for name in network.layers:
         theta = network.neuron(name).v_threshold
         thresholds.append((name, theta.min().item(), theta.max().item(), theta.numel()))
-    return ConversionReport(network.config.method, network.origin, tuple(thresholds), analog_operations(network.nodes))
-
-
-def wire_kinds(nodes: tuple[Node, ...]) -> dict[str, str]:
-    """What each node's output carries: ``image`` (constant in time), ``spikes``, or ``analog`` sums.
-
-    A wire is spike-driven where the first weighted operation after the neuron reads 0/1 spikes; nearest-neighbour
-    resizing moves spikes as padding does, other resizing weighs them.
-    """
-    kinds: dict[str, str] = {}
-    for node in nodes:
-        read = [kinds[name] for name in _read(node)]
-        if node.op in ("input", "raw"):
-            kinds[node.name] = "image"
-        elif node.op == "neuron":
-            kinds[node.name] = "spikes"
-        elif all(kind == "image" for kind in read):
-            kinds[node.name] = "image"
-        elif moves_spikes(node) and "analog" not in read:
-            kinds[node.name] = "spikes"
-        else:
-            kinds[node.name] = "analog"
-    return kinds
-
-
-def analog_operations(nodes: tuple[Node, ...]) -> tuple[str, ...]:
-    """Weighted operations that read analog sums."""
-    kinds = wire_kinds(nodes)
-    return tuple(
-        node.name
-        for node in nodes
-        if node.op in LINEAR and not moves_spikes(node) and "analog" in [kinds[name] for name in _read(node)]
-    )
-
-
-def _read(node: Node) -> tuple[str, ...]:
-    """Wires whose values count; of the one that resizing takes its size from, they do not."""
-    return node.inputs[:1] if node.op == "interpolate" else node.inputs
+    return ConversionReport(network.config.method, network.origin, tuple(thresholds), network.graph.analog_operations())

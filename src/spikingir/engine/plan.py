@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from spikingir.graph.graph import Node
 from spikingir.spiking.folded import FoldedNetwork, Kernel
-from spikingir.spiking.graph import Node
 
 LARGEST_KERNEL = 7
 _MOST_STEPS = 2**15 - 1  # a count of spikes takes 16 bits

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikingir.evaluation.body import Body
 from spikingir.evaluation.costs import (
     ARITHMETIC,
     Cost,
@@ -28,10 +27,12 @@ from spikingir.evaluation.costs import (
 from spikingir.evaluation.energy import PJ_TO_MJ, paper_energy
 from spikingir.evaluation.operations import BorderRule, count_operations, macs_by_operation
 from spikingir.evaluation.prices import ASSUMPTIONS, PRICES, access_pj
-from spikingir.evaluation.synapses import Active, count_active, count_arrivals, fan_out, positions
+from spikingir.evaluation.synapses import Active, count_active, count_arrivals, positions
 from spikingir.evaluation.twin import Twin
+from spikingir.graph.graph import Graph, Node
+from spikingir.graph.operations import Conv2d
+from spikingir.graph.trace import graph_of
 from spikingir.spiking.folded import FoldedNetwork
-from spikingir.spiking.graph import Node, moves_spikes
 from spikingir.spiking.network import LayerTrace, SpikingNetwork, Trace
 
 COLUMNS: Mapping[str, str] = MappingProxyType(
@@ -190,14 +191,14 @@ def energy_columns(
         1234.5
     """
     size = trace.image_size
-    conventional = Body.of(network if ann is None else ann, network.config.input_channels)
+    conventional = graph_of(network if ann is None else ann, network.config.input_channels)
     active = None if ann is None else count_active(conventional, image)
     dense = _ann_layers(conventional, size, active)
-    body, paper = Body.of(network), paper_energy(network, trace)
+    graph, paper = network.graph, paper_energy(network, trace)
     fired = {layer.name: _firing(network, layer) for layer in trace.layers}
     times = 1 if network.config.phased else trace.time_steps
     counts = {count.name: count for count in count_operations(network, trace, "true")}
-    sites = _sites(body, body.shapes(size), {name: count.macs for name, count in counts.items()})
+    sites = _sites(graph, graph.shapes(size), {name: count.macs for name, count in counts.items()})
     prices = {operation.count.name: operation for operation in paper.operations}
     accumulate = PRICES["accumulate_float32"].pj
     injected = sum(count.image_macs > 0 for count in counts.values()) > 1
@@ -244,7 +245,7 @@ def ann_columns(network: nn.Module, size: tuple[int, int], channels: int | None 
         >>> round(ann_columns(AODNet(), (480, 640)).ann_mj["paper"], 3)
         2.467
     """
-    layers = _ann_layers(Body.of(network, channels), size, None)
+    layers = _ann_layers(graph_of(network, channels), size, None)
     return EnergyColumns(tuple(LayerEnergy(name, costs, {}, 0.0) for name, costs in layers.items()), {})
 
 
@@ -258,27 +259,27 @@ def _firing(network: SpikingNetwork | FoldedNetwork, layer: LayerTrace) -> Firin
     return Firing(layer.neurons, spikes, updates * layer.neurons)
 
 
-def _sites(body: Body, shapes: Mapping[str, tuple[int, ...]], macs: Mapping[str, int]) -> dict[str, Site]:
+def _sites(graph: Graph, shapes: Mapping[str, tuple[int, ...]], macs: Mapping[str, int]) -> dict[str, Site]:
     """The weighted operations of a body, by name; ``macs`` are the real synapses of each."""
     owners: dict[str, str] = {}  # the weighted operation that a value comes from
     fed: dict[str, list[str]] = {name: [] for name in macs}
-    for node in body.nodes:
+    for node in graph.nodes:
         if node.name in macs:
             owners[node.name] = node.name
         elif (owner := next((owners[name] for name in node.inputs if name in owners), None)) is not None:
-            if node.op == "neuron":
+            if node.role == "neuron":
                 fed[owner].append(node.name)
-            elif moves_spikes(node):
+            elif node.role == "moves":
                 owners[node.name] = owner
     return {
-        node.name: _site(node, body, shapes, macs[node.name], fed[node.name])
-        for node in body.nodes
+        node.name: _site(node, graph, shapes, macs[node.name], fed[node.name])
+        for node in graph.nodes
         if node.name in macs
     }
 
 
-def _site(node: Node, body: Body, shapes: Mapping[str, tuple[int, ...]], macs: int, neurons: list[str]) -> Site:
-    weight, bias = body.weights.get(node.name, (None, None))
+def _site(node: Node, graph: Graph, shapes: Mapping[str, tuple[int, ...]], macs: int, neurons: list[str]) -> Site:
+    weight, bias = (None, None) if node.weights is None else graph.weights[node.weights]
     outputs = prod(shapes[node.name])
     return Site(
         macs=macs,
@@ -292,16 +293,18 @@ def _site(node: Node, body: Body, shapes: Mapping[str, tuple[int, ...]], macs: i
     )
 
 
-def _ann_layers(body: Body, size: tuple[int, int], active: Mapping[str, Active] | None) -> dict[str, dict[str, float]]:
+def _ann_layers(
+    graph: Graph, size: tuple[int, int], active: Mapping[str, Active] | None
+) -> dict[str, dict[str, float]]:
     """Energy of each layer of a conventional network by column, in mJ."""
-    shapes, full = body.shapes(size), macs_by_operation(body, size)
-    real = {name: int(arrivals.macs.sum()) for name, arrivals in count_arrivals(body, shapes, {}).items()}
-    sites = _sites(body, shapes, real)
+    shapes, full = graph.shapes(size), macs_by_operation(graph, size)
+    real = {name: int(arrivals.macs.sum()) for name, arrivals in count_arrivals(graph, shapes, {}).items()}
+    sites = _sites(graph, shapes, real)
     layers = {}
     for name, site in sites.items():
-        if name in body.scalings and not site.neurons:
+        if name in graph.scalings and not site.neurons:
             continue
-        relus = sum(prod(shapes[neuron]) for neuron in site.neurons if neuron not in body.signed)
+        relus = sum(prod(shapes[neuron]) for neuron in site.neurons if neuron not in graph.signed)
         work = (site.macs if active is None else active[name].exact, site.biases + relus)
         found = {"paper": PRICES["mac_float32"].pj * full[name]}
         found |= {column: arithmetic(prices[0], *work) for column, prices in ARITHMETIC.items()}
@@ -319,12 +322,8 @@ def _mapper_cost(network: SpikingNetwork | FoldedNetwork, spikes: Tensor) -> tup
     channels, height, width = spikes.shape[1:]
     pixels = channels * height * width
     arriving = spikes.sum().item() / len(spikes)
-    if isinstance(network, FoldedNetwork):
-        kernel, bias = network.mapper.analog, network.mapper.bias
-    elif network.mapper is not None:
-        kernel, bias = network.mapper.weight, network.mapper.bias
-    else:
-        kernel, bias = None, None
+    mapper = network.mapper
+    kernel, bias = (None, None) if mapper is None else (mapper.weight, mapper.bias)
     operations, weights = arriving, 0
     # a folded network has the identity where there is no mapper: spikes are counted, not multiplied
     identity = torch.eye(channels, dtype=torch.float64).view(channels, channels, 1, 1)
@@ -332,7 +331,8 @@ def _mapper_cost(network: SpikingNetwork | FoldedNetwork, spikes: Tensor) -> tup
         side = kernel.shape[-1] // 2
         options = {"stride": 1, "padding": side, "dilation": 1, "groups": 1}
         shape = (channels, height, width)
-        fan = fan_out(Node(_MAPPER, "conv2d", (), options), kernel, shape, shape)
+        node = Node(_MAPPER, Conv2d.name, (), options)
+        fan = node.operation.fan_out(node, kernel, shape, shape)
         operations, weights = (spikes.float() * fan).sum().item() / len(spikes), kernel.numel()
     doublings = pixels * network.config.time_steps * (network.config.coding == "binary")
     fixed = pixels * ((bias is not None) + network.config.recycling) + doublings

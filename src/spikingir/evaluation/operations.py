@@ -12,18 +12,17 @@ had to put scalings in (sums of branches with thresholds of their own), the fold
 Functions of the user's own on the raw image are not counted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import prod
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from spikingir.evaluation.body import Body
-from spikingir.evaluation.synapses import RESIZING_TAPS, Arrivals, count_arrivals, positions
+from spikingir.evaluation.synapses import Arrivals, count_arrivals, positions
+from spikingir.graph.graph import Carried, Graph, Node
+from spikingir.graph.trace import graph_of
 from spikingir.spiking.folded import FoldedNetwork
-from spikingir.spiking.graph import LINEAR, Node, Weights, moves_spikes
 from spikingir.spiking.network import SpikingNetwork, Trace
 
 BorderRule = Literal["full", "true"]
@@ -64,38 +63,22 @@ def count_macs(network: nn.Module, size: tuple[int, int], channels: int | None =
         ValueError: The number of channels is not known.
         ConversionError: The body cannot be traced.
     """
-    return sum(macs_by_operation(Body.of(network, channels), size).values())
+    return sum(macs_by_operation(graph_of(network, channels), size).values())
 
 
-def macs_by_operation(body: Body, size: tuple[int, int]) -> dict[str, int]:
+def macs_by_operation(graph: Graph, size: tuple[int, int]) -> dict[str, int]:
     """Multiply-accumulates of each weighted operation of a body for one image, border rule "full".
 
     Args:
-        body: The body.
+        graph: The body.
         size: Height and width of the image.
     """
-    shapes = body.shapes(size)
-    weighted = (node for node in body.nodes if node.op in LINEAR and not moves_spikes(node))
+    shapes = graph.shapes(size)
     return {
-        node.name: 0 if node.name in body.scalings else int(_macs(node, body.weights, shapes).sum())
-        for node in weighted
+        node.name: 0 if node.name in graph.scalings else int(_macs(graph, node, shapes).sum())
+        for node in graph.nodes
+        if node.role == "weighs"
     }
-
-
-class _Wire(NamedTuple):
-    """What a wire carries, channel by channel.
-
-    Attributes:
-        density: Spikes per pixel over all steps, (B, C).
-        spiking: Whether a channel carries spikes, (C,).
-        image: Whether a channel carries something of the image, constant in time, (C,).
-        analog: Whether a channel carries analog sums, (C,); it may carry the others besides.
-    """
-
-    density: Tensor
-    spiking: Tensor
-    image: Tensor
-    analog: Tensor
 
 
 def count_operations(
@@ -115,43 +98,37 @@ def count_operations(
         ValueError: The trace is of another network, or has no spikes per position, which ``true`` needs.
     """
     layers = {layer.name: layer for layer in trace.layers}
-    neurons = [node.name for node in network.nodes if node.op == "neuron"]
-    if sorted(layers) != sorted(neurons):
-        raise ValueError(f"the trace has the layers {', '.join(layers)}; the network has {', '.join(neurons)}")
-    body = Body.of(network)
-    shapes = body.shapes(trace.image_size)
+    graph = network.graph
+    if sorted(layers) != sorted(graph.neurons):
+        raise ValueError(f"the trace has the layers {', '.join(layers)}; the network has {', '.join(graph.neurons)}")
+    shapes = graph.shapes(trace.image_size)
+    carried = graph.carried(shapes)
     steps, batch = trace.layers[0].spikes.shape[:2]
-    wires: dict[str, _Wire] = {}
     counts = []
     real: Mapping[str, Arrivals] = {}
     if border == "true":
-        real = count_arrivals(body, shapes, {name: positions(layers[name]) for name in layers})
-    for node in body.nodes:
+        real = count_arrivals(graph, shapes, {name: positions(layers[name]) for name in layers})
+
+    def density(node: Node, read: list[Tensor]) -> Tensor:
+        """Spikes per pixel over all steps, (B, C); a shuffled channel is a mean."""
         channels, height, width = shapes[node.name]
-        silent, no = torch.zeros(batch, channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.bool)
-        if node.op in ("input", "raw"):
-            wires[node.name] = _Wire(silent, no, ~no, no)
-        elif node.op == "neuron":
-            layer = layers[node.name]
-            if layer.spikes.shape[1:] != silent.shape or layer.neurons != channels * height * width:
-                raise ValueError(f"the trace of '{node.name}' is not that of a layer of {channels}x{height}x{width}")
-            wires[node.name] = _Wire(layer.spikes.cpu().sum(0).double() / (height * width), ~no, no, no)
-        elif moves_spikes(node):
-            wires[node.name] = _moved(node, [wires[name] for name in node.inputs])
-        else:
-            read = wires[node.inputs[0]]
-            macs = _macs(node, body.weights, shapes)
+        if node.role == "moves":
+            return node.operation.per_channel(node, read, lambda parts: parts.mean(-1), lambda parts: parts.sum(-1))
+        if node.role == "weighs":
+            macs = _macs(graph, node, shapes)
             # spikes that padding repeats or cropping drops keep their density, so it is the mean that arrives
-            height, width = shapes[node.inputs[0]][1:]
-            arrivals = real.get(node.name) or Arrivals(macs, read.density * (height * width), read.density * macs)
-            count = _count(node.name, read, arrivals, steps)
-            counts.append(replace(count, macs=0) if node.name in body.scalings else count)
-            groups = node.options.get("groups", len(macs))
-            image, changing = (
-                flags.view(groups, -1).any(1).repeat_interleave(channels // groups)
-                for flags in (read.image, read.spiking | read.analog)
-            )
-            wires[node.name] = _Wire(silent, no, image, changing)
+            arriving = read[0] * (shapes[node.inputs[0]][1] * shapes[node.inputs[0]][2])
+            arrivals = real.get(node.name) or Arrivals(macs, arriving, read[0] * macs)
+            count = _count(node.name, carried[node.inputs[0]], arrivals, steps)
+            counts.append(replace(count, macs=0) if node.name in graph.scalings else count)
+        if node.role != "neuron":
+            return torch.zeros(batch, channels, dtype=torch.float64)
+        layer = layers[node.name]
+        if layer.spikes.shape[1:] != (batch, channels) or layer.neurons != channels * height * width:
+            raise ValueError(f"the trace of '{node.name}' is not that of a layer of {channels}x{height}x{width}")
+        return layer.spikes.cpu().sum(0).double() / (height * width)
+
+    graph.each(density)
     return tuple(counts)
 
 
@@ -180,59 +157,20 @@ def operations_per_layer(network: SpikingNetwork, size: tuple[int, int]) -> dict
     }
 
 
-def _count(name: str, read: _Wire, arrivals: Arrivals, steps: int) -> OperationCount:
+def _count(name: str, read: Carried, arrivals: Arrivals, steps: int) -> OperationCount:
     macs, once = arrivals.macs, arrivals.macs * ~read.analog
     return OperationCount(
         name,
         macs=int(macs.sum()),
         image_macs=int((once * read.image).sum()),
-        spiking_synapses=int((once * read.spiking).sum()),
+        spiking_synapses=int((once * read.spikes).sum()),
         synaptic_operations=(arrivals.operations * ~read.analog).sum(1).mean().item(),
         analog_macs=steps * int((macs * read.analog).sum()),
         arriving_spikes=(arrivals.spikes * ~read.analog).sum(1).mean().item(),
     )
 
 
-def _macs(node: Node, weights: Weights, shapes: Mapping[str, tuple[int, ...]]) -> Tensor:
+def _macs(graph: Graph, node: Node, shapes: Mapping[str, tuple[int, ...]]) -> Tensor:
     """Multiply-accumulates of the ANN on each input channel of a weighted operation, (C,)."""
-    (channels, *source), (produced, *target) = shapes[node.inputs[0]], shapes[node.name]
-    pixels, options, weight = prod(target), node.options, weights.get(node.name, (None,))[0]
-    if node.op in ("conv2d", "conv_transpose2d"):
-        assert weight is not None
-        if node.op == "conv_transpose2d":  # each input pixel meets each weight once
-            pixels = prod(source)
-        per_channel = weight.numel() // channels
-    elif node.op == "affine":
-        assert weight is not None
-        # a sign or the carrier of a bias multiplies nothing
-        per_channel = 0 if (weight.abs() == 1).all() else produced // channels
-    elif node.op == "avg_pool2d":
-        per_channel = prod(options["kernel_size"])
-    else:
-        per_channel = RESIZING_TAPS[options["mode"]]
-    return torch.full((channels,), per_channel * pixels)
-
-
-def _moved(node: Node, wires: Sequence[_Wire]) -> _Wire:
-    """What a wire carries after an operation that only moves spikes."""
-    if node.op in ("pad", "interpolate"):
-        return wires[0]
-    if node.op in ("add", "sub"):
-        first, second = wires
-        flags = (one | other for one, other in zip(first[1:], second[1:], strict=True))
-        return _Wire(first.density + second.density, *flags)
-    return _Wire(*(_moved_field(node, fields) for fields in zip(*wires, strict=True)))
-
-
-def _moved_field(node: Node, fields: Sequence[Tensor]) -> Tensor:
-    """One field, (B, C) or (C,), through a concatenation, slice or shuffle; a shuffled channel is a mean or any."""
-    if node.op == "concat":
-        return torch.cat(list(fields), -1)
-    (field,) = fields
-    if node.op == "slice":
-        return field[..., slice(*node.options["channels"])]
-    area = node.options["factor"] ** 2
-    if node.op == "pixel_unshuffle":
-        return field.repeat_interleave(area, -1)
-    parts = field.view(*field.shape[:-1], -1, area)
-    return parts.any(-1) if field.dtype == torch.bool else parts.mean(-1)
+    source, target = shapes[node.inputs[0]], shapes[node.name]
+    return torch.full(source[:1], node.operation.macs(node, graph.weight(node), source, target))

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from spikingir.evaluation.body import Body
 from spikingir.evaluation.energy import PJ_TO_MJ
 from spikingir.evaluation.prices import PRICES
 from spikingir.evaluation.synapses import Active, count_active
+from spikingir.graph.trace import graph_of
 
 
 @dataclass(frozen=True)
@@ -79,4 +79,4 @@ def int8_twin(network: nn.Module, image: Tensor, channels: int | None = None) ->
         >>> round(int8_twin(AODNet(), torch.ones(1, 3, 8, 8)).nj_per_pixel, 3) <= 0.23 * 1.746
         True
     """
-    return Twin.of(count_active(Body.of(network, channels), image), image)
+    return Twin.of(count_active(graph_of(network, channels), image), image)

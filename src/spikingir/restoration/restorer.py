@@ -18,11 +18,10 @@ from spikingir.restoration.catalogue import ModelError
 from spikingir.restoration.forms import open_image
 from spikingir.restoration.photo import Photo
 from spikingir.restoration.pretrained import load_spiking
-from spikingir.restoration.receptive_field import layout
-from spikingir.restoration.tiling import Progress, memory_errors, padded, restore_tiled, trace_tiled
+from spikingir.restoration.tiling import Progress, layout, memory_errors, padded, restore_tiled, trace_tiled
 from spikingir.spiking.fold import fold
 from spikingir.spiking.formation import with_level
-from spikingir.spiking.network import Schedule, SpikingNetwork, Trace, wire_shapes
+from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
 
 Kind = TypeVar("Kind", bytes, Image.Image, NDArray[Any], Tensor, Photo)
 ImagePath = str | os.PathLike[str]
@@ -85,10 +84,9 @@ class Restorer:
         self.engine: Engine = engine
         self.notes: tuple[str, ...] = ()
         layout(self.network)  # whether it can be run in tiles
-        shapes = wire_shapes(network)
-        _, *size = shapes[network.nodes[0].name][1:]
-        before = (network.config.channels, *size)
-        after = tuple(shapes[network.nodes[-1].name][1:])
+        shapes = network.graph.shapes()
+        before = (network.config.channels, *shapes[network.nodes[0].name][1:])
+        after = shapes[network.nodes[-1].name]
         maps = 2 if network.config.formation == "soft" else 1
         if (maps * before[0], *before[1:]) != after:
             raise ModelError(f"the network makes {_in_words(after)} of {_in_words(before)}; a restorer keeps both")

@@ -22,17 +22,69 @@ from spikingir.engine import Engine, bytes_per_pixel
 from spikingir.engine import count as run_counted
 from spikingir.engine import restore as run
 from spikingir.engine import trace as run_traced
+from spikingir.graph.errors import TilingError
+from spikingir.graph.reach import Reach
 from spikingir.restoration.catalogue import ModelError
-from spikingir.restoration.receptive_field import Layout, Network, Reach, TilingError, Wire, layout
 from spikingir.spiking.folded import FoldedNetwork
-from spikingir.spiking.network import WHOLE, LayerTrace, Trace, Window, check_input
+from spikingir.spiking.network import WHOLE, LayerTrace, SpikingNetwork, Trace, Window, check_input
 
+Network = SpikingNetwork | FoldedNetwork
 Progress = Callable[[int, int], None]
 
 MEMORY = 2**30
 """Bytes that the default tile may need beside the image."""
 
 _SMALLEST_TILE = 32
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A node's output: its channels, and its reach along rows and columns."""
+
+    channels: int
+    rows: Reach
+    columns: Reach
+
+    @property
+    def density(self) -> float:
+        """Values per pixel of the image."""
+        return float(self.channels / (self.rows.stride * self.columns.stride))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a network can be tiled.
+
+    Attributes:
+        halo: Margin of a tile in pixels: the largest reach of any wire, rounded up to a multiple of ``stride``.
+        stride: Tiles start and end at multiples of it.
+        wires: Every wire of the body by name.
+        output: The output, after the pixel mapper.
+    """
+
+    halo: int
+    stride: int
+    wires: Mapping[str, Wire]
+    output: Wire
+
+
+def layout(network: Network) -> Layout:
+    """Receptive field and stride of a network, from its operations.
+
+    Raises:
+        TilingError: A function of the user's own on the image, an operation with a fixed size or a position
+            counted from an end, circular padding.
+    """
+    graph = network.graph
+    reaches, shapes = graph.reaches(), graph.shapes()
+    wires = {name: Wire(shapes[name][0], *reach) for name, reach in reaches.items()}
+    last = wires[graph.nodes[-1].name]
+    margin = 0 if network.mapper is None else network.mapper.weight.shape[-1] // 2
+    output = replace(last, rows=last.rows.then(1, -margin, margin), columns=last.columns.then(1, -margin, margin))
+    every = [reach for wire in (*wires.values(), output) for reach in (wire.rows, wire.columns)]
+    stride = math.lcm(*(reach.stride.numerator for reach in every))
+    radius = max(max(-reach.low, reach.high) for reach in every)
+    return Layout(math.ceil(radius / stride) * stride, stride, wires, output)
 
 
 def default_tile(
@@ -70,7 +122,7 @@ def _bytes_per_pixel(network: Network, wires: Mapping[str, Wire], traced: bool) 
     worst = 0.0
     spiking: set[str] = set()
     for i, node in enumerate(network.nodes):
-        if node.op == "neuron" or spiking.intersection(node.inputs):
+        if node.role == "neuron" or spiking.intersection(node.inputs):
             spiking.add(node.name)
         # the constant part is in float64
         size = wires[node.name].density * (width * steps if node.name in spiking else 8)
@@ -79,7 +131,7 @@ def _bytes_per_pixel(network: Network, wires: Mapping[str, Wire], traced: bool) 
         held = {name: bytes_ for name, bytes_ in held.items() if last_reader.get(name, -1) > i}
     if traced:  # spikes of each step, a byte each, and membranes, of all layers at once; phased ones as well
         kept = network.config.time_steps + 1 + width
-        worst += sum(wires[node.name].density * kept for node in network.nodes if node.op == "neuron")
+        worst += sum(wires[node.name].density * kept for node in network.nodes if node.role == "neuron")
     return worst
 
 
@@ -226,7 +278,7 @@ def _run(
     if tile < 1 or halo < 0:
         raise ValueError(f"tile is {tile}, halo {halo}; expected at least 1 and 0 pixels")
     tile, halo = (math.ceil(n / plan.stride) * plan.stride for n in (tile, halo))
-    if any(node.op == "interpolate" and len(node.inputs) == 2 for node in network.nodes) and (
+    if any(node.inputs != node.reads for node in network.nodes) and (  # some are resized to another's size
         height % plan.stride or width % plan.stride
     ):
         raise TilingError(f"the image is {width} x {height}; expected multiples of {plan.stride}: pad it")

@@ -20,15 +20,14 @@ import torch
 from torch import Tensor
 
 from spikingir.errors import InputError, SpikingIRError
-from spikingir.spiking.currents import neurons_of_currents
+from spikingir.graph.graph import Node
+from spikingir.graph.operations import Affine
 from spikingir.spiking.firing import Clock
 from spikingir.spiking.folded import MAX_IMAGE, FoldedNetwork, Kernel, on_grid
-from spikingir.spiking.graph import LINEAR, Node, moved_inputs, moves_spikes
 from spikingir.spiking.kinds import kind_of
-from spikingir.spiking.network import SpikingNetwork, require_spiking, wire_shapes
+from spikingir.spiking.network import SpikingNetwork, require_spiking
 from spikingir.spiking.neurons import IFNeuron
 from spikingir.spiking.readout import PixelMapper
-from spikingir.spiking.scaled import reach, times_input, times_output
 
 GRID_BITS = 14
 MAPPER_BITS = 30
@@ -71,16 +70,6 @@ class _Bound:
 
     spikes: Tensor
     constant: Tensor
-
-
-def _moved(node: Node, vectors: Sequence[Tensor]) -> Tensor:
-    """What a moving operation does to one number per channel: the operation itself, on a map of one pixel."""
-    if node.op in ("pad", "interpolate", "add", "sub"):
-        return vectors[0]
-    side = node.options["factor"] if node.op == "pixel_unshuffle" else 1
-    options = {**node.options, **({"rows": (None,) * 3, "columns": (None,) * 3} if node.op == "slice" else {})}
-    maps = [vector.view(1, -1, 1, 1).expand(1, -1, side, side) for vector in vectors]
-    return LINEAR[node.op].run(maps, options, None)[0, :, 0, 0]
 
 
 def fold(
@@ -149,8 +138,9 @@ class _Folder:
         self.weight_bits = weight_bits
         self.dtype = dtype
         self.steps = network.config.time_steps
+        graph = network.graph
         try:
-            self.channels = {name: shape[1] for name, shape in wire_shapes(network).items()}
+            self.channels = {name: shape[0] for name, shape in graph.shapes().items()}
         except InputError as error:
             raise FoldError(str(error)) from error
         self.nodes: list[Node] = []
@@ -158,7 +148,7 @@ class _Folder:
         self.scales: dict[str, _Scale] = {}
         self.analog: set[str] = set()
         self.bounds: dict[str, _Bound] = {}
-        self.neurons = neurons_of_currents(network.nodes, self.channels)
+        self.neurons = graph.currents(self.channels)
         self.currents: dict[str, list[_Weights]] = {}
         self.betas: dict[str, Tensor] = {}
         self.clocks: dict[str, Clock] = {}
@@ -166,16 +156,17 @@ class _Folder:
     def fold(self) -> FoldedNetwork:
         """Fold every node in order."""
         for node in self.network.nodes:
-            if node.op in ("input", "raw"):
-                self.nodes.append(node)
-                one = self._one(node.name)
-                self.bounds[node.name] = _Bound(0 * one, MAX_IMAGE * one)
-            elif node.op == "neuron":
-                self._neuron(node)
-            elif moves_spikes(node):
-                self._moving(node)
-            else:
-                self._weighted(node)
+            match node.role:
+                case "source":
+                    self.nodes.append(node)
+                    one = self._one(node.name)
+                    self.bounds[node.name] = _Bound(0 * one, MAX_IMAGE * one)
+                case "neuron":
+                    self._neuron(node)
+                case "moves":
+                    self._moving(node)
+                case "weighs":
+                    self._weighted(node)
         last = self.network.nodes[-1].name
         mapper = _fold_mapper(self.network.mapper, self._theta(last), self._beta(last), self.bits)
         return FoldedNetwork(
@@ -184,6 +175,7 @@ class _Folder:
             self.kernels,
             self.betas,
             self.clocks,
+            frozenset(self.scales),
             mapper,
             self._theta(last),
             {name: self.network.levels(name) for name in self.network.layers} if self.network.config.phased else {},
@@ -228,8 +220,7 @@ class _Folder:
 
     def _moving(self, node: Node) -> None:
         """Sums, concatenations and the like: thresholds move along, or are multiplied in where they cannot."""
-        read = moved_inputs(node)
-        spiking = [name for name in node.inputs if name in self.scales and name in read]
+        spiking = [name for name in node.reads if name in self.scales]
         inputs, neuron = node.inputs, self.neurons.get(node.name)
         if neuron is not None:
             spiking = [name for name in inputs if self.neurons.get(name) != neuron]
@@ -240,44 +231,31 @@ class _Folder:
             )
             spiking = []
         self.nodes.append(replace(node, inputs=inputs))
-        if not self.analog.isdisjoint(moved_inputs(self.nodes[-1])):
+        if not self.analog.isdisjoint(self.nodes[-1].reads):
             self.analog.add(node.name)
         if spiking:
-            scales = [self.scales.get(name, self._plain(name)) for name in inputs]
-            if node.op in ("add", "sub"):  # equal where both spike; a constant has none
-                scales = [self.scales[name] for name in spiking]
-            self.scales[node.name] = _Scale(
-                _moved(node, [s.regular for s in scales]),
-                _moved(node, [s.extended for s in scales]),
-                _moved(node, [s.levels for s in scales]),
-            )
-        bounds = [self.bounds[name] for name in inputs]
-        if node.op in ("add", "sub"):
-            first, second = bounds
-            self.bounds[node.name] = _Bound(first.spikes + second.spikes, first.constant + second.constant)
-        else:
-            self.bounds[node.name] = _Bound(
-                _moved(node, [b.spikes for b in bounds]), _moved(node, [b.constant for b in bounds])
-            )
+            merged = (node.operation.per_channel(node, part, _first, _first) for part in self._scales(node, spiking))
+            self.scales[node.name] = _Scale(*merged)
+        bounds = [(self.bounds[name].spikes, self.bounds[name].constant) for name in inputs]
+        merged = (node.operation.per_channel(node, part, _first, _sum) for part in zip(*bounds, strict=True))
+        self.bounds[node.name] = _Bound(*merged)
+
+    def _scales(self, node: Node, spiking: Sequence[str]) -> tuple[list[Tensor], ...]:
+        """Scales of the inputs, field by field; in a sum, of those that spike, as a constant has no spikes."""
+        scales = [
+            self.scales.get(name, self._plain(name)) for name in (spiking if node.operation.sums else node.inputs)
+        ]
+        return [s.regular for s in scales], [s.extended for s in scales], [s.levels for s in scales]
 
     def _can_carry(self, node: Node, spiking: Sequence[str]) -> bool:
-        if not self.analog.isdisjoint(moved_inputs(node)):
+        """Whether what comes together in one channel is worth the same."""
+        if not self.analog.isdisjoint(node.reads):
             return False
-        if node.op in ("add", "sub"):
-            first, *rest = (self.scales[name] for name in spiking)
-            return all(
-                torch.equal(first.regular, s.regular)
-                and torch.equal(first.extended, s.extended)
-                and torch.equal(first.levels, s.levels)
-                for s in rest
-            )
-        if node.op == "pixel_shuffle":
-            factor = node.options["factor"] ** 2
-            scale = self.scales[spiking[0]]
-            return all(
-                bool((v.view(-1, factor) == v.view(-1, factor)[:, :1]).all()) for v in (scale.regular, scale.extended)
-            )
-        return True
+        merged = node.operation.per_channel
+        return all(
+            torch.equal(merged(node, part, _smallest, _smallest), merged(node, part, _largest, _largest))
+            for part in self._scales(node, spiking)
+        )
 
     def _plain(self, name: str) -> _Scale:
         """The scale of a wire that carries no spikes of one neuron's threshold."""
@@ -287,17 +265,18 @@ class _Folder:
     def _scaling(self, source: str, name: str, neuron: str | None) -> str:
         """A per-channel factor of its own: the wire's scale, in units of the threshold of the neuron it feeds."""
         self.channels[name] = self.channels[source]
-        self._put(Node(name, "affine", (source,)), self._one(source), None, neuron)
+        self._put(Node(name, Affine.name, (source,)), self._one(source), None, neuron)
         return name
 
     def _weighted(self, node: Node) -> None:
-        if node.weights is None:
+        if node.operation.fixed:
             self._pooling(node)
             return
+        assert node.weights is not None
         one = self._one(node.name)
         weight, bias = self.network.weights[node.weights]
         weight = weight.detach().double()
-        if node.op == "affine":
+        if weight.dim() == 1:  # one factor for all channels
             weight = weight.expand(len(one))
         bias = None if bias is None else bias.detach().double().expand(len(one))
         self._put(node, weight, bias, self.neurons.get(node.name))
@@ -309,11 +288,13 @@ class _Folder:
             source = self._scaling(source, f"{source}_to_{node.name}", None)
         self.nodes.append(replace(node, inputs=(source, *node.inputs[1:])))
         self.analog.add(node.name)
-        overshoot = 2 if node.options.get("mode") == "bicubic" else 1
-        bound = self.bounds[source]
-        self.bounds[node.name] = _Bound(overshoot * bound.spikes, overshoot * bound.constant)
         one = self._one(node.name)
-        window = self.steps * overshoot * (bound.spikes + bound.constant) + overshoot * bound.spikes
+        spikes, constant = (
+            node.operation.bound(node, one, bound)
+            for bound in (self.bounds[source].spikes, self.bounds[source].constant)
+        )
+        self.bounds[node.name] = _Bound(spikes, constant)
+        window = self.steps * (spikes + constant) + spikes
         self.kernels[node.name] = Kernel(one, one, one, None, self._grid(window, node.name))
 
     def _put(self, node: Node, weight: Tensor, bias: Tensor | None, neuron: str | None) -> None:
@@ -321,19 +302,19 @@ class _Folder:
         source = node.inputs[0]
         incoming = self.bounds[source]
         scale = self.scales.get(source, self._plain(source))
-        most = self._levels(neuron)
+        most, operation = self._levels(neuron), node.operation
         gain = self._one(node.name) if neuron is None else self._spread(1 / self._theta(neuron), node.name)
-        analog = times_output(node, weight, gain)
-        regular = times_input(node, analog, scale.regular * (most / scale.levels))
-        extended = times_input(node, analog, scale.extended)
+        analog = operation.scale_output(node, weight, gain)
+        regular = operation.scale_input(node, analog, scale.regular * (most / scale.levels))
+        extended = operation.scale_input(node, analog, scale.extended)
         bias = None if bias is None else bias * gain
         if not all(torch.isfinite(t).all() for t in (regular, extended, bias) if t is not None):
             raise FoldError(f"the weights of '{node.name}' are not finite")
-        constant = reach(node, analog, incoming.constant) + (0 if bias is None else bias.abs())
+        constant = operation.bound(node, analog, incoming.constant) + (0 if bias is None else bias.abs())
         # of a window: per step, as all steps are alike, but for a binary code, whose counts are summed at once
-        spikes = reach(node, regular, incoming.spikes * (scale.levels / self.steps))
-        last = reach(node, extended, incoming.spikes)
-        self.nodes.append(replace(node, weights=None))
+        spikes = operation.bound(node, regular, incoming.spikes * (scale.levels / self.steps))
+        last = operation.bound(node, extended, incoming.spikes)
+        self.nodes.append(replace(node, weights=node.name))
         self.bounds[node.name] = _Bound(torch.maximum(spikes, last), constant)
         window = self.steps * (spikes + constant * (most / self.steps)) + last
         weights = _Weights(node, regular, extended, analog, bias, window)
@@ -356,11 +337,10 @@ class _Folder:
             analog, regular, extended, bias = part.analog, part.regular, part.extended, part.bias
             own = None
             if grid is not None:
-                own = self._spread(grid, part.node.name)
-                fine = times_output(part.node, torch.ones_like(analog), own)
-                coarse = fine
+                own, ones, operation = self._spread(grid, part.node.name), torch.ones_like(analog), part.node.operation
+                coarse = fine = operation.scale_output(part.node, ones, own)
                 if step is not None:
-                    coarse = times_output(part.node, torch.ones_like(analog), self._spread(step, part.node.name))
+                    coarse = operation.scale_output(part.node, ones, self._spread(step, part.node.name))
                 regular, extended = (on_grid(w, coarse) for w in (regular, extended))
                 analog = on_grid(analog, fine)
                 bias = None if bias is None else on_grid(bias, own)
@@ -375,8 +355,9 @@ class _Folder:
         assert self.weight_bits is not None
         largest = torch.zeros_like(grid)
         for part in parts:
-            if part.node.op != "affine" and part.node.inputs[0] in self.scales:
-                outputs = part.regular.transpose(0, 1) if part.node.op == "conv_transpose2d" else part.regular
+            node, operation = part.node, part.node.operation
+            if not operation.pointwise and node.inputs[0] in self.scales:
+                outputs = operation.by_output(node, part.regular)
                 largest = torch.maximum(largest, outputs.abs().reshape(len(grid), -1).amax(1))
         most = 2 ** (self.weight_bits - 1) - 1
         step = torch.exp2((most / largest.clamp_min(1e-30)).log2().floor())
@@ -396,6 +377,22 @@ class _Folder:
                 "sums; a threshold is far too small for its currents"
             )
         return torch.exp2(exponent)
+
+
+def _first(parts: Tensor) -> Tensor:
+    return parts[..., 0]
+
+
+def _sum(parts: Tensor) -> Tensor:
+    return parts.sum(-1)
+
+
+def _smallest(parts: Tensor) -> Tensor:
+    return parts.amin(-1)
+
+
+def _largest(parts: Tensor) -> Tensor:
+    return parts.amax(-1)
 
 
 def _fold_mapper(mapper: PixelMapper | None, theta: Tensor, beta: Tensor, bits: int | None) -> Kernel:

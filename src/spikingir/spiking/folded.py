@@ -11,19 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from spikingir.errors import InputError
+from spikingir.graph.graph import Graph, Node, Wave, constant_part, spiking_part
 from spikingir.spiking.coding import spike_trains, spikes_per_step
 from spikingir.spiking.firing import Clock, clocked_inference
 from spikingir.spiking.formation import form_image, with_level
-from spikingir.spiking.graph import (
-    LINEAR,
-    Node,
-    Wave,
-    constant_part,
-    moved_inputs,
-    moves_spikes,
-    run_graph,
-    spiking_part,
-)
 from spikingir.spiking.network import LayerTrace, SpikingConfig, SpikingNetwork, Trace, check_input
 
 IMAGE_BITS = 20
@@ -62,6 +53,11 @@ class Kernel(nn.Module):
         ):
             self.register_buffer(name, tensor)
 
+    @property
+    def weight(self) -> Tensor:
+        """Weights in the conventional network."""
+        return self.analog
+
     def round(self, x: Tensor) -> Tensor:
         """``x`` (..., C, H, W) on the grid."""
         return x if self.grid is None else on_grid(x, self.grid.view(-1, 1, 1))
@@ -92,6 +88,7 @@ class FoldedNetwork(nn.Module):
         kernels: Mapping[str, Kernel],
         betas: Mapping[str, Tensor],
         clocks: Mapping[str, Clock],
+        spiking: frozenset[str],
         mapper: Kernel,
         theta: Tensor,
         levels: Mapping[str, int],
@@ -116,7 +113,16 @@ class FoldedNetwork(nn.Module):
         self.raw = {
             name: _in_precision(name, f, precision, gridded, self.image_bits) for name, f in network.raw.items()
         }
-        self._spiking = _spike_wires(self.nodes)
+        self._spiking = spiking  # wires whose spiking part is whole numbers of spikes, whatever constant is beside it
+
+    @property
+    def graph(self) -> Graph:
+        """The body, with the weights of its conventional network."""
+        # pooling and resizing have weights of their own; this form keeps no more than a grid for them
+        kernels = {node.name: self.kernel(node.name) for node in self.nodes if node.weights is not None}
+        weights = {name: (kernel.analog, kernel.bias) for name, kernel in kernels.items() if kernel is not None}
+        signed = frozenset(name for name, clock in self.clocks.items() if clock.signed)
+        return Graph(self.nodes, weights, self.raw, self.config.input_channels, signed, scalings=self.scalings)
 
     @property
     def exponents(self) -> dict[str, tuple[int, int]]:
@@ -166,7 +172,7 @@ class FoldedNetwork(nn.Module):
             return Wave(spikes, None)
 
         with _exact_convolutions():
-            run_graph(self.nodes, {}, exact, neuron, self.raw, self._linear)
+            self.graph.run(exact, neuron, self._linear)
         restored = form_image(self.config.formation, image.double(), read[0])
         return restored.to(image.dtype)
 
@@ -176,36 +182,36 @@ class FoldedNetwork(nn.Module):
         assert kernel is None or isinstance(kernel, Kernel)
         return kernel
 
-    def _linear(self, node: Node, inputs: Sequence[Wave], weights: object) -> Wave:
-        operation, kernel = LINEAR[node.op], self.kernel(node.name)
+    def _linear(self, node: Node, inputs: Sequence[Wave]) -> Wave:
+        kernel = self.kernel(node.name)
         if kernel is None:
             if any(w.spikes is not None and w.spikes.dtype != torch.float64 for w in inputs) and any(
                 w.spikes is not None and w.spikes.dtype == torch.float64 for w in inputs
             ):
                 inputs = [Wave(None if w.spikes is None else w.spikes.double(), w.constant) for w in inputs]
-            constant = constant_part(operation, node, inputs, None)
-            return Wave(spiking_part(operation, node, inputs, None), constant)
-        constant = constant_part(operation, node, inputs, kernel.analog)
+            constant = constant_part(node, inputs, None)
+            return Wave(spiking_part(node, inputs, None), constant)
+        constant = constant_part(node, inputs, kernel.analog)
         if kernel.bias is not None:
             shift = kernel.bias.view(1, -1, 1, 1)
             constant = shift if constant is None else constant + shift
         constant = None if constant is None else kernel.round(constant)
-        if all(name in self._spiking for name in node.inputs) and node.op not in ("avg_pool2d", "interpolate"):
+        if not node.operation.fixed and self._spiking.issuperset(node.inputs):
             return Wave(self._weigh(node, inputs, kernel), constant)
         analog = [Wave(None if w.spikes is None else w.spikes.double(), w.constant) for w in inputs]
-        spikes = spiking_part(operation, node, analog, kernel.spike.double())
+        spikes = spiking_part(node, analog, kernel.spike.double())
         return Wave(None if spikes is None else kernel.round(spikes), constant)
 
     def _weigh(self, node: Node, inputs: Sequence[Wave], kernel: Kernel) -> Tensor:
         """Weighted sums of 0/1 spikes, with weights of their own at the extended step."""
-        operation, steps = LINEAR[node.op], self.config.time_steps
+        steps = self.config.time_steps
         regular = [Wave(None if w.spikes is None else w.spikes[:steps], w.constant) for w in inputs]
-        sums = spiking_part(operation, node, regular, kernel.spike)
+        sums = spiking_part(node, regular, kernel.spike)
         assert sums is not None
         if all(w.spikes is None or len(w.spikes) <= steps for w in inputs):
             return sums
         extended = [Wave(None if w.spikes is None else w.spikes[steps:], w.constant) for w in inputs]
-        last = spiking_part(operation, node, extended, kernel.extended)
+        last = spiking_part(node, extended, kernel.extended)
         assert last is not None
         return torch.cat([sums, last])
 
@@ -297,24 +303,6 @@ def _on_image_grid(values: Tensor, what: str, bits: int) -> Tensor:
     if not values.abs().max() <= MAX_IMAGE:
         raise InputError(f"{what} must be finite and within {MAX_IMAGE:g} in magnitude")
     return on_grid(values, values.new_tensor(2.0**bits))
-
-
-def _spike_wires(nodes: Sequence[Node]) -> set[str]:
-    """Nodes whose spiking part is nothing but whole numbers of spikes, whatever constant is beside it."""
-    wires: set[str] = set()
-    still: set[str] = set()
-    for node in nodes:
-        if node.op in ("input", "raw"):
-            still.add(node.name)
-        elif node.op == "neuron":
-            wires.add(node.name)
-        elif moves_spikes(node):
-            read = moved_inputs(node)
-            if read <= still:
-                still.add(node.name)
-            elif read <= wires | still:
-                wires.add(node.name)
-    return wires
 
 
 @contextmanager

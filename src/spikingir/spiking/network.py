@@ -1,7 +1,7 @@
 """The spiking network: a body of neurons and linear operations, a clock, a readout, an image formation."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from spikingir.errors import InputError
+from spikingir.graph.graph import Graph, Node, Wave, Weights
+from spikingir.graph.operations import Affine
 from spikingir.schema import Range
 from spikingir.spiking.coding import Coding, check_coding, levels, spike_trains, spikes_per_step
 from spikingir.spiking.formation import IMAGE_FORMATIONS, ImageFormation, form_image, with_level
-from spikingir.spiking.graph import Node, Wave, Weights, apply_linear, run_graph
 from spikingir.spiking.kinds import kind_of
 from spikingir.spiking.neurons import Firing, IFNeuron
 from spikingir.spiking.readout import PixelMapper, read_out
@@ -160,13 +161,10 @@ class SpikingNetwork(nn.Module):
     Made by :func:`spikingir.convert`; nobody should need to call this constructor.
 
     Args:
-        nodes: The body, in order of execution; the last node is the output neuron.
-        weights: Weight and bias of each weighted operation by name.
-        neurons: Neuron of each ``neuron`` node by name.
+        graph: The body; the last node is the output neuron. Its weights are copied.
+        neurons: Neuron of each neuron node by name.
         config: Time steps, schedule, image formation.
         mapper: Pixel mapper, or None.
-        raw: Functions of the ``raw`` nodes by name.
-        origin: What became of each operation of the converted network: (place, operation, fate).
 
     Shape:
         ``(B, C, H, W)``, values in [0, 1], to the same; the output is not clipped.
@@ -174,25 +172,21 @@ class SpikingNetwork(nn.Module):
 
     def __init__(
         self,
-        nodes: Sequence[Node],
-        weights: Weights,
+        graph: Graph,
         neurons: Mapping[str, IFNeuron],
         config: SpikingConfig,
         mapper: PixelMapper | None = None,
-        raw: Mapping[str, Callable[..., Tensor]] | None = None,
-        origin: Sequence[tuple[str, str, str]] = (),
     ) -> None:
         super().__init__()
-        if not nodes or nodes[-1].op != "neuron":
+        if not graph.nodes or graph.nodes[-1].role != "neuron":
             raise ValueError("a spiking network ends with its output neuron")
-        self.nodes = tuple(nodes)
+        self.nodes = graph.nodes
         self.config = config
-        self.raw = dict(raw or {})
-        self.origin = tuple(origin)
-        self._on_image = _operations_on_image(self.nodes)
+        self.raw = dict(graph.raw)
+        self.origin = graph.origin
         self.weight = nn.ParameterDict()
         self.bias = nn.ParameterDict()
-        for name, (weight, bias) in weights.items():
+        for name, (weight, bias) in graph.weights.items():
             self.weight[name] = nn.Parameter(weight.detach().clone())
             if bias is not None:
                 self.bias[name] = nn.Parameter(bias.detach().clone())
@@ -249,6 +243,12 @@ class SpikingNetwork(nn.Module):
         names = {node.weights for node in self.nodes if node.weights is not None}
         return {name: (self.weight[name], self._bias(name)) for name in sorted(names)}
 
+    @property
+    def graph(self) -> Graph:
+        """The body, with the parameters as they are now."""
+        signed = frozenset(name for name in self.layers if self.neuron(name).signed)
+        return Graph(self.nodes, self.weights, self.raw, self.config.input_channels, signed, origin=self.origin)
+
     def _bias(self, name: str) -> Tensor | None:
         return self.bias[name] if name in self.bias else None  # noqa: SIM401 (ParameterDict.get is untyped)
 
@@ -272,17 +272,16 @@ class SpikingNetwork(nn.Module):
             bias = self._bias(source.weights)
             self.bias[source.weights] = nn.Parameter(current.clone() if bias is None else bias.detach() + current)
             return
-        added = Node(f"{name}_current", "affine", (source.name,), weights=f"{name}_current")
+        added = Node(f"{name}_current", Affine.name, (source.name,), weights=f"{name}_current")
         self.weight[added.name] = nn.Parameter(torch.ones_like(current[:1]))
         self.bias[added.name] = nn.Parameter(current.clone())
         i = self.nodes.index(layer)
         self.nodes = (*self.nodes[:i], added, replace(layer, inputs=(added.name,)), *self.nodes[i + 1 :])
-        self._on_image = _operations_on_image(self.nodes)
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the spiking layers, in order."""
-        return tuple(node.name for node in self.nodes if node.op == "neuron")
+        return tuple(node.name for node in self.nodes if node.role == "neuron")
 
     def compile_neurons(self, compiled: bool = True) -> None:
         """Run training through ``torch.compile``d neurons, or not; the numbers are the same."""
@@ -346,7 +345,17 @@ class SpikingNetwork(nn.Module):
                     read.append(read_out(decoded, recycled, self.mapper, signed=self.neuron(node.name).signed))
             return wave
 
-        run_graph(self.nodes, self.weights, image, neuron, self.raw, self._linear)
+        graph = self.graph
+        on_image = graph.on_image()
+
+        def linear(node: Node, inputs: Sequence[Wave]) -> Wave:
+            """Operations on the image itself stay in its precision: bfloat16 would cut it to 8 bits at once."""
+            if node.name not in on_image:
+                return graph.linear(node, inputs)
+            with torch.autocast(image.device.type, enabled=False):
+                return graph.linear(node, inputs)
+
+        graph.run(image, neuron, linear)
         return form_image(self.config.formation, image, read[0])
 
     def _spikes_per_neuron(self, neuron: IFNeuron, wave: Wave) -> Tensor:
@@ -363,14 +372,6 @@ class SpikingNetwork(nn.Module):
         if len(wave.spikes) > steps:
             count = count + wave.spikes[steps].abs() / (theta * neuron.beta.view(-1, 1, 1))
         return count.mean()
-
-    def _linear(self, node: Node, inputs: Sequence[Wave], weights: Weights) -> Wave:
-        """Operations on the image itself stay in its precision: bfloat16 would cut it to 8 bits at once."""
-        if node.name not in self._on_image:
-            return apply_linear(node, inputs, weights)
-        device = next(value.constant.device.type for value in inputs if value.constant is not None)
-        with torch.autocast(device, enabled=False):
-            return apply_linear(node, inputs, weights)
 
     def _fire_clocked(
         self,
@@ -418,18 +419,6 @@ class SpikingNetwork(nn.Module):
         return Wave(None, decoded), decoded if last else None, mean - decoded if last else None, None
 
 
-def _operations_on_image(nodes: Sequence[Node]) -> frozenset[str]:
-    """Operations that read the image alone, as it is or before its first weights."""
-    image: set[str] = set()
-    found: set[str] = set()
-    for node in nodes:
-        if image.issuperset(node.inputs):
-            found.add(node.name)
-            if node.op not in ("conv2d", "conv_transpose2d", "neuron"):
-                image.add(node.name)
-    return frozenset(found)
-
-
 def _clocked_trace(name: str, neuron: IFNeuron, firing: Firing, residual: Tensor, trains: bool) -> LayerTrace:
     signs = neuron.spikes(firing.weighted_spikes)
     spikes = signs.abs().sum((-2, -1)).long()
@@ -446,52 +435,6 @@ def _phased_trace(
     residual = (mean - decoded) * most / theta
     spikes = spikes_per_step(counts, config.coding, config.time_steps)
     return LayerTrace(name, spikes, mean[0].numel(), residual, signs)
-
-
-_SIDES = (64, 128, 256, 360)  # powers of two serve most strides, 360 those of 3, 5 and 6 as well
-
-
-def wire_shapes(network: SpikingNetwork) -> dict[str, torch.Size]:
-    """Shape of every node's output for one blank square image: of 64 pixels a side, or more if strides ask for it.
-
-    Raises:
-        ValueError: The network runs at none of the sizes that are tried.
-    """
-    for side in _SIDES:
-        try:
-            return _shapes_at(network, side)
-        except RuntimeError as error:  # branches that do not meet
-            refused = error
-    raise InputError(f"the network takes no image of {', '.join(map(str, _SIDES))} pixels a side ({refused})")
-
-
-@torch.no_grad()
-def _shapes_at(network: SpikingNetwork, side: int) -> dict[str, torch.Size]:
-    blank = next(network.parameters()).new_zeros(1, network.config.input_channels, side, side)
-    shapes = {network.nodes[0].name: blank.shape}
-
-    def note(node: Node, wave: Wave) -> Wave:
-        assert wave.constant is not None
-        shapes[node.name] = wave.constant.shape
-        return wave
-
-    def noting(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def run(*images: Tensor) -> Tensor:
-            result = function(*images)
-            shapes[name] = result.shape
-            return result
-
-        return run
-
-    run_graph(
-        network.nodes,
-        network.weights,
-        blank,
-        lambda node, wave, owned: note(node, wave),
-        {name: noting(name, function) for name, function in network.raw.items()},
-        lambda node, waves, weights: note(node, apply_linear(node, waves, weights)),
-    )
-    return shapes
 
 
 def check_input(config: SpikingConfig, image: Tensor) -> None:

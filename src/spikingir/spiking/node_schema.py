@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from torch import nn
 
+from spikingir.graph.graph import Node
 from spikingir.schema import Range, SchemaError, nearest, parse, shown
-from spikingir.spiking.graph import Node
 
 _Side = Annotated[int, Range(1, 64)]
 _Border = Annotated[int, Range(0, 512)]

@@ -5,11 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikingir.conversion.calibrate import analog_neuron
 from spikingir.conversion.convert import convert
-from spikingir.conversion.report import analog_operations, report
-from spikingir.conversion.trace import trace_body
-from spikingir.spiking.graph import run_graph
+from spikingir.conversion.report import report
+from spikingir.graph.trace import trace_body
 
 IMAGES = torch.rand(2, 1, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -35,13 +33,7 @@ def check(body: nn.Module, images: Tensor = IMAGES) -> dict[str, list[str]]:
     body = body.double().eval()
     traced = trace_body(body)
     with torch.no_grad():
-        found = run_graph(
-            traced.nodes,
-            traced.weights,
-            images,
-            lambda node, current, owned: current._replace(constant=analog_neuron(traced, node, current)),
-            traced.raw,
-        )
+        found = traced.run(images, traced.activate)
         torch.testing.assert_close(found.constant, body(images), rtol=0, atol=1e-10)
     fates: dict[str, list[str]] = {}
     for place, _, fate in traced.origin:
@@ -306,7 +298,7 @@ class ResizedImage(Resized):
 def test_operations_on_analog_sums_are_named(body: nn.Module, analog: tuple[str, ...]) -> None:
     """METHOD section 1: the second convolution of a chain, one after a bilinear resize."""
     spiking = convert(body, IMAGES.float())
-    assert analog_operations(spiking.nodes) == analog
+    assert spiking.graph.analog_operations() == analog
     assert report(spiking).analog == analog
     assert ("multiply-accumulates on analog sums: " + ", ".join(analog) in str(report(spiking))) == bool(analog)
 

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from spikingir.conversion.convert import convert
-from spikingir.spiking.currents import neurons_of_currents
+from spikingir.graph.graph import Graph, Node
 from spikingir.spiking.fold import fold
-from spikingir.spiking.graph import Node
 
 
 def test_sums_belong_to_the_one_neuron_that_reads_them() -> None:
@@ -24,8 +23,8 @@ def test_sums_belong_to_the_one_neuron_that_reads_them() -> None:
     )
     channels = dict.fromkeys((node.name for node in nodes), 4)
     found = {"a": "first", "b": "second", "difference": "second", "sum": "second", "other": "third"}
-    assert neurons_of_currents(nodes, channels) == found  # c feeds two neurons, so that it has the units of neither
-    repeated = neurons_of_currents(nodes, {**channels, "c": 1})
+    assert Graph(nodes, {}).currents(channels) == found  # c feeds two neurons, so that it has the units of neither
+    repeated = Graph(nodes, {}).currents({**channels, "c": 1})
     assert repeated == {"a": "first"}
 
 

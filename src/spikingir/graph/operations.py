@@ -1,0 +1,794 @@
+"""The operations of a body: one class for each, with all that anybody asks of it.
+
+An operation has no state: its settings stand in the node, its weights in the graph. A new one is a class here and a
+line in :data:`OPERATIONS`; what has no class is refused by name and place, unless all it reads is the raw image.
+"""
+
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from functools import reduce
+from math import prod
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from spikingir.graph.errors import ConversionError, NotLinear, TilingError
+from spikingir.graph.reach import Reach
+
+if TYPE_CHECKING:
+    from spikingir.graph.graph import Node
+    from spikingir.graph.trace import Builder, Handler, Value
+
+Role = Literal["source", "neuron", "moves", "weighs"]
+"""What an operation does to spikes: comes before them, fires them, moves them from place to place, or weighs them."""
+
+Shape = tuple[int, ...]
+Merge = Callable[[Tensor], Tensor]
+"""One value from those along the last axis."""
+
+
+class Operation:
+    """One kind of operation, without its bias; linear, unless it fires.
+
+    Attributes:
+        name: As in :attr:`Node.op`.
+        traced_from: Module classes, functions and names of methods that become it.
+        role: What it does to spikes; see :meth:`role_of` where that hangs on its settings.
+        pointwise: Whether a constant that is the same at all pixels stays so.
+        sums: Whether it adds up its inputs, each with a sign.
+        merges: Whether it interleaves channels, each of its output from neighbouring ones of its input.
+        keeps_image: Whether what it makes of the raw image is raw image still.
+        fixed: Whether its weights follow from its settings.
+    """
+
+    name: ClassVar[str]
+    traced_from: ClassVar[tuple[Any, ...]] = ()
+    role: ClassVar[Role] = "moves"
+    pointwise: ClassVar[bool] = False
+    sums: ClassVar[bool] = False
+    merges: ClassVar[bool] = False
+    keeps_image: ClassVar[bool] = True
+    fixed: ClassVar[bool] = False
+
+    def role_of(self, node: "Node") -> Role:
+        """What a node of this operation does to spikes."""
+        return self.role
+
+    def reads(self, node: "Node") -> tuple[str, ...]:
+        """Inputs whose values count."""
+        return node.inputs
+
+    def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
+        """The operation on ``(B, C, H, W)``; on torch's meta device it tells channels and size of its output."""
+        raise NotImplementedError(f"'{self.name}' is not run by itself")
+
+    def count(self, node: "Node", x: Sequence[Tensor]) -> Tensor:
+        """Of what moves spikes: how many there are at each place, whatever their sign."""
+        return self.run(node, x, None)
+
+    def reach(self, node: "Node", axis: int, inputs: Sequence[Reach], kernel: Sequence[int]) -> Reach:
+        """Reach of the output along an axis; ``kernel`` is the shape of its weights.
+
+        Raises:
+            TilingError: It depends on the whole image.
+        """
+        return inputs[0]
+
+    def per_channel(self, node: "Node", vectors: Sequence[Tensor], merge: Merge, add: Merge) -> Tensor:
+        """Of what moves spikes: one number for each channel of the output, from those of its inputs.
+
+        Args:
+            node: The node.
+            vectors: Numbers of each input's channels.
+            merge: What becomes of the numbers of channels that are interleaved in one.
+            add: What becomes of the numbers of channels that are summed.
+
+        Shape:
+            (..., C) each, and the result.
+        """
+        return vectors[0]
+
+    def scale_input(self, node: "Node", weight: Tensor, scale: Tensor) -> Tensor:
+        """Of what weighs: its weights, each input channel multiplied by ``scale``."""
+        raise NotImplementedError(f"'{self.name}' has no weights")
+
+    def scale_output(self, node: "Node", weight: Tensor, gain: Tensor) -> Tensor:
+        """Of what weighs: its weights, each output channel multiplied by ``gain``."""
+        raise NotImplementedError(f"'{self.name}' has no weights")
+
+    def bound(self, node: "Node", weight: Tensor, bound: Tensor) -> Tensor:
+        """Of what weighs: largest magnitude of each output channel while inputs stay within ``bound``."""
+        raise NotImplementedError(f"'{self.name}' has no weights")
+
+    def by_output(self, node: "Node", weight: Tensor) -> Tensor:
+        """Of convolutions: the weights of each output channel, (C, weights)."""
+        raise NotImplementedError(f"'{self.name}' is no convolution")
+
+    def groups(self, node: "Node", channels: int) -> int:
+        """Of what weighs: groups of channels that do not mix."""
+        return channels
+
+    def macs(self, node: "Node", weight: Tensor | None, source: Shape, target: Shape) -> int:
+        """Of what weighs: multiply-accumulates on each input channel, border rule "full"."""
+        raise NotImplementedError(f"'{self.name}' multiplies nothing")
+
+    def fan_out(self, node: "Node", weight: Tensor | None, source: Shape, target: Shape) -> Tensor:
+        """Of what weighs: number of outputs that each position of an input channel reaches, border rule "true".
+
+        Shape:
+            ``source``, ``target``: (C, H, W) of input and output. Result: (H, W), float32, exact.
+        """
+        raise NotImplementedError(f"'{self.name}' multiplies nothing")
+
+    def trace(self, b: "Builder", node: fx.Node) -> "Value":
+        """What a traced module, function or method becomes.
+
+        Raises:
+            ConversionError: No body can hold it.
+        """
+        raise NotImplementedError(f"nothing is traced to '{self.name}'")
+
+    def handlers(self) -> Mapping[Any, "Handler"]:
+        """What traces each module class, function and method name that becomes it."""
+        return dict.fromkeys(self.traced_from, self.trace)
+
+
+class Input(Operation):
+    """The raw image."""
+
+    name = "input"
+    role = "source"
+
+
+class Raw(Operation):
+    """A function of the user's own on the raw image."""
+
+    name = "raw"
+    role = "source"
+
+    def reach(self, node: "Node", axis: int, inputs: Sequence[Reach], kernel: Sequence[int]) -> Reach:
+        """Unknown."""
+        raise TilingError(
+            f"'{node.name}' is a function of your own on the image, which may look at all of it; call the "
+            "network on whole images"
+        )
+
+
+class QuantisedReLU(nn.Module):
+    """An activation that was trained with a clip level and steps of its own, and becomes a neuron that has them.
+
+    Attributes:
+        levels: Number of steps.
+    """
+
+    levels: int
+
+    @property
+    def clip_level(self) -> Tensor:
+        """``lambda``, (C,) or (1,)."""
+        raise NotImplementedError
+
+
+class Neuron(Operation):
+    """A spiking neuron; in the conventional network a ReLU, or nothing where it is signed."""
+
+    name = "neuron"
+    role = "neuron"
+    keeps_image = False
+    traced_from = (nn.ReLU, QuantisedReLU, functional.relu, torch.relu, torch.relu_, "relu", "relu_")
+
+    def trace(self, b: "Builder", node: fx.Node) -> "Value":
+        """A ReLU that reads the raw image is an operation on the image, not a neuron."""
+        source = b.wire(node.args[0])
+        module = b.module(node)
+        if source in b.image:
+            return b.keep_raw(node)
+        if isinstance(module, QuantisedReLU):
+            value = b.add(node.name, self.name, (source,))
+            b.quantisers[str(value.name)] = (module.clip_level.detach(), module.levels)
+        elif b.nodes[source].operation is self:
+            return b.same(source)
+        else:
+            value = b.add(node.name, self.name, (source,))
+        return replace(value, fate="converted")
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+class _Convolution(Operation):
+    """What both convolutions have."""
+
+    role = "weighs"
+    keeps_image = False
+
+    def groups(self, node: "Node", channels: int) -> int:
+        groups: int = node.options["groups"]
+        return groups
+
+    def outputs(self, node: "Node", weight: Tensor) -> int:
+        """Output channels that an input channel reaches."""
+        raise NotImplementedError
+
+    def fan_out(self, node: "Node", weight: Tensor | None, source: Shape, target: Shape) -> Tensor:
+        assert weight is not None
+        alone, one = replace(node, options={**node.options, "groups": 1}), torch.ones(1, 1, *weight.shape[2:])
+        return self.outputs(node, weight) * _adjoint_of_ones(lambda blank: self.run(alone, [blank], one), source)
+
+
+class Conv2d(_Convolution):
+    """``y[o] = sum_i W[o, i] * x[i]``, W (O, I / groups, K, K)."""
+
+    name = "conv2d"
+    traced_from = (nn.Conv2d, functional.conv2d)
+
+    def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
+        assert weight is not None
+        o = node.options
+        return functional.conv2d(x[0], weight, None, o["stride"], o["padding"], o["dilation"], o["groups"])
+
+    def reach(self, node: "Node", axis: int, inputs: Sequence[Reach], kernel: Sequence[int]) -> Reach:
+        options = node.options
+        padding, span = options["padding"][axis], options["dilation"][axis] * (kernel[2 + axis] - 1)
+        return inputs[0].then(options["stride"][axis], -padding, span - padding)
+
+    def scale_input(self, node: "Node", weight: Tensor, scale: Tensor) -> Tensor:
+        groups = node.options["groups"]
+        columns = scale.view(groups, 1, -1).expand(groups, weight.shape[0] // groups, -1)
+        return weight * columns.reshape(weight.shape[0], weight.shape[1], 1, 1)
+
+    def scale_output(self, node: "Node", weight: Tensor, gain: Tensor) -> Tensor:
+        return weight * gain.view(-1, 1, 1, 1)
+
+    def bound(self, node: "Node", weight: Tensor, bound: Tensor) -> Tensor:
+        return self.scale_input(node, weight.abs(), bound).sum((1, 2, 3))
+
+    def macs(self, node: "Node", weight: Tensor | None, source: Shape, target: Shape) -> int:
+        assert weight is not None
+        return weight.numel() // source[0] * prod(target[1:])
+
+    def by_output(self, node: "Node", weight: Tensor) -> Tensor:
+        return weight.flatten(1)
+
+    def outputs(self, node: "Node", weight: Tensor) -> int:
+        return weight.shape[0] // int(node.options["groups"])
+
+    def trace(self, b: "Builder", node: fx.Node) -> "Value":
+        weight, bias, stride, padding, dilation, groups, mode = b.settings(
+            node, weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"
+        )
+        tensor = b.constant(weight)
+        assert tensor is not None
+        weights = b.register(node.name, b.module(node), tensor, b.constant(bias))
+        source = b.wire(node.args[0])
+        stride, dilation = _pair(stride), _pair(dilation)
+        if padding == "valid":
+            padding = 0
+        if padding == "same":
+            spans = [d * (k - 1) for d, k in zip(dilation, tensor.shape[-2:], strict=True)]
+            sides = (spans[1] // 2, spans[1] - spans[1] // 2, spans[0] // 2, spans[0] - spans[0] // 2)
+        else:
+            rows, columns = _pair(padding)
+            sides = (columns, columns, rows, rows)
+        even = sides[0] == sides[1] and sides[2] == sides[3]
+        if any(sides) and (mode != "zeros" or not even):
+            kind = "constant" if mode == "zeros" else mode
+            source = str(b.add(f"{node.name}_pad", Pad.name, (source,), padding=sides, mode=kind).name)
+            sides = (0, 0, 0, 0)
+        options = {"stride": stride, "padding": (sides[2], sides[0]), "dilation": dilation, "groups": groups}
+        return b.add(node.name, self.name, (source,), weights, **options)
+
+
+class ConvTranspose2d(_Convolution):
+    """The adjoint of a convolution, W (I, O / groups, K, K)."""
+
+    name = "conv_transpose2d"
+    traced_from = (nn.ConvTranspose2d,)
+
+    def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
+        assert weight is not None
+        o = node.options
+        return functional.conv_transpose2d(
+            x[0], weight, None, o["stride"], o["padding"], o["output_padding"], o["groups"], o["dilation"]
+        )
+
+    def reach(self, node: "Node", axis: int, inputs: Sequence[Reach], kernel: Sequence[int]) -> Reach:
+        options = node.options
+        stride, padding = options["stride"][axis], options["padding"][axis]
+        span = options["dilation"][axis] * (kernel[2 + axis] - 1)
+        # an output pixel that a cut leaves out counts as reading beyond the cut
+        cropped = 2 * padding - span - options["output_padding"][axis]
+        return inputs[0].then(
+            Fraction(1, stride), Fraction(padding - span, stride), Fraction(max(padding, cropped), stride)
+        )
+
+    def scale_input(self, node: "Node", weight: Tensor, scale: Tensor) -> Tensor:
+        return weight * scale.view(-1, 1, 1, 1)
+
+    def scale_output(self, node: "Node", weight: Tensor, gain: Tensor) -> Tensor:
+        groups, per_group = node.options["groups"], weight.shape[1]
+        rows = gain.view(groups, 1, per_group).expand(groups, weight.shape[0] // groups, per_group)
+        return weight * rows.reshape(weight.shape[0], per_group, 1, 1)
+
+    def bound(self, node: "Node", weight: Tensor, bound: Tensor) -> Tensor:
+        worst = self.scale_input(node, weight.abs(), bound)
+        return worst.view(node.options["groups"], -1, *worst.shape[1:]).sum((1, 3, 4)).flatten()
+
+    def macs(self, node: "Node", weight: Tensor | None, source: Shape, target: Shape) -> int:
+        assert weight is not None
+        return weight.numel() // source[0] * prod(source[1:])  # each input pixel meets each weight once
+
+    def by_output(self, node: "Node", weight: Tensor) -> Tensor:
+        return weight.view(node.options["groups"], -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1).flatten(1)
+
+    def outputs(self, node: "Node", weight: Tensor) -> int:
+        return weight.shape[1]
+
+    def trace(self, b: "Builder", node: fx.Node) -> "Value":
+        m = b.module(node)
+        assert isinstance(m, nn.ConvTranspose2d)
+        if len(node.args) > 1 or node.kwargs:
+            raise ConversionError("an output_size at run time is not supported; set output_padding")
+        return b.add(
+            node.name,
+            self.name,
+            (b.wire(node.args[0]),),
+            b.register(node.name, m, m.weight, m.bias),
+            stride=_pair(m.stride),
+            padding=_pair(m.padding),
+            output_padding=_pair(m.output_padding),
+            groups=m.groups,
+            dilation=_pair(m.dilation),
+        )
+
+
+class Affine(Operation):
+    """One factor for each channel: ``y[c] = w[c] x[c]``, w (C,) or (1,)."""
+
+    name = "affine"
+    role = "weighs"
+    pointwise = True
+
+    def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
+        assert weight is not None
+        return x[0] * weight.view(1, -1, 1, 1)
+
+    def scale_input(self, node: "Node", weight: Tensor, scale: Tensor) -> Tensor:
+        return weight * scale
+
+    def scale_output(self, node: "Node", weight: Tensor, gain: Tensor) -> Tensor:
+        return weight * gain
+
+    def bound(self, node: "Node", weight: Tensor, bound: Tensor) -> Tensor:
+        return weight.abs() * bound
+
+    def macs(self, node: "Node", weight: Tensor | None, source: Shape, target: Shape) -> int:
+        return 0 if _only_signs(weight) else target[0] // source[0] * prod(target[1:])
+
+    def fan_out(self, node: "Node", weight: Tensor | None, source: Shape, target: Shape) -> Tensor:
+        return torch.full(source[1:], 0.0 if _only_signs(weight) else 1.0)
+
+    def handlers(self) -> Mapping[Any, "Handler"]:
+        """Batch norm, and arithmetic with constants."""
+        return {
+            nn.BatchNorm2d: self._batch_norm,
+            **dict.fromkeys((operator.mul, operator.imul, torch.mul, "mul", "mul_"), self._multiply),
+            **dict.fromkeys((operator.truediv, torch.div, "div"), self._divide),
+            **dict.fromkeys((operator.neg, torch.neg, "neg"), self._negate),
+        }
+
+    def put(self, b: "Builder", node: fx.Node, source: str, scale: Tensor, shift: Tensor | None = None) -> "Value":
+        """Add a scaling of a wire."""
+        weights = b.register(node.name, None, scale.flatten(), None if shift is None else shift.flatten())
+        return b.add(node.name, self.name, (source,), weights)
+
+    def _batch_norm(self, b: "Builder", node: fx.Node) -> "Value":
+        m = b.module(node)
+        assert isinstance(m, nn.BatchNorm2d)
+        if m.running_mean is None or m.running_var is None:
+            raise ConversionError("it keeps no running statistics; train it with track_running_stats=True")
+        source = b.wire(node.args[0])
+        gain = 1 / (m.running_var.double() + m.eps).sqrt()
+        shift = -m.running_mean.double() * gain
+        if m.weight is not None:
+            own, offset = m.weight.detach().double(), m.bias.detach().double()
+            gain, shift = gain * own, shift * own + offset
+        folded = b.fold_into(node, source, gain, shift)
+        dtype = m.running_mean.dtype
+        return folded or self.put(b, node, source, gain.to(dtype), shift.to(dtype))
+
+    def _multiply(self, b: "Builder", node: fx.Node) -> "Value":
+        (one, other), wires = b.operands(node)
+        if all(wires):
+            raise NotLinear("the product of two feature maps is not linear")
+        source, factor = (one, other) if wires[0] else (other, one)
+        return self.put(b, node, source, b.per_channel(factor))
+
+    def _divide(self, b: "Builder", node: fx.Node) -> "Value":
+        (one, other), wires = b.operands(node)
+        if wires != [True, False] or node.kwargs.get("rounding_mode"):
+            raise NotLinear("only division by a constant is linear")
+        return self.put(b, node, one, 1 / b.per_channel(other))
+
+    def _negate(self, b: "Builder", node: fx.Node) -> "Value":
+        return self.put(b, node, b.wire(node.args[0]), -torch.ones(1, dtype=b.dtype))
+
+
+class AvgPool2d(Operation):
+    """Mean over a window."""
+
+    name = "avg_pool2d"
+    role = "weighs"
+    fixed = True
+    traced_from = (nn.AvgPool2d, functional.avg_pool2d)
+
+    def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
+        o = node.options
+        return functional.avg_pool2d(
+            x[0], o["kernel_size"], o["stride"], o["padding"], o["ceil_mode"], o["count_include_pad"]
+        )
+
+    def reach(self, node: "Node", axis: int, inputs: Sequence[Reach], kernel: Sequence[int]) -> Reach:
+        padding, window = node.options["padding"][axis], node.options["kernel_size"][axis]
+        return inputs[0].then(node.options["stride"][axis], -padding, window - 1 - padding)
+
+    def bound(self, node: "Node", weight: Tensor, bound: Tensor) -> Tensor:
+        return bound
+
+    def macs(self, node: "Node", weight: Tensor | None, source: Shape, target: Shape) -> int:
+        return int(prod(node.options["kernel_size"])) * prod(target[1:])
+
+    def fan_out(self, node: "Node", weight: Tensor | None, source: Shape, target: Shape) -> Tensor:
+        window, stride, padding, ceil = (node.options[key] for key in ("kernel_size", "stride", "padding", "ceil_mode"))
+        return _adjoint_of_ones(
+            lambda blank: functional.avg_pool2d(blank, window, stride, padding, ceil, divisor_override=1), source
+        )
+
+    def trace(self, b: "Builder", node: fx.Node) -> "Value":
+        kernel, stride, padding, ceil, count, divisor = b.settings(
+            node,
+            kernel_size=None,
+            stride=None,
+            padding=0,
+            ceil_mode=False,
+            count_include_pad=True,
+            divisor_override=None,
+        )
+        if divisor is not None:
+            raise NotLinear("divisor_override is not supported")
+        kernel = _pair(kernel)
+        return b.add(
+            node.name,
+            self.name,
+            (b.wire(node.args[0]),),
+            kernel_size=kernel,
+            stride=_pair(stride) if stride else kernel,
+            padding=_pair(padding),
+            ceil_mode=bool(ceil),
+            count_include_pad=bool(count),
+        )
+
+
+class Interpolate(Operation):
+    """Resizing, to a factor, a size, or the size of another wire; plain nearest-neighbour only moves spikes."""
+
+    name = "interpolate"
+    role = "weighs"
+    fixed = True
+    traced_from = (nn.Upsample, nn.UpsamplingBilinear2d, nn.UpsamplingNearest2d, functional.interpolate)
+    taps: ClassVar[Mapping[str, int]] = MappingProxyType({"bilinear": 4, "bicubic": 16})
+
+    def role_of(self, node: "Node") -> Role:
+        return "moves" if node.options["mode"].startswith("nearest") else "weighs"
+
+    def reads(self, node: "Node") -> tuple[str, ...]:
+        """The first; another one is read for its size alone."""
+        return node.inputs[:1]
+
+    def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
+        o = node.options
+        return functional.interpolate(
+            x[0],
+            size=x[1].shape[-2:] if len(x) == 2 else o.get("size"),
+            scale_factor=o.get("scale_factor"),
+            mode=o["mode"],
+            align_corners=o.get("align_corners"),
+        )
+
+    def reach(self, node: "Node", axis: int, inputs: Sequence[Reach], kernel: Sequence[int]) -> Reach:
+        source, options = inputs[0], node.options
+        given = options.get("scale_factor")
+        if len(inputs) == 2:
+            factor = source.stride / inputs[1].stride
+        elif given is None or options.get("align_corners"):
+            raise TilingError(f"'{node.name}' resizes to a size of its own, which depends on the whole image")
+        else:
+            factor = Fraction(given[axis] if isinstance(given, list | tuple) else given).limit_denominator(1000)
+        # torch reads from (i + 1/2) / factor - 1/2 on, plain `nearest` from i / factor on
+        shift = (1 / factor - 1) / 2
+        match options["mode"]:
+            case "nearest":
+                return source.then(1 / factor, -1, 0)
+            case "nearest-exact" | "bilinear":
+                return source.then(1 / factor, shift - 1, shift + 1)
+        return source.then(1 / factor, shift - 2, shift + 2)
+
+    def bound(self, node: "Node", weight: Tensor, bound: Tensor) -> Tensor:
+        """A cubic's lobes overshoot."""
+        return 2 * bound if node.options["mode"] == "bicubic" else bound
+
+    def macs(self, node: "Node", weight: Tensor | None, source: Shape, target: Shape) -> int:
+        return self.taps[node.options["mode"]] * prod(target[1:])
+
+    def fan_out(self, node: "Node", weight: Tensor | None, source: Shape, target: Shape) -> Tensor:
+        """Its taps, repeated ones at the border included."""
+        return torch.full(source[1:], self.taps[node.options["mode"]] * prod(target[1:]) / prod(source[1:]))
+
+    def trace(self, b: "Builder", node: fx.Node) -> "Value":
+        size, factor, mode, corners, again, antialias = b.settings(
+            node,
+            size=None,
+            scale_factor=None,
+            mode="nearest",
+            align_corners=None,
+            recompute_scale_factor=None,
+            antialias=False,
+        )
+        if again or antialias:
+            raise NotLinear("recompute_scale_factor and antialias are not supported")
+        if mode not in ("nearest", "nearest-exact", "bilinear", "bicubic"):
+            raise NotLinear(f"mode {mode!r}; expected nearest, bilinear or bicubic")
+        inputs: tuple[str, ...] = (b.wire(node.args[0]),)
+        if isinstance(size, fx.Node):
+            like = b.values[size].size_of
+            if like is None:
+                raise NotLinear("its size is computed; give a fixed one, a scale factor, or x.shape[-2:]")
+            inputs, size = (*inputs, like), None
+        size = list(_pair(size)) if size is not None else None
+        factor = [float(f) for f in factor] if isinstance(factor, (tuple, list)) else factor
+        return b.add(node.name, self.name, inputs, size=size, scale_factor=factor, mode=mode, align_corners=corners)
+
+
+class _Join(Operation):
+    """What operations of several feature maps have."""
+
+    pointwise = True
+
+    def reach(self, node: "Node", axis: int, inputs: Sequence[Reach], kernel: Sequence[int]) -> Reach:
+        if any(other.stride != inputs[0].stride for other in inputs):
+            raise TilingError(f"'{node.name}' joins feature maps of different resolutions")
+        return reduce(lambda a, b: Reach(a.stride, min(a.low, b.low), max(a.high, b.high)), inputs)
+
+
+class Add(_Join):
+    """``x + y``; with a constant, it is a scaling with a bias."""
+
+    name = "add"
+    sums = True
+    traced_from = (operator.add, operator.iadd, torch.add, "add", "add_")
+    sign: ClassVar[int] = 1
+
+    def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
+        return x[0] + x[1]
+
+    def count(self, node: "Node", x: Sequence[Tensor]) -> Tensor:
+        return x[0] + x[1]
+
+    def per_channel(self, node: "Node", vectors: Sequence[Tensor], merge: Merge, add: Merge) -> Tensor:
+        return add(torch.stack(torch.broadcast_tensors(*vectors), -1))  # type: ignore[no-untyped-call]
+
+    def trace(self, b: "Builder", node: fx.Node) -> "Value":
+        if node.kwargs.get("alpha", 1) != 1:
+            raise NotLinear("alpha is not supported; scale the summand first")
+        (one, other), wires = b.operands(node)
+        if all(wires):
+            return b.add(node.name, self.name, (one, other))
+        scale = torch.ones(1, dtype=b.dtype)
+        if wires[0]:
+            return _AFFINE.put(b, node, one, scale, self.sign * b.per_channel(other))
+        return _AFFINE.put(b, node, other, self.sign * scale, b.per_channel(one))
+
+
+class Sub(Add):
+    """``x - y``."""
+
+    name = "sub"
+    traced_from = (operator.sub, operator.isub, torch.sub, "sub", "sub_")
+    sign = -1
+
+    def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
+        return x[0] - x[1]
+
+
+class Concat(_Join):
+    """Feature maps side by side."""
+
+    name = "concat"
+    traced_from = (torch.cat, torch.concat)
+
+    def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
+        return torch.cat(list(x), 1)
+
+    def per_channel(self, node: "Node", vectors: Sequence[Tensor], merge: Merge, add: Merge) -> Tensor:
+        return torch.cat(list(vectors), -1)
+
+    def trace(self, b: "Builder", node: fx.Node) -> "Value":
+        dim = b.argument(node, 1, "dim", node.kwargs.get("axis", 0))
+        if dim not in (1, -3):
+            raise NotLinear(f"it concatenates along dimension {dim}; only channels (1) can be")
+        parts = b.argument(node, 0, "tensors", None)
+        assert isinstance(parts, (list, tuple))
+        return b.add(node.name, self.name, tuple(b.wire(part) for part in parts))
+
+
+class Slice(Operation):
+    """Channels, rows and columns from a start to a stop."""
+
+    name = "slice"
+    traced_from = (operator.getitem,)
+
+    def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
+        spans = (slice(*node.options[axis]) for axis in ("channels", "rows", "columns"))
+        # a copy, so that no two values share memory and a neuron may write its spikes over its currents
+        return x[0][(slice(None), *spans)].clone()
+
+    def reach(self, node: "Node", axis: int, inputs: Sequence[Reach], kernel: Sequence[int]) -> Reach:
+        start, stop, step = node.options["columns" if axis else "rows"]
+        start = start or 0
+        if start < 0 or (stop is not None and stop >= 0):
+            raise TilingError(f"'{node.name}' cuts out a place that depends on the size of the whole image")
+        return inputs[0].then(step or 1, start, start - (stop or 0))
+
+    def per_channel(self, node: "Node", vectors: Sequence[Tensor], merge: Merge, add: Merge) -> Tensor:
+        return vectors[0][..., slice(*node.options["channels"])]
+
+    def trace(self, b: "Builder", node: fx.Node) -> "Value":
+        assert isinstance(node.args[0], fx.Node)
+        value, index = b.values[node.args[0]], node.args[1]
+        if value.size_of is not None:
+            if index in (slice(2, None), slice(-2, None), slice(2, None, None)):
+                return value
+            raise NotLinear("it computes with sizes; only a whole spatial size, x.shape[-2:], can be used")
+        index = index if isinstance(index, tuple) else (index,)
+        if Ellipsis in index:
+            i = index.index(Ellipsis)
+            index = (*index[:i], *[slice(None)] * (5 - len(index)), *index[i + 1 :])
+        parts = [*index, *[slice(None)] * (4 - len(index))]
+        if len(parts) != 4 or not all(isinstance(part, slice) for part in parts) or parts[0] != slice(None):
+            raise NotLinear(f"index {index!r}: only slices of channels, rows and columns keep a feature map")
+        spans = [[part.start, part.stop, part.step] for part in parts[1:]]
+        if not all(bound is None or isinstance(bound, int) for span in spans for bound in span):
+            raise NotLinear("its bounds are computed from sizes; use fixed ones")
+        return b.add(node.name, self.name, (b.wire(node.args[0]),), channels=spans[0], rows=spans[1], columns=spans[2])
+
+
+class Pad(Operation):
+    """Margins of zeros, or of the image reflected, repeated or wrapped around."""
+
+    name = "pad"
+    modes: ClassVar[Mapping[Any, str]] = MappingProxyType(
+        {
+            nn.ZeroPad2d: "constant",
+            nn.ConstantPad2d: "constant",
+            nn.ReflectionPad2d: "reflect",
+            nn.ReplicationPad2d: "replicate",
+            nn.CircularPad2d: "circular",
+        }
+    )
+    traced_from = (*modes, functional.pad)
+
+    def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
+        return functional.pad(x[0], node.options["padding"], node.options["mode"])
+
+    def reach(self, node: "Node", axis: int, inputs: Sequence[Reach], kernel: Sequence[int]) -> Reach:
+        sides = (*node.options["padding"], 0, 0)
+        before, after = sides[2 - 2 * axis], sides[3 - 2 * axis]
+        if node.options["mode"] == "circular":
+            raise TilingError(f"'{node.name}' pads with the opposite side of the image")
+        # a reflected pixel lies as far inside as the padding reaches outside
+        inside = (0, 0) if node.options["mode"] == "constant" else (max(0, before), max(0, after))
+        return inputs[0].then(1, -before - 2 * inside[1], -before + max(0, -after) + 2 * inside[0])
+
+    def trace(self, b: "Builder", node: fx.Node) -> "Value":
+        module = b.module(node)
+        if module is None:
+            padding, mode, value = b.settings(node, pad=None, mode="constant", value=None)
+        else:
+            padding, value = b.settings(node, padding=None, value=None)
+            mode = self.modes[type(module)]
+        if mode == "constant" and value not in (None, 0, 0.0):
+            raise NotLinear("padding with a value other than 0 is not linear")
+        sides = tuple(padding) if isinstance(padding, (tuple, list)) else (padding,) * 4
+        if len(sides) not in (2, 4) or not all(isinstance(side, int) for side in sides):
+            raise NotLinear(f"padding {padding!r}; expected fixed numbers for columns and rows")
+        return b.add(node.name, self.name, (b.wire(node.args[0]),), padding=sides, mode=mode)
+
+
+class PixelShuffle(Operation):
+    """Groups of ``factor^2`` channels interleaved in one of a finer grid."""
+
+    name = "pixel_shuffle"
+    merges = True
+    traced_from = (nn.PixelShuffle, functional.pixel_shuffle, torch.pixel_shuffle)
+
+    def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
+        return functional.pixel_shuffle(x[0], node.options["factor"])
+
+    def reach(self, node: "Node", axis: int, inputs: Sequence[Reach], kernel: Sequence[int]) -> Reach:
+        factor = node.options["factor"]
+        return inputs[0].then(Fraction(1, factor), Fraction(1 - factor, factor), 0)
+
+    def per_channel(self, node: "Node", vectors: Sequence[Tensor], merge: Merge, add: Merge) -> Tensor:
+        return merge(vectors[0].view(*vectors[0].shape[:-1], -1, node.options["factor"] ** 2))
+
+    def trace(self, b: "Builder", node: fx.Node) -> "Value":
+        (factor,) = b.settings(node, upscale_factor=None)
+        return b.add(node.name, self.name, (b.wire(node.args[0]),), factor=int(factor))
+
+
+class PixelUnshuffle(Operation):
+    """Every channel dealt out to ``factor^2`` ones of a coarser grid."""
+
+    name = "pixel_unshuffle"
+    traced_from = (nn.PixelUnshuffle, functional.pixel_unshuffle, torch.pixel_unshuffle)
+
+    def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
+        return functional.pixel_unshuffle(x[0], node.options["factor"])
+
+    def reach(self, node: "Node", axis: int, inputs: Sequence[Reach], kernel: Sequence[int]) -> Reach:
+        return inputs[0].then(node.options["factor"], 0, node.options["factor"] - 1)
+
+    def per_channel(self, node: "Node", vectors: Sequence[Tensor], merge: Merge, add: Merge) -> Tensor:
+        return vectors[0].repeat_interleave(node.options["factor"] ** 2, -1)
+
+    def trace(self, b: "Builder", node: fx.Node) -> "Value":
+        (factor,) = b.settings(node, downscale_factor=None)
+        return b.add(node.name, self.name, (b.wire(node.args[0]),), factor=int(factor))
+
+
+def _adjoint_of_ones(run: Callable[[Tensor], Tensor], source: Shape) -> Tensor:
+    """With weights of one, the adjoint applied to ones counts the outputs that each position reaches."""
+    with torch.inference_mode(False), torch.enable_grad():
+        blank = torch.zeros(1, 1, *source[1:], requires_grad=True)
+        (fan,) = torch.autograd.grad(run(blank).sum(), blank)
+    return fan[0, 0]
+
+
+def _only_signs(weight: Tensor | None) -> bool:
+    """A sign or the carrier of a bias multiplies nothing."""
+    assert weight is not None
+    return bool((weight.abs() == 1).all())
+
+
+def _registry(operations: Iterable[Operation]) -> Mapping[str, Operation]:
+    return MappingProxyType({operation.name: operation for operation in operations})
+
+
+_AFFINE = Affine()
+
+OPERATIONS = _registry(
+    (
+        Input(),
+        Raw(),
+        Neuron(),
+        Conv2d(),
+        ConvTranspose2d(),
+        _AFFINE,
+        AvgPool2d(),
+        Interpolate(),
+        Add(),
+        Sub(),
+        Concat(),
+        Slice(),
+        Pad(),
+        PixelShuffle(),
+        PixelUnshuffle(),
+    )
+)
+"""Every operation that a body may hold, by name."""
