@@ -19,8 +19,8 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 LEVELS = {
     "errors": 0,
     "graph": 0,
-    "data": 0,
     "files": 0,
+    "data": 1,
     "spiking": 1,
     "networks": 2,
     "conversion": 2,

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,9 @@ from spikingir.graph.trace import trace_body
 from spikingir.spiking.coding import Coding
 from spikingir.spiking.firing import phased_forward
 from spikingir.spiking.formation import ImageFormation
+from spikingir.spiking.kinds import NEURONS
 from spikingir.spiking.network import Schedule, SpikingConfig, SpikingNetwork
-from spikingir.spiking.neurons import IFNeuron, MembranePotentialReuseNeuron
+from spikingir.spiking.neurons import IFNeuron
 from spikingir.spiking.readout import PixelMapper
 from spikingir.spiking.surrogate import Surrogate
 
@@ -30,13 +32,14 @@ class Method:
     """Defaults of a conversion method; ``convert`` takes each of them as an argument.
 
     Attributes:
-        neuron: ``mprn``, ``if`` or ``lan``.
+        neuron: Key of :data:`~spikingir.spiking.kinds.NEURONS`.
         v0: Initial membrane in thresholds.
         percentile: Of the activations, for the clip level.
         per_channel: One threshold per channel, or per layer.
         mapper: Whether a pixel mapper reads the last layer.
         recycling: Whether the residual membrane is added to the output.
         source: Publication.
+        own_levels: Whether the network must bring clip levels and steps that it was trained with.
     """
 
     neuron: str
@@ -46,6 +49,7 @@ class Method:
     mapper: bool
     recycling: bool
     source: str
+    own_levels: bool = False
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(
@@ -53,7 +57,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "spikingir": Method("mprn", 0.0, 99.9, True, True, True, "SpikingIR (Ouyang, Xu, Yu, Lin)"),
         "if": Method("if", 0.5, 99.9, True, False, False, "IF neuron with v0 = 1/2; not in the paper"),
         "rueckauer": Method("if", 0.0, 99.9, False, False, False, "Rueckauer et al. 2017"),
-        "qcfs": Method("if", 0.5, 100.0, False, False, False, "Bu et al. 2022"),
+        "qcfs": Method("if", 0.5, 100.0, False, False, False, "Bu et al. 2022", own_levels=True),
         "lan": Method("lan", 0.0, 99.9, False, False, False, "Lan et al. 2023 (reconstruction)"),
         # with neither mapper nor spikes to decode, recycling reads the output's membrane
         "dnsnn": Method("if", 0.0, 99.9, True, False, True, "DnSNN / SPIDEN 2023: trained from random weights"),
@@ -133,6 +137,7 @@ def convert(
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known ones: {', '.join(METHODS)}")
     preset = METHODS[method]
+    kind = NEURONS[preset.neuron]
     percentile = preset.percentile if percentile is None else percentile
     per_channel = preset.per_channel if per_channel is None else per_channel
     v0 = preset.v0 if v0 is None else v0
@@ -152,29 +157,22 @@ def convert(
     for name, (own, _) in graph.quantisers.items():
         levels[name] = own.expand(max(len(own), len(levels[name]))).clone()
     missing = [name for name in levels if name not in graph.quantisers and name not in graph.signed]
-    if method == "qcfs" and missing:
+    if preset.own_levels and missing:
         raise ConversionError(
-            f"method qcfs needs QCFS activations, but '{missing[0]}' is a ReLU; put spikingir.QCFS in its place, "
+            f"method {method} needs QCFS activations, but '{missing[0]}' is a ReLU; put spikingir.QCFS in its place, "
             "train the network with it, and convert again"
         )
     neurons: dict[str, IFNeuron] = {}
     for name, theta in levels.items():
         signed = name in graph.signed
         start = 0.0 if signed else v0  # an initial membrane rounds up, and a signed output has two sides
-        if preset.neuron == "mprn":
-            level = min(1.0, start + 0.501) if alpha is None else alpha
-            neurons[name] = MembranePotentialReuseNeuron(
-                theta, beta, alpha=level, v0=start, signed=signed, surrogate=surrogate
-            )
-        elif preset.neuron == "lan":
-            neurons[name] = AdaptiveThresholdNeuron(theta, signed=signed)
-        else:
-            neurons[name] = IFNeuron(theta, v0=start, signed=signed, surrogate=surrogate)
+        how: dict[str, Any] = {"v0": start, "alpha": alpha, "beta": beta, "signed": signed, "surrogate": surrogate}
+        neurons[name] = kind.neuron(theta, **{key: how[key] for key in kind.takes})
     reader = PixelMapper(output.shape[1]).to(weight.dtype) if mapper else None
     spiking = SpikingNetwork(graph, neurons, config, reader)
     if coding == "binary":
         _set_bits(spiking, activation_bits, {name: steps for name, (_, steps) in graph.quantisers.items()})
-    if preset.neuron == "lan":
+    if kind.adapts:
         _adapt(spiking, batches)
     if bias_correction:
         correct_biases(spiking, batches)

@@ -108,7 +108,7 @@ class AdaptiveThresholdNeuron(IFNeuron):
         self.step_thresholds = torch.stack(thresholds)
 
 
-NEURONS["lan"] = NeuronKind(AdaptiveThresholdNeuron)
+NEURONS["lan"] = NeuronKind(AdaptiveThresholdNeuron, takes=("signed",), adapts=True)
 
 
 def _current(currents: Tensor | None, constant: Tensor | None, t: int) -> Tensor:

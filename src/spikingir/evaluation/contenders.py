@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from spikingir.conversion.convert import METHODS as CONVERSIONS
 from spikingir.conversion.convert import convert
 from spikingir.data.calibration import hazy_calibration_images
 from spikingir.data.errors import DataError
@@ -25,6 +26,7 @@ from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.tiling import padded, trace_tiled
 from spikingir.spiking.fold import fold
 from spikingir.spiking.formation import with_level
+from spikingir.spiking.kinds import NEURONS, kind_of
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
 from spikingir.store import from_pretrained, load_network
 
@@ -151,6 +153,7 @@ class Method:
         label: What it is called in a report.
         make: Makes it for a subject at so many time steps.
         spiking: Whether it has time steps.
+        made_of: Method whose loss it is measured against: the network that it was made of; None where there is none.
         task: The only task it is for.
     """
 
@@ -158,6 +161,7 @@ class Method:
     make: Callable[[Subject, int | None], Contender]
     spiking: bool = False
     task: Task | None = None
+    made_of: str | None = None
 
     def fits(self, task: Task) -> bool:
         """Whether it is for that task."""
@@ -178,7 +182,8 @@ def spiking_network(subject: Subject, method: str, time_steps: int | None) -> Sp
     images = subject.calibration()
     ann = subject.ann()
     images = seen(images, ann.takes_level, subject.sigma)
-    if method == "lan":  # holds all spikes of all images at once; quantiles of millions of membranes need no more
+    if NEURONS[CONVERSIONS[method].neuron].adapts:
+        # it holds all spikes of all images at once; quantiles of millions of membranes need no more
         images = images[::4]
     return convert(ann, images, method, time_steps=10 if time_steps is None else time_steps)
 
@@ -252,7 +257,8 @@ def run_spiking(network: SpikingNetwork, sigma: float | None = None) -> Contende
         network: The network.
         sigma: Level of the noise, of 255, for a network that is told it.
     """
-    deployed = network if network.config.method == "lan" else fold(network).eval()
+    known = [kind_of(network.neuron(name)) for name in network.layers]
+    deployed = fold(network).eval() if all(found is None or found[1].folds for found in known) else network
     takes_level = network.config.input_channels > network.config.channels
 
     def restore(image: Tensor) -> Restored:
@@ -309,16 +315,19 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "control": Method(
             "ANN, trained on (control)",
             _conventional(lambda subject: load_network(_existing(subject.weights / "control.safetensors"))),
+            made_of="ann",
         ),
-        "rueckauer": Method("Rueckauer", _spiking("rueckauer"), spiking=True),
-        "lan": Method("Lan (reconstruction)", _spiking("lan"), spiking=True),
+        "rueckauer": Method("Rueckauer", _spiking("rueckauer"), spiking=True, made_of="ann"),
+        "lan": Method("Lan (reconstruction)", _spiking("lan"), spiking=True, made_of="ann"),
         "qcfs-ann": Method("QCFS, its own quantised ANN", _quantised),
-        "qcfs": Method("QCFS (Bu)", _spiking("qcfs"), spiking=True),
-        "dnsnn": Method("DnSNN", _spiking("dnsnn"), spiking=True),
-        "short": Method("SpikingIR, clocked, with DnSNN's steps (control)", _spiking("short"), spiking=True),
-        "if": Method("IF, v0 = 1/2", _spiking("if"), spiking=True),
-        "spikingir": Method("SpikingIR, clocked", _spiking("spikingir"), spiking=True),
-        "phased": Method("SpikingIR, phased", _spiking("phased"), spiking=True),
+        "qcfs": Method("QCFS (Bu)", _spiking("qcfs"), spiking=True, made_of="qcfs-ann"),
+        "dnsnn": Method("DnSNN", _spiking("dnsnn"), spiking=True, made_of="ann"),
+        "short": Method(
+            "SpikingIR, clocked, with DnSNN's steps (control)", _spiking("short"), spiking=True, made_of="ann"
+        ),
+        "if": Method("IF, v0 = 1/2", _spiking("if"), spiking=True, made_of="ann"),
+        "spikingir": Method("SpikingIR, clocked", _spiking("spikingir"), spiking=True, made_of="ann"),
+        "phased": Method("SpikingIR, phased", _spiking("phased"), spiking=True, made_of="ann"),
     }
 )
 """The methods by name, in the order of reports."""

@@ -84,9 +84,9 @@ def quality_table(benchmark: Benchmark, subject: str, data: str, contenders: Seq
             if beside and printed != _NOTHING:
                 rows.append((f"{found.cell.label} (quoted alone)", *[""] * 6, *_beside(printed, found)))
             continue
-        # what QCFS's networks lose, they lose against the network that they were made of
-        reference = results.get(("qcfs-ann", None), ann) if method == "qcfs" else ann
-        loss = found.loss(reference) if METHODS[method].spiking or method == "control" else None
+        made_of = METHODS[method].made_of
+        reference = ann if made_of is None else results.get((made_of, None), ann)
+        loss = None if made_of is None else found.loss(reference)
         rate = found.rate(reference, task) if METHODS[method].spiking else None
         row = [found.cell.label, number(found.mean("psnr"), 2), interval(found.psnr_ci95)]
         row += [

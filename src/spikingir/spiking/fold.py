@@ -209,14 +209,14 @@ class _Folder:
         self.bounds[node.name] = _Bound(self._one(node.name), 0 * theta)
 
     def _clock(self, name: str, grid: Tensor | None) -> Clock:
-        neuron, config = self.firing[name], self.network.config
-        alpha, v0 = neuron.alpha, neuron.v0
+        config = self.network.config
+        clock = self.firing[name].clock(config.time_steps, config.delay)
         if self.bits is not None and grid is not None:
             # the level is only compared with, so it may be finer than sums are; the initial membrane is added to them
-            alpha = round(alpha * 2**self.bits) / 2**self.bits
+            alpha = round(clock.alpha * 2**self.bits) / 2**self.bits
             coarsest = int(grid.min())
-            v0 = min(round(v0 * coarsest), coarsest - 1) / coarsest
-        return Clock(config.time_steps, neuron.extended, alpha, v0, neuron.signed, config.delay, neuron.surrogate)
+            clock = replace(clock, alpha=alpha, v0=min(round(clock.v0 * coarsest), coarsest - 1) / coarsest)
+        return clock
 
     def _moving(self, node: Node) -> None:
         """Sums, concatenations and the like: thresholds move along, or are multiplied in where they cannot."""

@@ -55,6 +55,8 @@ class NeuronKind:
         folds: The IF or MPR neuron that fires the same spikes, for :func:`spikingir.fold`; None where there is none.
         phased: Whether its ``quantise`` is the phased schedule of its equation.
         delayed: Whether its ``forward`` takes a delay.
+        takes: Names of the settings that conversion makes it with, beside the threshold.
+        adapts: Whether calibration sets more of it than its threshold, through a method ``adapt``.
     """
 
     neuron: type[IFNeuron]
@@ -62,6 +64,8 @@ class NeuronKind:
     folds: Callable[[Any], IFNeuron] | None = None
     phased: bool = False
     delayed: bool = False
+    takes: tuple[str, ...] = ("v0", "signed", "surrogate")
+    adapts: bool = False
 
     def to_json(self, neuron: IFNeuron) -> dict[str, Any]:
         """Settings of a neuron of this kind, as plain values."""
@@ -90,7 +94,14 @@ class NeuronKind:
 
 NEURONS: dict[str, NeuronKind] = {
     "if": NeuronKind(IFNeuron, IFSettings, lambda neuron: neuron, phased=True, delayed=True),
-    "mprn": NeuronKind(MembranePotentialReuseNeuron, MPRSettings, lambda neuron: neuron, phased=True, delayed=True),
+    "mprn": NeuronKind(
+        MembranePotentialReuseNeuron,
+        MPRSettings,
+        lambda neuron: neuron,
+        phased=True,
+        delayed=True,
+        takes=("v0", "signed", "surrogate", "alpha", "beta"),
+    ),
 }
 """The kinds that are known, by the name that files give them."""
 

@@ -91,6 +91,10 @@ class IFNeuron(nn.Module):
         """Amplitude of the extended step in thresholds, ``(C,)`` or ``(1,)``; 1 for the IF neuron, which has none."""
         return torch.ones_like(self.log_threshold)
 
+    def clock(self, time_steps: int, delay: int = 0) -> Clock:
+        """What it does at each of its steps."""
+        return Clock(time_steps, self.extended, self.alpha, self.v0, self.signed, delay, self.surrogate)
+
     def forward(
         self,
         currents: Tensor | None,
@@ -118,7 +122,7 @@ class IFNeuron(nn.Module):
         if currents is None and (constant is None or time_steps is None):
             raise ValueError("without time-varying currents a neuron needs a constant one and time_steps")
         steps = (time_steps or 0) + self.extended if currents is None else currents.shape[0]
-        clock = Clock(steps - self.extended, self.extended, self.alpha, self.v0, self.signed, delay, self.surrogate)
+        clock = self.clock(steps - self.extended, delay)
         if not 0 <= delay < clock.time_steps:
             raise ValueError(f"delay is {delay} with {clock.time_steps} time steps; expected 0..T-1")
         shape = currents.shape[1:] if currents is not None else constant.shape  # type: ignore[union-attr]
@@ -178,7 +182,7 @@ class MembranePotentialReuseNeuron(IFNeuron):
     Args:
         threshold: As for :class:`IFNeuron`.
         beta: Amplitude of the extended step in thresholds, ``> 0``; one per channel, or one.
-        alpha: Firing level of the extended step, in (0.5, 1] and at least ``v0 + 1/2``.
+        alpha: Firing level of the extended step, in (0.5, 1] and at least ``v0 + 1/2``; by default a little above.
         v0: Initial membrane potential in units of the threshold.
         signed: As for :class:`IFNeuron`; at the extended step it fires -1 at ``v <= -alpha theta``.
         surrogate: As for :class:`IFNeuron`.
@@ -197,12 +201,13 @@ class MembranePotentialReuseNeuron(IFNeuron):
         threshold: Tensor | float,
         beta: Tensor | float = 1.0,
         *,
-        alpha: float = 0.501,
+        alpha: float | None = None,
         v0: float = 0.0,
         signed: bool = False,
         surrogate: Surrogate = "triangle",
     ) -> None:
         super().__init__(threshold, v0=v0, signed=signed, surrogate=surrogate)
+        alpha = min(1.0, v0 + 0.501) if alpha is None else alpha
         if not 0.5 < alpha <= 1:
             raise ValueError(f"alpha is {alpha}; it must lie in (0.5, 1] (SpikingIR, Eq. 5)")
         if alpha < v0 + 0.5:
