@@ -5,7 +5,7 @@ line in :data:`OPERATIONS`; what has no class is refused by name and place, unle
 """
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
@@ -65,7 +65,7 @@ class Operation:
 
     def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
         """The operation on ``(B, C, H, W)``; on torch's meta device it tells channels and size of its output."""
-        raise NotImplementedError(f"'{self.name}' is not run by itself")
+        raise NotImplementedError
 
     def count(self, node: "Node", x: Sequence[Tensor]) -> Tensor:
         """Of what moves spikes: how many there are at each place, whatever their sign."""
@@ -95,19 +95,19 @@ class Operation:
 
     def scale_input(self, node: "Node", weight: Tensor, scale: Tensor) -> Tensor:
         """Of what weighs: its weights, each input channel multiplied by ``scale``."""
-        raise NotImplementedError(f"'{self.name}' has no weights")
+        raise NotImplementedError
 
     def scale_output(self, node: "Node", weight: Tensor, gain: Tensor) -> Tensor:
         """Of what weighs: its weights, each output channel multiplied by ``gain``."""
-        raise NotImplementedError(f"'{self.name}' has no weights")
+        raise NotImplementedError
 
     def bound(self, node: "Node", weight: Tensor, bound: Tensor) -> Tensor:
         """Of what weighs: largest magnitude of each output channel while inputs stay within ``bound``."""
-        raise NotImplementedError(f"'{self.name}' has no weights")
+        raise NotImplementedError
 
     def by_output(self, node: "Node", weight: Tensor) -> Tensor:
         """Of convolutions: the weights of each output channel, (C, weights)."""
-        raise NotImplementedError(f"'{self.name}' is no convolution")
+        raise NotImplementedError
 
     def groups(self, node: "Node", channels: int) -> int:
         """Of what weighs: groups of channels that do not mix."""
@@ -115,7 +115,7 @@ class Operation:
 
     def macs(self, node: "Node", weight: Tensor | None, source: Shape, target: Shape) -> int:
         """Of what weighs: multiply-accumulates on each input channel, border rule "full"."""
-        raise NotImplementedError(f"'{self.name}' multiplies nothing")
+        raise NotImplementedError
 
     def fan_out(self, node: "Node", weight: Tensor | None, source: Shape, target: Shape) -> Tensor:
         """Of what weighs: number of outputs that each position of an input channel reaches, border rule "true".
@@ -123,7 +123,7 @@ class Operation:
         Shape:
             ``source``, ``target``: (C, H, W) of input and output. Result: (H, W), float32, exact.
         """
-        raise NotImplementedError(f"'{self.name}' multiplies nothing")
+        raise NotImplementedError
 
     def trace(self, b: "Builder", node: fx.Node) -> "Value":
         """What a traced module, function or method becomes.
@@ -131,7 +131,11 @@ class Operation:
         Raises:
             ConversionError: No body can hold it.
         """
-        raise NotImplementedError(f"nothing is traced to '{self.name}'")
+        raise NotImplementedError
+
+    def put(self, b: "Builder", node: fx.Node, **options: Any) -> "Value":
+        """Add a node of this operation, without weights, for a traced one."""
+        return b.add(node.name, self.name, (b.wire(node.args[0]),), **options)
 
     def handlers(self) -> Mapping[Any, "Handler"]:
         """What traces each module class, function and method name that becomes it."""
@@ -335,17 +339,10 @@ class ConvTranspose2d(_Convolution):
         assert isinstance(m, nn.ConvTranspose2d)
         if len(node.args) > 1 or node.kwargs:
             raise ConversionError("an output_size at run time is not supported; set output_padding")
-        return b.add(
-            node.name,
-            self.name,
-            (b.wire(node.args[0]),),
-            b.register(node.name, m, m.weight, m.bias),
-            stride=_pair(m.stride),
-            padding=_pair(m.padding),
-            output_padding=_pair(m.output_padding),
-            groups=m.groups,
-            dilation=_pair(m.dilation),
-        )
+        options: dict[str, Any] = {key: _pair(getattr(m, key)) for key in ("stride", "padding", "output_padding")}
+        options |= {"groups": m.groups, "dilation": _pair(m.dilation)}
+        weights = b.register(node.name, m, m.weight, m.bias)
+        return b.add(node.name, self.name, (b.wire(node.args[0]),), weights, **options)
 
 
 class Affine(Operation):
@@ -383,7 +380,7 @@ class Affine(Operation):
             **dict.fromkeys((operator.neg, torch.neg, "neg"), self._negate),
         }
 
-    def put(self, b: "Builder", node: fx.Node, source: str, scale: Tensor, shift: Tensor | None = None) -> "Value":
+    def scale(self, b: "Builder", node: fx.Node, source: str, scale: Tensor, shift: Tensor | None = None) -> "Value":
         """Add a scaling of a wire."""
         weights = b.register(node.name, None, scale.flatten(), None if shift is None else shift.flatten())
         return b.add(node.name, self.name, (source,), weights)
@@ -401,23 +398,23 @@ class Affine(Operation):
             gain, shift = gain * own, shift * own + offset
         folded = b.fold_into(node, source, gain, shift)
         dtype = m.running_mean.dtype
-        return folded or self.put(b, node, source, gain.to(dtype), shift.to(dtype))
+        return folded or self.scale(b, node, source, gain.to(dtype), shift.to(dtype))
 
     def _multiply(self, b: "Builder", node: fx.Node) -> "Value":
         (one, other), wires = b.operands(node)
         if all(wires):
             raise NotLinear("the product of two feature maps is not linear")
         source, factor = (one, other) if wires[0] else (other, one)
-        return self.put(b, node, source, b.per_channel(factor))
+        return self.scale(b, node, source, b.per_channel(factor))
 
     def _divide(self, b: "Builder", node: fx.Node) -> "Value":
         (one, other), wires = b.operands(node)
         if wires != [True, False] or node.kwargs.get("rounding_mode"):
             raise NotLinear("only division by a constant is linear")
-        return self.put(b, node, one, 1 / b.per_channel(other))
+        return self.scale(b, node, one, 1 / b.per_channel(other))
 
     def _negate(self, b: "Builder", node: fx.Node) -> "Value":
-        return self.put(b, node, b.wire(node.args[0]), -torch.ones(1, dtype=b.dtype))
+        return self.scale(b, node, b.wire(node.args[0]), -torch.ones(1, dtype=b.dtype))
 
 
 class AvgPool2d(Operation):
@@ -462,17 +459,9 @@ class AvgPool2d(Operation):
         )
         if divisor is not None:
             raise NotLinear("divisor_override is not supported")
-        kernel = _pair(kernel)
-        return b.add(
-            node.name,
-            self.name,
-            (b.wire(node.args[0]),),
-            kernel_size=kernel,
-            stride=_pair(stride) if stride else kernel,
-            padding=_pair(padding),
-            ceil_mode=bool(ceil),
-            count_include_pad=bool(count),
-        )
+        window, step = _pair(kernel), _pair(stride or kernel)
+        flags = {"ceil_mode": bool(ceil), "count_include_pad": bool(count)}
+        return self.put(b, node, kernel_size=window, stride=step, padding=_pair(padding), **flags)
 
 
 class Interpolate(Operation):
@@ -493,13 +482,8 @@ class Interpolate(Operation):
 
     def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
         o = node.options
-        return functional.interpolate(
-            x[0],
-            size=x[1].shape[-2:] if len(x) == 2 else o.get("size"),
-            scale_factor=o.get("scale_factor"),
-            mode=o["mode"],
-            align_corners=o.get("align_corners"),
-        )
+        size, factor = x[1].shape[-2:] if len(x) == 2 else o.get("size"), o.get("scale_factor")
+        return functional.interpolate(x[0], size, factor, o["mode"], o.get("align_corners"))
 
     def reach(self, node: "Node", axis: int, inputs: Sequence[Reach], kernel: Sequence[int]) -> Reach:
         source, options = inputs[0], node.options
@@ -531,16 +515,16 @@ class Interpolate(Operation):
         return torch.full(source[1:], self.taps[node.options["mode"]] * prod(target[1:]) / prod(source[1:]))
 
     def trace(self, b: "Builder", node: fx.Node) -> "Value":
-        size, factor, mode, corners, again, antialias = b.settings(
+        size, factor, mode, corners, *beyond = b.settings(
             node,
             size=None,
             scale_factor=None,
             mode="nearest",
             align_corners=None,
             recompute_scale_factor=None,
-            antialias=False,
+            antialias=0,
         )
-        if again or antialias:
+        if any(beyond):
             raise NotLinear("recompute_scale_factor and antialias are not supported")
         if mode not in ("nearest", "nearest-exact", "bilinear", "bicubic"):
             raise NotLinear(f"mode {mode!r}; expected nearest, bilinear or bicubic")
@@ -591,8 +575,8 @@ class Add(_Join):
             return b.add(node.name, self.name, (one, other))
         scale = torch.ones(1, dtype=b.dtype)
         if wires[0]:
-            return _AFFINE.put(b, node, one, scale, self.sign * b.per_channel(other))
-        return _AFFINE.put(b, node, other, self.sign * scale, b.per_channel(one))
+            return _AFFINE.scale(b, node, one, scale, self.sign * b.per_channel(other))
+        return _AFFINE.scale(b, node, other, self.sign * scale, b.per_channel(one))
 
 
 class Sub(Add):
@@ -665,7 +649,7 @@ class Slice(Operation):
         spans = [[part.start, part.stop, part.step] for part in parts[1:]]
         if not all(bound is None or isinstance(bound, int) for span in spans for bound in span):
             raise NotLinear("its bounds are computed from sizes; use fixed ones")
-        return b.add(node.name, self.name, (b.wire(node.args[0]),), channels=spans[0], rows=spans[1], columns=spans[2])
+        return self.put(b, node, channels=spans[0], rows=spans[1], columns=spans[2])
 
 
 class Pad(Operation):
@@ -707,7 +691,7 @@ class Pad(Operation):
         sides = tuple(padding) if isinstance(padding, (tuple, list)) else (padding,) * 4
         if len(sides) not in (2, 4) or not all(isinstance(side, int) for side in sides):
             raise NotLinear(f"padding {padding!r}; expected fixed numbers for columns and rows")
-        return b.add(node.name, self.name, (b.wire(node.args[0]),), padding=sides, mode=mode)
+        return self.put(b, node, padding=sides, mode=mode)
 
 
 class PixelShuffle(Operation):
@@ -729,7 +713,7 @@ class PixelShuffle(Operation):
 
     def trace(self, b: "Builder", node: fx.Node) -> "Value":
         (factor,) = b.settings(node, upscale_factor=None)
-        return b.add(node.name, self.name, (b.wire(node.args[0]),), factor=int(factor))
+        return self.put(b, node, factor=int(factor))
 
 
 class PixelUnshuffle(Operation):
@@ -749,7 +733,7 @@ class PixelUnshuffle(Operation):
 
     def trace(self, b: "Builder", node: fx.Node) -> "Value":
         (factor,) = b.settings(node, downscale_factor=None)
-        return b.add(node.name, self.name, (b.wire(node.args[0]),), factor=int(factor))
+        return self.put(b, node, factor=int(factor))
 
 
 def _adjoint_of_ones(run: Callable[[Tensor], Tensor], source: Shape) -> Tensor:
@@ -766,29 +750,9 @@ def _only_signs(weight: Tensor | None) -> bool:
     return bool((weight.abs() == 1).all())
 
 
-def _registry(operations: Iterable[Operation]) -> Mapping[str, Operation]:
-    return MappingProxyType({operation.name: operation for operation in operations})
-
-
 _AFFINE = Affine()
-
-OPERATIONS = _registry(
-    (
-        Input(),
-        Raw(),
-        Neuron(),
-        Conv2d(),
-        ConvTranspose2d(),
-        _AFFINE,
-        AvgPool2d(),
-        Interpolate(),
-        Add(),
-        Sub(),
-        Concat(),
-        Slice(),
-        Pad(),
-        PixelShuffle(),
-        PixelUnshuffle(),
-    )
-)
+_ENDS = (Input(), Raw(), Neuron())
+_WEIGHING = (Conv2d(), ConvTranspose2d(), _AFFINE, AvgPool2d(), Interpolate())
+_MOVING = (Add(), Sub(), Concat(), Slice(), Pad(), PixelShuffle(), PixelUnshuffle())
+OPERATIONS: Mapping[str, Operation] = MappingProxyType({o.name: o for o in (*_ENDS, *_WEIGHING, *_MOVING)})
 """Every operation that a body may hold, by name."""

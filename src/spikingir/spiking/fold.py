@@ -12,7 +12,7 @@ current are in units of its threshold and on one grid, so that their sum is exac
 or on analog sums run in float64, where they are exact as well, and are rounded to the grid once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -237,7 +237,10 @@ class _Folder:
             merged = (node.operation.per_channel(node, part, _first, _first) for part in self._scales(node, spiking))
             self.scales[node.name] = _Scale(*merged)
         bounds = [(self.bounds[name].spikes, self.bounds[name].constant) for name in inputs]
-        merged = (node.operation.per_channel(node, part, _first, _sum) for part in zip(*bounds, strict=True))
+        merged = (
+            node.operation.per_channel(node, part, _first, lambda parts: parts.sum(-1))
+            for part in zip(*bounds, strict=True)
+        )
         self.bounds[node.name] = _Bound(*merged)
 
     def _scales(self, node: Node, spiking: Sequence[str]) -> tuple[list[Tensor], ...]:
@@ -251,9 +254,12 @@ class _Folder:
         """Whether what comes together in one channel is worth the same."""
         if not self.analog.isdisjoint(node.reads):
             return False
-        merged = node.operation.per_channel
+
+        def merged(part: list[Tensor], merge: Callable[[Tensor], Tensor]) -> Tensor:
+            return node.operation.per_channel(node, part, merge, merge)
+
         return all(
-            torch.equal(merged(node, part, _smallest, _smallest), merged(node, part, _largest, _largest))
+            torch.equal(merged(part, lambda parts: parts.amin(-1)), merged(part, lambda parts: parts.amax(-1)))
             for part in self._scales(node, spiking)
         )
 
@@ -381,18 +387,6 @@ class _Folder:
 
 def _first(parts: Tensor) -> Tensor:
     return parts[..., 0]
-
-
-def _sum(parts: Tensor) -> Tensor:
-    return parts.sum(-1)
-
-
-def _smallest(parts: Tensor) -> Tensor:
-    return parts.amin(-1)
-
-
-def _largest(parts: Tensor) -> Tensor:
-    return parts.amax(-1)
 
 
 def _fold_mapper(mapper: PixelMapper | None, theta: Tensor, beta: Tensor, bits: int | None) -> Kernel:
