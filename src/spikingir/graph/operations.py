@@ -298,6 +298,11 @@ class ConvTranspose2d(_Convolution):
     def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
         assert weight is not None
         o = node.options
+        if x[0].is_meta:  # torch checks these of real tensors alone
+            extra = zip(o["output_padding"], o["stride"], o["dilation"], strict=True)
+            fits = x[0].shape[1] == len(weight) and len(weight) % o["groups"] == 0
+            if not fits or any(added >= max(others) for added, *others in extra):
+                raise RuntimeError(f"weights {tuple(weight.shape)} do not fit an input {tuple(x[0].shape)}")
         return functional.conv_transpose2d(
             x[0], weight, None, o["stride"], o["padding"], o["output_padding"], o["groups"], o["dilation"]
         )

@@ -1,4 +1,4 @@
-"""Operations of a body as JSON, and back: which settings each has and in which range, and which shapes it makes."""
+"""Operations of a body as JSON, and back: which settings each has and in which range, and which shapes fit it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
+import torch
 from torch import nn
 
 from spikingir.graph.graph import Node
@@ -173,84 +174,15 @@ def output_shape(node: Node, inputs: Sequence[Shape], weight: Sequence[int]) -> 
     Raises:
         SchemaError: They do not fit.
     """
-    found = _shape(node, inputs, weight)
-    if found is None or min(found) < 1:
+    maps = [torch.empty(1, *shape, device="meta") for shape in inputs]
+    kernel = torch.empty(*weight, device="meta") if weight else None
+    try:
+        found = maps[0] if node.role == "neuron" else node.operation.run(node, maps, kernel)
+    except (RuntimeError, ValueError, IndexError):  # how torch says that they do not fit
+        found = torch.empty(0)
+    if not found.numel():
         sizes = ", ".join(" x ".join(map(str, shape)) for shape in inputs)
-        kernel = f" with weights {tuple(weight)}" if weight else ""
-        raise SchemaError(f"{node.op} {node.name!r}{kernel} does not fit an input of {sizes}")
-    return found
-
-
-def _shape(node: Node, inputs: Sequence[Shape], weight: Sequence[int]) -> Shape | None:
-    """The shape, or None where inputs and weight do not fit."""
-    o = node.options
-    channels, *size = inputs[0]
-    match node.op:
-        case "conv2d":
-            fits = weight[1] * o["groups"] == channels and weight[0] % o["groups"] == 0
-            sides = [
-                (n + 2 * p - d * (k - 1) - 1) // s + 1
-                for n, p, d, k, s in zip(size, o["padding"], o["dilation"], weight[2:], o["stride"], strict=True)
-            ]
-            return (weight[0], *_two(sides)) if fits else None
-        case "conv_transpose2d":
-            settings = zip(size, o["padding"], o["dilation"], weight[2:], o["stride"], o["output_padding"], strict=True)
-            fits = weight[0] == channels and channels % o["groups"] == 0
-            fits = fits and all(
-                e < max(s, d) for e, s, d in zip(o["output_padding"], o["stride"], o["dilation"], strict=True)
-            )
-            sides = [(n - 1) * s - 2 * p + d * (k - 1) + e + 1 for n, p, d, k, s, e in settings]
-            return (weight[1] * o["groups"], *_two(sides)) if fits else None
-        case "affine":
-            return _broadcast([inputs[0], (weight[0], 1, 1)])
-        case "avg_pool2d":
-            up = o["ceil_mode"]
-            windows = list(zip(size, o["padding"], o["kernel_size"], o["stride"], strict=True))
-            sides = [-(-(n + 2 * p - k) // s) + 1 if up else (n + 2 * p - k) // s + 1 for n, p, k, s in windows]
-            sides = [m - (up and (m - 1) * s >= n + p) for m, (n, p, _, s) in zip(sides, windows, strict=True)]
-            return (channels, *_two(sides)) if all(2 * p <= k for _, p, k, _ in windows) else None
-        case "interpolate":
-            if len(inputs) == 2:
-                return (channels, *inputs[1][1:])
-            factor = o["scale_factor"]
-            factors = factor if isinstance(factor, tuple) else (factor, factor)
-            return (channels, *_two(o["size"] or [int(n * f) for n, f in zip(size, factors, strict=True)]))
-        case "add" | "sub":
-            return _broadcast(inputs)
-        case "concat":
-            same = all(shape[1:] == inputs[0][1:] for shape in inputs)
-            return (sum(shape[0] for shape in inputs), *_two(size)) if same else None
-        case "slice":
-            spans = (o["channels"], o["rows"], o["columns"])
-            a, b, c = (len(range(*slice(*span).indices(n))) for span, n in zip(spans, inputs[0], strict=True))
-            return a, b, c
-        case "pad":
-            left, right, top, bottom = (*o["padding"], 0, 0)[:4]
-            most = {"reflect": -1, "circular": 0}.get(o["mode"])
-            ends = ((top, bottom, size[0]), (left, right, size[1]))
-            fits = most is None or all(max(a, b) <= n + most for a, b, n in ends)
-            return (channels, *_two([n + a + b for a, b, n in ends])) if fits else None
-        case "pixel_shuffle":
-            f = o["factor"]
-            return (channels // f**2, size[0] * f, size[1] * f) if channels % f**2 == 0 else None
-        case "pixel_unshuffle":
-            f = o["factor"]
-            return (channels * f**2, size[0] // f, size[1] // f) if size[0] % f == size[1] % f == 0 else None
-        case _:
-            return inputs[0]
-
-
-def _two(sides: Sequence[int]) -> tuple[int, int]:
-    rows, columns = sides
-    return rows, columns
-
-
-def _broadcast(shapes: Sequence[Shape]) -> Shape | None:
-    """Shape of a sum or product: each dimension is that of all, or of all that have more than one."""
-    found = []
-    for sizes in zip(*shapes, strict=True):
-        many = {n for n in sizes if n != 1}
-        if len(many) > 1:
-            return None
-        found.append(many.pop() if many else 1)
-    return found[0], found[1], found[2]
+        weights = f" with weights {tuple(weight)}" if weight else ""
+        raise SchemaError(f"{node.op} {node.name!r}{weights} does not fit an input of {sizes}")
+    channels, rows, columns = found.shape[1:]
+    return channels, rows, columns
