@@ -27,8 +27,9 @@ def test_lists_agree() -> None:
 
 def test_names_are_what_they_say() -> None:
     for name in spikingir._HOMES:
-        assert getattr(spikingir, name).__name__ in (name, "MembranePotentialReuseNeuron")
+        assert getattr(spikingir, name).__name__ in (name, "MembranePotentialReuseNeuron", "StorageError")
     assert spikingir.MPRN is spikingir.MembranePotentialReuseNeuron
+    assert spikingir.WeightsError is spikingir.StorageError
 
 
 def test_unknown_names() -> None:
