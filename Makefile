@@ -108,9 +108,10 @@ $(PEERS)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(PEERS)),,a
 	$(PEERS)/bin/python -m pip install --quiet --no-deps spikingjelly==2.0.0
 	@echo "$(CURDIR)" > $@
 
-# Gradio limits Pillow to older versions than the package itself runs with.
+# Of the last package a browser takes one script alone, the accessibility checker axe: so it comes without Playwright.
 $(WEB)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(WEB)),,always)
 	$(call install,$(WEB),--editable '.[web]' --group web)
+	$(WEB)/bin/python -m pip install --quiet --no-deps axe-playwright-python==0.1.8
 	@echo "$(CURDIR)" > $@
 
 always:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-START = 120  # seconds; Gradio alone takes ten to import on a busy machine
+START = 120  # seconds that a busy machine may take
 
 
 def free_port() -> int:
@@ -44,17 +44,22 @@ def tiny_dehazer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def offers(*options: object, folder: Path) -> subprocess.Popen[str]:
+    """The command, as people run it, that serves the page; what it keeps lies in ``folder``."""
+    command = [sys.executable, "-m", "spikingir.cli", "serve", *map(str, options)]
+    environment = {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
 @pytest.fixture(scope="session")
 def address(tiny_model: Path, tiny_dehazer: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a page that offers two tiny models, within tight limits; after SIGTERM nothing is left of it."""
-    if find_spec("gradio") is None:
-        pytest.skip("Gradio is not installed: pip install 'spikingir[web]'")
+    if find_spec("uvicorn") is None:
+        pytest.skip("Uvicorn is not installed: pip install 'spikingir[web]'")
     port = free_port()
     folder = tmp_path_factory.mktemp("served")
-    command = [sys.executable, "-m", "spikingir.cli", "serve", str(tiny_model), str(tiny_dehazer)]
-    limits = ["--port", str(port), "--max-megabytes", "1", "--max-megapixels", "0.01", "--max-time-steps", "5"]
-    environment = {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([*command, *limits], stdout=subprocess.PIPE, text=True, env=environment) as server:
+    limits = ["--port", port, "--max-megabytes", 1, "--max-megapixels", 0.01, "--max-time-steps", 5]
+    with offers(tiny_model, tiny_dehazer, *limits, folder=folder) as server:
         assert server.stdout is not None
         try:
             line = server.stdout.readline()

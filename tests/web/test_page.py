@@ -1,160 +1,411 @@
-"""The page over HTTP, as the command serves it."""
+"""The page and its API over HTTP, as the command serves them."""
 
+import http.client
 import json
+import re
+import signal
+import socket
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from email.message import Message
 from pathlib import Path
 from threading import Event
-from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from spikingir.cli.serve import serve
-from spikingir.restoration.images import Photo, read_image, write_image
-from spikingir.web.server import _launch, serving
+from spikingir.restoration.images import FORMATS, Photo, encode_image, read_image
+from spikingir.restoration.restorer import Restorer
+from spikingir.web.server import ServerError, listening, serving
+from spikingir.web.server import address as address_of
 from spikingir.web.service import Limits, Service
+from tests.web.conftest import START, free_port, offers
+
+WAIT = 120
 
 
-def upload(address: str, content: bytes, name: str) -> str:
-    """Path that the server gives to a file."""
-    boundary = "a-boundary"
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
-    body = head.encode() + content + f"\r\n--{boundary}--\r\n".encode()
-    kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-    request = urllib.request.Request(f"{address}/gradio_api/upload", body, kind)
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return str(json.load(answer)[0])
+def ask(
+    address: str, path: str, body: bytes | None = None, method: str | None = None, **headers: str
+) -> tuple[bytes, Message]:
+    """What the server answers."""
+    given = {"Content-Type": "application/octet-stream"} if body is not None else {}
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(address + path, body, given, method=method)
+    with urllib.request.urlopen(request, timeout=WAIT) as answer:
+        return answer.read(), answer.headers
 
 
-def ask(address: str, photo: str, *wishes: object) -> str:
-    """Number under which the API restores a photograph."""
-    data = [{"path": photo, "meta": {"_type": "gradio.FileData"}}, *wishes]
-    request = urllib.request.Request(
-        f"{address}/gradio_api/call/restore", json.dumps({"data": data}).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return str(json.load(answer)["event_id"])
+def refused(address: str, path: str, body: bytes | None = None, method: str | None = None, **headers: str) -> Any:
+    """Code and sentence of what the server refuses."""
+    with pytest.raises(urllib.error.HTTPError) as error:
+        ask(address, path, body, method, **headers)
+    with error.value:
+        return error.value.code, json.load(error.value)["error"]
 
 
-def answer_of(address: str, event: str) -> list[Any]:
-    """What the API gives for a photograph; raises with what the server says is wrong."""
-    with urllib.request.urlopen(f"{address}/gradio_api/call/restore/{event}", timeout=120) as answer:
-        said = answer.read().decode()
-    content = json.loads(said.rpartition("data: ")[2])
-    if "event: complete" not in said:
-        raise RuntimeError(content)
-    return list(content)
+def restored(address: str, content: bytes, **wishes: Any) -> str:
+    """Path of a photograph that is sent, once it is restored; raises with what is wrong."""
+    told = json.loads(ask(address, f"/v1/photos?{urlencode(wishes)}", content)[0])
+    path, ticks = f"/v1/photos/{told['id']}", Event()
+    for _ in range(50 * WAIT):
+        if told["state"] == "failed":
+            raise RuntimeError(told["error"])
+        if told["state"] == "done":
+            return path
+        ticks.wait(0.02)
+        told = json.loads(ask(address, path)[0])
+    raise AssertionError("it never came to that")
 
 
-def restore(address: str, photo: str, *wishes: object) -> list[Any]:
-    return answer_of(address, ask(address, photo, *wishes))
+def noise(format: str = "png", size: tuple[int, int] = (30, 20)) -> bytes:
+    import io
+
+    file = io.BytesIO()
+    Image.effect_noise(size, 60).save(file, FORMATS[format].name)
+    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
-def model(address: str) -> str:
-    with urllib.request.urlopen(f"{address}/gradio_api/info", timeout=60) as answer:
-        endpoints = json.load(answer)["named_endpoints"]
-    assert list(endpoints) == ["/restore"]
-    assert "energy in mJ" in endpoints["/restore"]["description"]
-    parameters = endpoints["/restore"]["parameters"]
-    names = [parameter["parameter_name"] for parameter in parameters]
-    assert names == ["photo", "model", "sigma", "time_steps", "schedule"]
-    return str(parameters[1]["parameter_default"])
+def about(address: str) -> dict[str, Any]:
+    return dict(json.loads(ask(address, "/v1/")[0]))
 
 
-def test_restored_at_full_depth(address: str, model: str, tmp_path: Path) -> None:
-    import numpy as np
+@pytest.fixture(scope="module")
+def model(about: dict[str, Any]) -> str:
+    return str(about["models"][0]["name"])
 
-    path = tmp_path / "photo.png"
-    write_image(Photo(np.random.default_rng(0).random((9, 14, 3), dtype=np.float32), bits=16), path)
-    file, report = restore(address, upload(address, path.read_bytes(), path.name), model, "auto", 2, "clocked")
-    with urllib.request.urlopen(file["url"], timeout=60) as answer:
-        photo = read_image(answer.read())
-    assert file["orig_name"] == "photo_denoised.png"
-    assert (photo.pixels.shape, photo.bits) == ((9, 14, 3), 16)
-    assert (report["time_steps"], report["schedule"]) == (2, "clocked")
+
+def test_what_there_is(about: dict[str, Any], tiny_dehazer: Path) -> None:
+    assert [model["task"] for model in about["models"]] == ["denoise", "dehaze"]
+    assert about["models"][1]["name"] == tiny_dehazer.name
+    assert about["limits"]["megapixels"] == 0.01
+    assert "POST /v1/restore" in about["api"]
+
+
+def test_restored_at_full_depth(address: str, model: str) -> None:
+    photo = Photo(np.random.default_rng(0).random((9, 14, 3), dtype=np.float32), bits=16)
+    content = encode_image(photo, "photo.png")[0]
+    wishes = {"name": "Gräser 1.png", "model": model, "time_steps": 2, "schedule": "clocked"}
+    path = restored(address, content, **wishes)
+    report = json.loads(ask(address, path)[0])["report"]
+    assert (report["file"], report["time_steps"], report["schedule"]) == ("Gräser 1_denoised.png", 2, "clocked")
     assert 0 < report["snn_mj"] < report["ann_mj"]
+    file, headers = ask(address, f"{path}/result")
+    found = read_image(file)
+    assert (found.pixels.shape, found.bits) == ((9, 14, 3), 16)
+    assert headers["content-type"] == "image/png"
+    named = headers["content-disposition"]
+    assert named == f"attachment; filename=\"Gr_ser 1_denoised.png\"; filename*=UTF-8''{quote(report['file'])}"
+    # all in one, and none of it, which is the photograph
+    once, headers = ask(address, f"/v1/restore?{urlencode(wishes)}", content)
+    assert once == file
+    assert headers["content-location"].startswith("/v1/photos/")
+    none = read_image(ask(address, f"{path}/result?strength=0")[0])
+    np.testing.assert_array_equal(none.pixels, read_image(content).pixels)
 
 
-def test_haze(address: str, model: str, tiny_dehazer: Path, tmp_path: Path) -> None:
-    path = tmp_path / "street.webp"
-    Image.effect_noise((30, 20), 60).convert("RGB").save(path)
-    file, report = restore(
-        address, upload(address, path.read_bytes(), path.name), tiny_dehazer.name, "auto", 0, "trained"
-    )
+@pytest.mark.parametrize("format", FORMATS)
+def test_haze_in_every_format(address: str, tiny_dehazer: Path, format: str) -> None:
+    path = restored(address, noise(format), model=tiny_dehazer.name)
+    report = json.loads(ask(address, path)[0])["report"]
     assert (report["task"], report["model"], report["time_steps"]) == ("dehaze", tiny_dehazer.name, 2)
-    with urllib.request.urlopen(file["url"], timeout=60) as answer:
-        assert read_image(answer.read()).pixels.shape == (20, 30, 3)
-    assert file["orig_name"] == "street_dehazed.webp"
+    assert report["file"] == f"photo_dehazed{FORMATS[format].suffixes[0]}"  # one without a name
+    file, headers = ask(address, f"{path}/result?strength=0.5")
+    assert read_image(file).pixels.shape[:2] == (20, 30)
+    assert headers["content-type"] == f"image/{format}"
+    for side in ("before", "after"):
+        picture, headers = ask(address, f"{path}/{side}.png?left=10&top=0&width=512&height=7")
+        assert (read_image(picture).pixels.shape[:2], headers["content-type"]) == ((7, 20), "image/png")
 
 
-@pytest.mark.filterwarnings("ignore")  # of Gradio, which is here in this process
-def test_more_than_may_wait_are_turned_away(
-    port: int, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("gradio", reason="Gradio is not installed: make test-web")
+def test_a_photograph_can_be_deleted(address: str, model: str) -> None:
+    path = restored(address, noise(), model=model)
+    assert ask(address, path, method="DELETE")[0] == b""
+    for gone, method in ((path, None), (path, "DELETE"), (f"{path}/result", None), (f"{path}/after.png", None)):
+        assert refused(address, gone, method=method) == (
+            404,
+            "the photograph has been deleted meanwhile; send it again",
+        )
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("modle=auto", "no parameter 'modle' here; did you mean model?"),
+        ("zzz=1", "expected one of name, strength, model"),
+        ("model=x", "no model 'x'"),
+        ("strength=2", "the strength is '2'; expected a number from 0 to 1"),
+        ("strength=nan", "expected a number from 0 to 1"),
+        ("strength=1&strength=0", "strength is given twice"),
+        ("time_steps=6", "up to 5"),
+        ("sigma=many", "the noise level is 'many'"),
+        ("schedule=", "the schedule is ''"),
+    ],
+)
+def test_wishes_that_are_none(address: str, query: str, said: str) -> None:
+    code, found = refused(address, f"/v1/restore?{query}", noise())
+    assert code == 400
+    assert said in found
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "code"),
+    [
+        ("/v2/", "GET", 404),
+        ("/v1/photos/none", "GET", 404),
+        ("/static/page.py", "GET", 404),
+        ("/..%2f..%2fserver.py", "GET", 404),
+        ("/examples/..%2fpage.js", "GET", 404),
+        ("/v1/restore", "GET", 405),
+        ("/v1/photos", "DELETE", 405),
+        ("/", "POST", 405),
+        ("/v1/restore", "OPTIONS", 405),
+    ],
+)
+def test_what_there_is_not(address: str, path: str, method: str, code: int) -> None:
+    assert refused(address, path, method=method)[0] == code
+
+
+def test_parts_that_are_none(address: str, model: str) -> None:
+    path = restored(address, noise(), model=model)
+    for query in (
+        "left=0",
+        "left=x&top=0&width=1&height=1",
+        "left=0&top=0&width=1&height=-1",
+        "left=99&top=0&width=1&height=1",
+    ):
+        assert refused(address, f"{path}/after.png?{query}")[0] == 400
+    assert refused(address, f"{path}/beside.png")[0] == 404
+
+
+def test_refusals_are_sentences(address: str, model: str, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"large\.png: 200 x 60 are .* expected at most 0\.01"):
+        restored(address, noise(size=(200, 60)), model=model, name="large.png")
+    with pytest.raises(RuntimeError, match=r"torn\.png is a damaged PNG"):
+        restored(address, noise()[:-50], model=model, name="torn.png")
+    with pytest.raises(RuntimeError, match="the photograph is no image of a known format"):
+        restored(address, b"hello, this is a text", model=model)
+    code, said = refused(address, f"/v1/restore?model={model}&name=torn.png", noise()[:-50])
+    assert (code, "damaged PNG" in said) == (422, True)
+
+
+def test_an_empty_photograph_and_an_empty_name(address: str, model: str) -> None:
+    assert refused(address, f"/v1/restore?model={model}", b"") == (
+        400,
+        "the body is empty; expected the photograph itself",
+    )
+    path = restored(address, noise("jpeg"), model=model, name="")
+    assert json.loads(ask(address, path)[0])["report"]["file"] == "photo_denoised.jpg"
+
+
+@pytest.mark.parametrize("path", ["/v1/restore", "/v1/photos"])
+@pytest.mark.parametrize("extra", [1, 2**19, 3 * 2**20])
+def test_files_beyond_the_limit_are_turned_away(address: str, path: str, extra: int) -> None:
+    code, said = refused(address, path, bytes(2**20 + extra))
+    assert code == 413
+    assert "expected at most 1: give a smaller one" in said
+
+
+def test_the_limit_holds_without_a_length(address: str) -> None:
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=WAIT)
+    connection.request(
+        "POST", "/v1/restore", iter([bytes(2**16)] * 17), {"Content-Type": "image/png"}, encode_chunked=True
+    )
+    answer = connection.getresponse()
+    assert (answer.status, "at most 1" in json.load(answer)["error"]) == (413, True)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "text/plain", "application/json", ""],
+)
+def test_what_forms_of_other_sites_could_send_is_refused(address: str, kind: str) -> None:
+    code, said = refused(address, "/v1/restore", noise(), Content_Type=kind)
+    assert code == 415
+    assert "expected the photograph itself" in said
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example:7860"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec_Fetch_Site": "cross-site"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/v1/", "/page.js", "/v1/restore"])
+def test_pages_of_other_sites_are_refused(address: str, path: str, headers: dict[str, str]) -> None:
+    body = noise() if path == "/v1/restore" else None
+    assert refused(address, path, body, **headers)[0] == 403
+
+
+def test_no_answer_lets_another_site_read_it(address: str) -> None:
+    request = urllib.request.Request(
+        f"{address}/v1/restore",
+        method="OPTIONS",
+        headers={"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"},
+    )
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(request, timeout=WAIT)
+    with error.value:
+        assert error.value.code == 403
+        assert not [name for name in error.value.headers if name.lower().startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/page.css", "/page.js", "/icon.svg", "/examples/noisy.jpg", "/examples/hazy.jpg", "/v1/"]
+)
+def test_what_is_served_needs_no_other_host(address: str, path: str) -> None:
+    content, headers = ask(address, path)
+    assert content
+    assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    if path in ("/", "/page.css", "/page.js"):
+        # links, which a person may follow, are not loaded
+        loaded = re.sub(r'<a href="[^"]*"', "", content.decode())
+        assert not re.search(r"(https?:)?//[a-z]", loaded.replace("http://www.w3.org/2000/svg", ""))
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Event, Event]]:
+    """Work that begins, and goes on when it is told to."""
     begun, go_on = Event(), Event()
     restore = Service.restore
 
     def wait(*arguments: Any, **options: Any) -> Any:
         begun.set()
-        assert go_on.wait(120)
+        assert go_on.wait(WAIT)
         return restore(*arguments, **options)
 
     monkeypatch.setattr(Service, "restore", wait)
-    path = tmp_path / "photo.png"
-    Image.effect_noise((30, 20), 60).save(path)
-    with serving([str(tiny_model)], port=port, limits=Limits(waiting=1)) as url:
+    yield begun, go_on
+    go_on.set()
+
+
+def test_more_than_may_wait_are_turned_away(port: int, tiny_model: Path, held: tuple[Event, Event]) -> None:
+    pytest.importorskip("uvicorn", reason="Uvicorn is not installed: make test-web")
+    begun, go_on = held
+    with serving([str(tiny_model)], port=port, limits=Limits(waiting=1)) as url, ThreadPoolExecutor(2) as pool:
         address = url.rstrip("/")
-        photo = upload(address, path.read_bytes(), path.name)
-        asked = [address, photo, tiny_model.name, "auto", 0, "trained"]
-        first = ask(*asked)
-        assert begun.wait(120)
-        second = ask(*asked)
-        with pytest.raises(urllib.error.HTTPError, match="503"):
-            ask(*asked)
+        first = pool.submit(ask, address, "/v1/restore", noise())
+        assert begun.wait(WAIT)
+        told = json.loads(ask(address, "/v1/photos", noise())[0])
+        assert (told["state"], told["before_it"], told["report"]) == ("waiting", 1, None)
+        code, said = refused(address, f"/v1/photos/{told['id']}/result")
+        assert (code, "not restored yet" in said) == (409, True)
+        for path in ("/v1/restore", "/v1/photos"):
+            code, said = refused(address, path, noise())
+            assert (code, "2 photographs are being restored or wait" in said) == (503, True)
         go_on.set()
-        assert [len(answer_of(address, event)) for event in (first, second)] == [2, 2]
+        assert read_image(first.result(WAIT)[0]).pixels.shape == (20, 30, 1)
 
 
-def test_refusals_are_sentences(address: str, model: str, tmp_path: Path) -> None:
-    path = tmp_path / "large.png"
-    Image.new("L", (200, 60)).save(path)
-    large = upload(address, path.read_bytes(), path.name)
-    with pytest.raises(RuntimeError, match=r"large\.png: 200 x 60 are .* expected at most 0\.01") as refused:
-        restore(address, large, model, "auto", 0, "trained")
-    assert str(Path(large).parent) not in str(refused.value)  # folders of the server are no business of visitors
-    with pytest.raises(RuntimeError, match="maximum value 5"):
-        restore(address, large, model, "auto", 5.5, "trained")
-    Image.effect_noise((30, 20), 60).save(path)
-    with pytest.raises(RuntimeError, match="damaged PNG"):
-        restore(address, upload(address, path.read_bytes()[:-50], "torn.png"), model, "auto", 0, "trained")
+def test_work_stops_when_the_client_hangs_up(
+    port: int, tiny_model: Path, held: tuple[Event, Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("uvicorn", reason="Uvicorn is not installed: make test-web")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    begun, go_on = held
+    with serving([str(tiny_model)], port=port):
+        connection = http.client.HTTPConnection(f"127.0.0.1:{port}", timeout=WAIT)
+        connection.request("POST", "/v1/restore", noise(), {"Content-Type": "image/png"})
+        assert begun.wait(WAIT)
+        connection.close()
+        ticks = Event()
+        for _ in range(100 * WAIT):
+            if not list(tmp_path.glob("spikingir-*/photo-*")):
+                break
+            ticks.wait(0.01)
+        assert not list(tmp_path.glob("spikingir-*/photo-*"))
+        go_on.set()
+    assert not list(tmp_path.glob("spikingir-*"))
 
 
-@pytest.mark.parametrize("place", ["http://127.0.0.1:9/photo.png", "/etc/passwd", "/etc/passwd.png"])
-def test_nothing_is_fetched_or_read_from_elsewhere(address: str, model: str, place: str) -> None:
-    with pytest.raises(RuntimeError):
-        restore(address, place, model, "auto", 0, "trained")
-    with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(f"{address}/gradio_api/file=/etc/passwd", timeout=60)
-    # Gradio has an older route to its files, too
-    for elsewhere in ("=https://example.com/a.png", "=HTTP%3A//example.com/a.png", "/https://example.com/a.png"):
-        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
-            urllib.request.urlopen(f"{address}/gradio_api/file{elsewhere}", timeout=60)
-        assert refused.value.read() == b"this server fetches nothing from others"
+def test_a_sender_that_falls_silent_is_given_up(port: int, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("uvicorn", reason="Uvicorn is not installed: make test-web")
+    monkeypatch.setattr("spikingir.web.app.PATIENCE", 0.2)
+    with serving([str(tiny_model)], port=port, limits=Limits(waiting=1)) as url:
+        with socket.create_connection(("127.0.0.1", port), WAIT) as silent:
+            silent.sendall(
+                b"POST /v1/photos HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Type: image/png\r\nContent-Length: 999\r\n\r\nhalf"
+            )
+            answer = b""
+            while piece := silent.recv(4096):
+                answer += piece
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert b"no byte came" in answer
+        for _ in range(2):  # its place is free
+            assert restored(url.rstrip("/"), noise())
+
+
+def test_fifty_clients_at_once(port: int, tiny_model: Path) -> None:
+    pytest.importorskip("uvicorn", reason="Uvicorn is not installed: make test-web")
+    values = np.random.default_rng(0)
+    sent = [encode_image(Photo(values.random((9, 14, 1), dtype=np.float32)), "a.png")[0] for _ in range(50)]
+    with serving([str(tiny_model)], port=port, limits=Limits(waiting=50)) as url, ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda content: ask(url.rstrip("/"), "/v1/restore", content)[0], sent))
+    restorer = Restorer.from_pretrained(tiny_model)
+    assert answers == [encode_image(restorer(read_image(content)), "a.png")[0] for content in sent]  # to each its own
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_however_it_ends_photographs_are_deleted(tiny_model: Path, tmp_path: Path, port: int, name: str) -> None:
+    pytest.importorskip("uvicorn", reason="Uvicorn is not installed: make test-web")
+    if not hasattr(signal, name):
+        pytest.skip(f"{name} is unknown here")
+    with offers(tiny_model, "--port", port, folder=tmp_path) as server:
+        assert server.stdout is not None
+        assert str(port) in server.stdout.readline()
+        restored(f"http://127.0.0.1:{port}", noise())
+        assert len(list(tmp_path.glob("spikingir-*/photo-*/result"))) == 1
+        server.send_signal(getattr(signal, name))
+        assert server.wait(START) == (130 if name == "SIGINT" else 0)
+    assert not list(tmp_path.glob("spikingir-*"))
+
+
+def test_a_port_that_is_taken(tiny_model: Path) -> None:
+    pytest.importorskip("uvicorn", reason="Uvicorn is not installed: make test-web")
+    port = free_port()
+    with listening("127.0.0.1", port), pytest.raises(ServerError, match="give another with --port or --host"):
+        serving([str(tiny_model)], port=port).__enter__()
+    with pytest.raises(ServerError, match=r"192\.0\.2\.1 port"):  # for documentation: nobody's
+        serving([str(tiny_model)], host="192.0.2.1", port=port).__enter__()
 
 
 @pytest.mark.parametrize(
-    ("host", "name"), [("::1", "[::1]"), ("[::1]", "[::1]"), ("127.0.0.1", "127.0.0.1"), ("localhost", "localhost")]
+    ("host", "expected"),
+    [
+        ("::1", "http://[::1]:80/"),
+        ("[::1]", "http://[::1]:80/"),
+        ("127.0.0.1", "http://127.0.0.1:80/"),
+        ("localhost", "http://localhost:80/"),
+        ("0.0.0.0", "http://localhost:80/"),
+        ("::", "http://localhost:80/"),
+    ],
 )
-def test_hosts_are_named_as_in_a_url(host: str, name: str) -> None:
-    pytest.importorskip("starlette", reason="Gradio is not installed: make test-web")
-    blocks = SimpleNamespace(launch=lambda **options: (None, f"http://{options['server_name']}:80/", None))
-    look = SimpleNamespace(theme=lambda: None, CSS="")
-    assert _launch(blocks, look, host, 80, 1) == f"http://{name}:80/"
+def test_hosts_are_named_as_in_a_url(host: str, expected: str) -> None:
+    assert address_of(host, 80) == expected
+
+
+@pytest.mark.parametrize("host", ["localhost", "[::1]", "::", "0.0.0.0"])
+def test_addresses_to_listen_at(port: int, tiny_model: Path, host: str) -> None:
+    pytest.importorskip("uvicorn", reason="Uvicorn is not installed: make test-web")
+    if ":" in host and not socket.has_ipv6:
+        pytest.skip("there is no IPv6 here")
+    with serving([str(tiny_model)], host=host, port=port) as url:
+        assert json.loads(ask(url.rstrip("/"), "/v1/")[0])["models"]
 
 
 @pytest.mark.parametrize(
@@ -171,17 +422,12 @@ def test_who_else_reaches_the_page_is_noted(
     assert (f"whoever reaches {host} can use the page" in capsys.readouterr().err) == noted
 
 
-def test_files_beyond_the_limit_are_turned_away(address: str) -> None:
-    with pytest.raises(urllib.error.HTTPError, match="413"):
-        upload(address, bytes(2**20 + 1), "long.png")
-
-
-def test_the_page_needs_no_other_host(address: str) -> None:
-    with urllib.request.urlopen(address, timeout=60) as answer:
-        policy, page = answer.headers["content-security-policy"], answer.read().decode()
-    assert "default-src 'self'" in policy
-    assert "http:" not in policy
-    assert "https:" not in policy
-    assert "fonts.googleapis.com" not in page
-    with urllib.request.urlopen(f"{address}/config", timeout=60) as answer:
-        assert json.load(answer)["analytics_enabled"] is False
+def test_an_ignored_hang_up_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``nohup`` has it."""
+    handled = []
+    monkeypatch.setattr("spikingir.web.server.serving", lambda *models, **options: nullcontext(""))
+    monkeypatch.setattr("signal.getsignal", lambda number: signal.SIG_IGN if number == signal.SIGHUP else None)
+    monkeypatch.setattr("signal.signal", lambda number, handler: handled.append(number))
+    monkeypatch.setattr("threading.Event.wait", lambda event, timeout=None: True)
+    serve()
+    assert handled == [signal.SIGTERM]

@@ -1,5 +1,4 @@
 import io
-import os
 import threading
 import time
 from pathlib import Path
@@ -9,47 +8,81 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spikingir.restoration.images import FORMATS, ImageError, Photo, read_image, write_image
+from spikingir.restoration.images import FORMATS, ImageError, Photo, encode_image, read_image, write_image
+from spikingir.restoration.photo import to_samples
 from spikingir.restoration.restorer import Restorer
-from spikingir.web.service import Limits, RequestError, Service
+from spikingir.web.service import Answer, Box, GoneError, Limits, RequestError, Service, mix, plain_name
 
 LIMITS = Limits(megabytes=1, megapixels=0.001, waiting=1, time_steps=5)
 
 
 @pytest.fixture
-def service(tmp_path: Path, tiny_model: Path) -> Service:
-    folder = tmp_path / "results"
-    folder.mkdir()
-    return Service(folder, [str(tiny_model)], limits=LIMITS)
+def service(tiny_model: Path) -> Service:
+    return Service([str(tiny_model)], limits=LIMITS)
+
+
+def photo_of(seed: int = 0, bits: int = 16) -> Photo:
+    """A photograph with all that can be lost: 16 bits, colour, transparency, EXIF."""
+    values = np.random.default_rng(seed).random((12, 20, 4), dtype=np.float32)
+    exif = Image.Exif()
+    exif[0x010E] = "a small photograph"
+    return Photo(np.ascontiguousarray(values[..., :3]), np.ascontiguousarray(values[..., 3]), bits, exif.tobytes())
 
 
 @pytest.fixture
 def deep(tmp_path: Path) -> Path:
-    """A photograph with all that can be lost: 16 bits, colour, transparency, EXIF."""
-    values = np.random.default_rng(0).random((12, 20, 4), dtype=np.float32)
-    exif = Image.Exif()
-    exif[0x010E] = "a small photograph"
-    photo = Photo(np.ascontiguousarray(values[..., :3]), np.ascontiguousarray(values[..., 3]), 16, exif.tobytes())
-    path = tmp_path / "deep.tiff"
-    write_image(photo, path)
+    """A file as the desk keeps it: without a suffix, in a folder of its own."""
+    path = tmp_path / "sent" / "photo"
+    path.parent.mkdir()
+    write_image(photo_of(), path, format=FORMATS["tiff"])
     return path
 
 
+def restore(service: Service, path: Path, name: str = "deep.tiff", **wishes: Any) -> Answer:
+    return service.restore(path, service.check(**wishes), name)
+
+
 def test_result_is_that_of_the_restorer_at_full_depth(service: Service, deep: Path, tiny_model: Path) -> None:
-    name = next(iter(service.models))
-    answer = service.restore(deep, name)
+    answer = restore(service, deep)
     expected = Restorer.from_pretrained(tiny_model)(read_image(deep))
-    found = read_image(answer.file)
-    assert answer.file.name == "deep_denoised.tiff"
+    assert service.result(answer) == encode_image(expected, "deep.tiff")[0]
+    found = read_image(service.result(answer))
+    assert answer.name == "deep_denoised.tiff"
     assert (found.bits, found.exif) == (16, read_image(deep).exif)
-    assert np.abs(found.pixels - expected.pixels.clip(0, 1)).max() <= 0.5 / 65535 + 1e-7
     np.testing.assert_array_equal(found.alpha, read_image(deep).alpha)
 
 
+@pytest.mark.parametrize("strength", [0.0, 0.25, 0.7])
+def test_a_strength_mixes_photograph_and_result(service: Service, deep: Path, strength: float) -> None:
+    answer = restore(service, deep)
+    before, after = read_image(deep), read_image(service.result(answer))
+    found = read_image(service.result(answer, strength))
+    expected = before.pixels + strength * (after.pixels - before.pixels)
+    assert np.abs(found.pixels - expected).max() <= 0.5 / 65535 + 1e-7
+    assert (found.bits, found.exif) == (16, before.exif)
+    np.testing.assert_array_equal(found.alpha, before.alpha)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_strengths_at_the_ends_are_the_two_themselves(bits: int) -> None:
+    photo, restored = photo_of(0, bits), photo_of(1, bits)
+    samples = to_samples(restored.pixels, restored.alpha, bits)
+    np.testing.assert_array_equal(mix(photo, samples, 0).pixels, photo.pixels)
+    np.testing.assert_array_equal(to_samples(mix(photo, samples, 1).pixels, None, bits), samples[..., :3])
+
+
+@pytest.mark.parametrize("strength", [-0.01, 1.01, float("nan"), float("inf")])
+def test_strengths_that_are_none(service: Service, deep: Path, strength: float) -> None:
+    answer = restore(service, deep)
+    with pytest.raises(RequestError, match="expected a number from 0 to 1"):
+        service.result(answer, strength)
+
+
 def test_report(service: Service, deep: Path) -> None:
-    report = service.restore(deep, next(iter(service.models)), time_steps=2, schedule="clocked").report
+    report = restore(service, deep, time_steps="2", schedule="clocked").report
     assert (report["width"], report["height"], report["bits"]) == (20, 12, 16)
     assert (report["schedule"], report["time_steps"], report["task"]) == ("clocked", 2, "denoise")
+    assert report["model"] == next(iter(service.models))
     assert 0 < report["snn_mj"] < report["ann_mj"]
     assert len(report["firing_rates"]) > 1
     # an extended step follows the two
@@ -58,13 +91,52 @@ def test_report(service: Service, deep: Path) -> None:
 
 def test_pictures_to_look_at_are_upright_opaque_and_small(service: Service, tmp_path: Path) -> None:
     service.limits = Limits()
-    wide = tmp_path / "wide.png"
-    Image.new("LA", (2400, 12), (90, 0)).save(wide)
-    answer = service.restore(wide, next(iter(service.models)))
-    for path in (answer.before, answer.after):
-        shown = Image.open(path)
-        assert (shown.size, shown.mode) == ((2000, 10), "L")
-        assert np.asarray(shown).min() == 255  # what is transparent shows as white
+    wide = tmp_path / "photo"
+    Image.new("LA", (2400, 12), (90, 0)).save(wide, "PNG")
+    answer = restore(service, wide, "wide.png")
+    for side in ("before", "after"):
+        for _ in range(2):  # made, and kept
+            shown = Image.open(io.BytesIO(service.picture(answer, side)))
+            assert (shown.size, shown.mode) == ((2000, 10), "L")
+            assert np.asarray(shown).min() == 255  # what is transparent shows as white
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_parts_are_the_pixels_themselves(service: Service, deep: Path, side: str) -> None:
+    answer = restore(service, deep)
+    file = read_image(deep) if side == "before" else read_image(service.result(answer))
+    assert file.alpha is not None
+    whole = file.pixels * file.alpha[..., None] + 1 - file.alpha[..., None]
+    part = Image.open(io.BytesIO(service.picture(answer, side, Box(4, 2, 10, 30))))  # type: ignore[arg-type]
+    assert part.size == (10, 10)  # cut at the edge
+    assert np.abs(np.asarray(part) - 255 * whole[2:, 4:14]).max() < 2  # of 8 bits, rounded three times
+
+
+def test_sixteen_bits_are_shown_as_the_nearest_of_eight(service: Service, tmp_path: Path) -> None:
+    service.limits = Limits()
+    path = tmp_path / "photo"
+    Image.fromarray(np.arange(65536, dtype=np.uint16).reshape(256, 256)).save(path, "PNG")
+    answer = restore(service, path, "all.png")
+    shown = np.asarray(Image.open(io.BytesIO(service.picture(answer, "before"))))
+    np.testing.assert_array_equal(shown.ravel(), np.rint(np.arange(65536) / 257))
+
+
+@pytest.mark.parametrize(
+    "box", [(20, 0, 1, 1), (0, 12, 1, 1), (-1, 0, 5, 5), (0, 0, 0, 5), (0, 0, 5, 0), (0, 0, 2001, 1), (0, 0, 1, 2001)]
+)
+def test_parts_that_are_none(service: Service, deep: Path, box: tuple[int, int, int, int]) -> None:
+    answer = restore(service, deep)
+    with pytest.raises(RequestError, match="inside the 20 x 12"):
+        service.picture(answer, "before", Box(*box))
+
+
+def test_what_is_deleted_is_said(service: Service, deep: Path) -> None:
+    answer = restore(service, deep)
+    for path in deep.parent.iterdir():
+        path.unlink()
+    for ask in (lambda: service.result(answer), lambda: service.picture(answer, "after")):
+        with pytest.raises(GoneError, match="deleted meanwhile; send it again"):
+            ask()
 
 
 @pytest.mark.parametrize(
@@ -72,90 +144,102 @@ def test_pictures_to_look_at_are_upright_opaque_and_small(service: Service, tmp_
     [
         ({"model": "auto"}, "no model 'auto'"),
         ({"model": "/etc"}, "no model '/etc'"),
-        ({"time_steps": 6}, "up to 5"),
-        ({"time_steps": 1.5}, "whole number"),
-        ({"time_steps": float("nan")}, "whole number"),
-        pytest.param({"time_steps": 10**400}, "whole number", id="huge"),
+        ({"model": ""}, "no model ''"),
+        ({"time_steps": "6"}, "up to 5"),
+        ({"time_steps": "1.5"}, "whole number"),
+        ({"time_steps": "nan"}, "whole number"),
+        ({"time_steps": "-1"}, "whole number"),
+        ({"time_steps": ""}, "whole number"),
+        pytest.param({"time_steps": "1" + 400 * "0"}, "whole number", id="huge"),
         ({"schedule": "backwards"}, "'backwards'"),
+        ({"sigma": "25"}, "goes with the model auto"),
     ],
 )
-def test_wishes_beyond_choices_and_limits(service: Service, deep: Path, wish: dict[str, object], said: str) -> None:
+def test_wishes_beyond_choices_and_limits(service: Service, wish: dict[str, str], said: str) -> None:
     with pytest.raises(RequestError, match=said):
-        service.restore(deep, **{"model": next(iter(service.models)), **wish})
+        service.check(**wish)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("sigma", ["many", -1, "256", "nan", None, [25], pytest.param(10**400, id="huge")])
-def test_noise_levels_that_are_none(tmp_path: Path, deep: Path, sigma: Any) -> None:
-    shipped = Service(tmp_path)
-    assert "auto" in shipped.choices.values()
+@pytest.mark.parametrize("sigma", ["many", "-1", "256", "nan", "", pytest.param("1" + 400 * "0", id="huge")])
+def test_noise_levels_that_are_none(sigma: str) -> None:
     with pytest.raises(RequestError, match="expected auto, or a number from 0 to 255"):
-        shipped.restore(deep, "auto", sigma)
+        Service().check("auto", sigma)
 
 
-def test_a_photograph_must_be_there(service: Service) -> None:
-    with pytest.raises(RequestError, match="choose one"):
-        service.restore(None, next(iter(service.models)))
+def test_the_model_for_the_noise_comes_first_where_the_shipped_ones_are_offered(tmp_path: Path) -> None:
+    service = Service(limits=LIMITS)
+    tasks = [offer["task"] for offer in service.offers()]
+    assert (service.offers()[0]["name"], tasks[0]) == ("auto", "denoise")
+    assert set(tasks) == {"denoise", "dehaze"}
+    path = tmp_path / "photo"
+    Image.effect_noise((20, 12), 60).save(path, "PNG")
+    found = service.restore(path, service.check(sigma="25")).report
+    assert (found["model"], found["sigma"], found["task"]) == ("denoise-gray-25", 25.0, "denoise")
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_pixels_are_limited_before_they_are_unpacked(service: Service, tmp_path: Path, format: str) -> None:
-    path = tmp_path / "many-pixels"
+    path = tmp_path / "photo"
     Image.new("L", (40, 26)).save(path, format)
-    with pytest.raises(ImageError, match=r"expected at most 0\.001"):
-        service.restore(path, next(iter(service.models)))
-    assert not list(service.folder.iterdir())
+    with pytest.raises(ImageError, match=r"many: 40 x 26 .* expected at most 0\.001"):
+        restore(service, path, "many")
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_bytes_are_limited(service: Service, tmp_path: Path) -> None:
-    file = io.BytesIO()
-    Image.new("L", (8, 8)).save(file, "BMP")
-    path = tmp_path / "long.bmp"
-    path.write_bytes(file.getvalue() + bytes(2**20))
-    with pytest.raises(RequestError, match="at most 1: give a smaller one"):
-        service.restore(path, next(iter(service.models)))
-
-
-def test_models_of_one_name(tmp_path: Path, tiny_model: Path) -> None:
+def test_models_of_one_name(tiny_model: Path) -> None:
     with pytest.raises(RequestError, match="two models"):
-        Service(tmp_path, [str(tiny_model), str(tiny_model)])
+        Service([str(tiny_model), str(tiny_model)])
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("photo.png", "photo.png"),
+        ("", ""),
+        ("..", ""),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\photos\\a.png", "a.png"),
+        ("a\r\nSet-Cookie: x.png", "aSet-Cookie x.png"),
+        ("\u202egnp.exe", "gnp.exe"),
+        ("\ud800.png", "png"),
+        ("Gräser 草.jpg", "Gräser 草.jpg"),
+        (300 * "草" + ".jpg", 116 * "草" + ".jpg"),
+        ("." + 300 * "a", 120 * "a"),
+    ],
+)
+def test_names_that_visitors_give(name: str, plain: str) -> None:
+    assert plain_name(name) == plain
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", ["", "..", "no-suffix", "two.gif"])
+def test_results_have_a_name_that_can_be_written(service: Service, tmp_path: Path, format: str, name: str) -> None:
+    path = tmp_path / "photo"
+    Image.effect_noise((20, 12), 60).convert("RGB").save(path, format)
+    answer = restore(service, path, name)
+    stem, suffix = answer.name.rsplit(".", 1)
+    assert stem == f"{name.strip('.').partition('.')[0] or 'photo'}_denoised"
+    assert f".{suffix}" in FORMATS["png" if name.strip(".") else format].suffixes
+    assert read_image(service.result(answer, 0.5)).pixels.shape == (12, 20, 3)
 
 
 def test_one_at_a_time_whoever_asks(service: Service, deep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name, running, most = next(iter(service.models)), 0, 0
-    restore = service._restore
+    running, most = 0, 0
+    trace = Restorer.trace
 
-    def watched(*arguments: object) -> object:
+    def watched(*arguments: Any, **options: Any) -> Any:
         nonlocal running, most
         running += 1
         most = max(most, running)
         time.sleep(0.05)
-        answer = restore(*arguments)  # type: ignore[arg-type]
+        answer = trace(*arguments, **options)
         running -= 1
         return answer
 
-    monkeypatch.setattr(service, "_restore", watched)
-    threads = [threading.Thread(target=service.restore, args=(deep, name)) for _ in range(3)]
+    monkeypatch.setattr(Restorer, "trace", watched)
+    threads = [threading.Thread(target=restore, args=(service, deep)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert (running, most) == (0, 1)
-
-
-def test_old_results_are_deleted_and_no_pictures_are_made_for_nobody(service: Service, deep: Path) -> None:
-    name = next(iter(service.models))
-    answer = service.restore(deep, name, pictures=False)
-    assert (answer.before, answer.after) == (None, None)
-    assert [path.name for path in answer.file.parent.iterdir()] == [answer.file.name]
-    os.utime(answer.file.parent, (0, 0))
-    assert service.restore(deep, name).file.exists()
-    assert not answer.file.exists()
-
-
-def test_what_clients_leave_out_or_delete(service: Service, deep: Path, tmp_path: Path) -> None:
-    name = next(iter(service.models))
-    assert service.restore(deep, name, time_steps=None).report["time_steps"] == 3
-    with pytest.raises(RequestError, match=r"\[3\] time steps were asked for; expected a whole number"):
-        service.restore(deep, name, time_steps=[3])  # type: ignore[arg-type]
-    with pytest.raises(RequestError, match="deleted meanwhile; send it again"):
-        service.restore(tmp_path / "gone.png", name)

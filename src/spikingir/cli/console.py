@@ -18,7 +18,8 @@ _EXTRAS = {
     "lightning_fabric": "train",
     "skimage": "demo",
     "matplotlib": "plot",
-    "gradio": "web",
+    "starlette": "web",
+    "uvicorn": "web",
     "ray": "ray",
     "tensorboard": "tensorboard",
 }

@@ -1,13 +1,15 @@
 """Runs the page: on this machine alone unless told otherwise, and without a word to any other."""
 
-import re
+import ipaddress
+import socket
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from spikingir.environment import environment
 from spikingir.errors import SpikingIRError
 from spikingir.restoration.choice import Device
 from spikingir.web.service import Limits, Service
@@ -18,44 +20,11 @@ if TYPE_CHECKING:
 LOCAL = "127.0.0.1"
 """Address that only this machine reaches."""
 
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
-)
-"""Content security policy: whatever a release of Gradio may ask for elsewhere, the browser refuses to fetch it."""
-
-# an address in the place of a file's path; Gradio has two routes to files, /file= and the older /file/
-_ELSEWHERE = re.compile(r"file[=/]\s*(https?|ftp):", re.IGNORECASE)
-
-# read by Gradio, some when it is imported
-_SILENCE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
+_CONNECTIONS = 256  # at a time; further ones are told to come again
 
 
 class ServerError(SpikingIRError, OSError):
     """The page cannot be served there."""
-
-
-class _Here:
-    """Adds the policy to every answer, and gives none about files of other hosts, which Gradio would fetch."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if _ELSEWHERE.search(scope.get("path", "")):
-            from starlette.responses import PlainTextResponse
-
-            await PlainTextResponse("this server fetches nothing from others", 403)(scope, receive, send)
-            return
-
-        async def send_with_policy(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                headers = [*message["headers"], (b"content-security-policy", POLICY.encode())]
-                message = {**message, "headers": [*headers, (b"referrer-policy", b"no-referrer")]}
-            await send(message)
-
-        await self.app(scope, receive, send_with_policy)
 
 
 @contextmanager
@@ -64,6 +33,7 @@ def serving(
     *,
     host: str = LOCAL,
     port: int = 7860,
+    allow_hosts: Sequence[str] = (),
     limits: Limits | None = None,
     device: Device = "auto",
     engine: "Engine" = "auto",
@@ -74,6 +44,7 @@ def serving(
         models: See :class:`~spikingir.web.service.Service`.
         host: Address to listen at; ``0.0.0.0`` is all of this machine's.
         port: Port to listen at.
+        allow_hosts: Further names by which browsers may ask for the page, such as that of a proxy before it.
         limits: What a visitor may ask for.
         device: Where the networks run.
         engine: What runs them on the CPU.
@@ -82,49 +53,79 @@ def serving(
         The page's address.
 
     Raises:
-        ModuleNotFoundError: Gradio is missing; the ``web`` extra has it.
+        ModuleNotFoundError: Starlette or Uvicorn is missing; the ``web`` extra has them.
         ModelError: There is no such model.
         ServerError: The port is taken, or the address not this machine's.
     """
-    with tempfile.TemporaryDirectory(prefix="spikingir-", ignore_cleanup_errors=True) as name:
-        folder = Path(name).resolve()
-        # Gradio keeps there what visitors send, and serves nothing from elsewhere
-        with environment({**_SILENCE, "GRADIO_TEMP_DIR": str(folder)}):
-            from spikingir.web import page
+    import uvicorn
 
-            service = Service(folder, models, limits=limits, device=device, engine=engine)
-            blocks = page.build(service)
-            try:
-                yield _launch(blocks, page, host, port, service.limits.megabytes)
-            finally:
-                blocks.close(verbose=False)
+    from spikingir.web.app import build, names_of
+    from spikingir.web.desk import Desk
+
+    service = Service(models, limits=limits, device=device, engine=engine)
+    with (
+        listening(host, port) as listener,
+        tempfile.TemporaryDirectory(prefix="spikingir-", ignore_cleanup_errors=True) as folder,
+    ):
+        desk = Desk(service, Path(folder).resolve())
+        server = uvicorn.Server(
+            uvicorn.Config(
+                build(desk, names_of(host, tuple(allow_hosts))),
+                http="h11",
+                ws="none",
+                loop="asyncio",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=_CONNECTIONS,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        # a thread of its own, in which Uvicorn leaves the signals to whoever serves
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server", daemon=True)
+        thread.start()
+        try:
+            while not server.started and thread.is_alive():
+                time.sleep(0.01)
+            if not server.started:
+                raise ServerError(f"the server at {host} port {port} did not start; what went wrong stands above")
+            yield address(host, port)
+        finally:
+            server.should_exit = True
+            desk.close()
+            thread.join()
 
 
-def _launch(blocks: Any, page: Any, host: str, port: int, megabytes: int) -> str:
-    from starlette.middleware import Middleware
+@contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens, as long as the context is open.
 
+    Raises:
+        ServerError: The port is taken, or the address not this machine's.
+    """
     bare = host.strip("[]")
     try:
-        _, url, _ = blocks.launch(
-            server_name=f"[{bare}]" if ":" in bare else bare,  # as addresses of IPv6 stand in a URL
-            server_port=port,
-            max_file_size=megabytes * 2**20,
-            theme=page.theme(),
-            css=page.CSS,
-            footer_links=["api"],
-            app_kwargs={"middleware": [Middleware(_Here)]},
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            inline=False,
-        )
+        family, *_, place = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        both = bare == "::" and socket.has_dualstack_ipv6()
+        listener = socket.create_server(place[:2], family=family, dualstack_ipv6=both)
     except OSError as error:
         raise ServerError(
             f"{host} port {port} cannot be listened at: it is taken, or not this machine's or this user's; "
             "give another with --port or --host"
         ) from error
-    return str(url)
+    with listener:
+        yield listener
+
+
+def address(host: str, port: int) -> str:
+    """What to type into a browser of this machine, for a server that listens at ``host``."""
+    bare = host.strip("[]")
+    try:
+        number = ipaddress.ip_address(bare)
+    except ValueError:
+        return f"http://{bare}:{port}/"
+    if number.is_unspecified:  # all addresses of the machine: not one that browsers go to
+        return f"http://localhost:{port}/"
+    return f"http://[{bare}]:{port}/" if number.version == 6 else f"http://{bare}:{port}/"

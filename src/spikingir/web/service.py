@@ -1,24 +1,23 @@
 """What the page does with a photograph, within limits. Knows nothing of browsers."""
 
-import os
-import shutil
-import tempfile
+import io
+import re
 import threading
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+import numpy as np
 from PIL import Image
 
 from spikingir.errors import SpikingIRError
-from spikingir.restoration.catalogue import Model, model_names
+from spikingir.restoration.catalogue import Model, ModelError, model_names
 from spikingir.restoration.choice import Chooser, Device, Wishes
-from spikingir.restoration.images import Photo, default_output, read_image, write_image
-from spikingir.restoration.photo import over_white, to_pillow
+from spikingir.restoration.formats import HEAD, format_of
+from spikingir.restoration.images import Photo, default_output, encode_image, read_image
+from spikingir.restoration.photo import Samples, to_samples
 
 if TYPE_CHECKING:
     from spikingir.engine import Engine
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from spikingir.restoration.tiling import Progress
     from spikingir.spiking.network import Schedule
 
-AUTO = "auto"
+AUTO: Literal["auto"] = "auto"
 """Stands for the denoiser that is nearest to the noise, and for noise that is estimated."""
 
 TRAINED = "trained"
@@ -36,34 +35,54 @@ SCHEDULES = (TRAINED, "phased", "clocked")
 
 MAX_SIGMA = 255.0
 
-FORGOTTEN_AFTER = 3600
-"""Seconds after which photographs and results are deleted."""
+PICTURE = 2000
+"""Longest side of a picture to look at, in pixels: a browser on a phone holds no 40 megapixels twice."""
+
+Side = Literal["before", "after"]
 
 _TASK_WORDS = {"denoise": "denoised", "dehaze": "dehazed"}
-_PREVIEW = 2000  # longest side of the pictures to look at, in pixels; a browser on a phone holds no 40 megapixels
-_RESULT = "result-"  # begins the name of each result's folder
 _LOADED = 4  # combinations of model, schedule and T that stay in memory
+_NAME = 120  # characters of a name that are kept: with what is added, in any script, a file system takes it
+_NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069<>:"|?*]')
 
 
 class RequestError(SpikingIRError):
     """What was asked for cannot be done; the message is one sentence for the person who asked."""
 
 
+class GoneError(RequestError):
+    """The photograph is there no more, or never was."""
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What one visitor may ask of the machine.
+    """What visitors may ask of the machine.
 
     Attributes:
         megabytes: Largest file that may be sent, in 2**20 bytes.
         megapixels: Largest photograph, in millions of pixels; a file of few bytes can hold a huge one.
-        waiting: Requests that may wait while one is worked on; further ones are turned away.
+        waiting: Photographs that may wait while one is worked on; further ones are turned away.
         time_steps: Largest ``T``.
+        kept_megabytes: What all photographs and results together may take on the disk, in 2**20 bytes; beyond that
+            the oldest are deleted.
+        minutes: How long a photograph and its result are kept.
     """
 
     megabytes: int = 64
     megapixels: float = 40.0
     waiting: int = 10
     time_steps: int = 64
+    kept_megabytes: int = 2048
+    minutes: int = 60
+
+
+class Box(NamedTuple):
+    """A part of a photograph, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -71,16 +90,15 @@ class Answer:
     """What a visitor gets.
 
     Attributes:
-        file: The restored photograph, in the format, depth and with the metadata of the one that was sent.
-        before: Picture of the photograph to look at, 8 bits, of 2000 pixels at most on its longest side; None where
-            nobody looks.
-        after: Picture of the restored one, likewise.
+        photo: The file that was sent; what is kept for later lies beside it.
+        name: Name of the restored file.
+        icc: Colour profile of the pictures, or None.
         report: Size, model, time, spikes, energy, firing rates and notes, as JSON has them.
     """
 
-    file: Path
-    before: Path | None
-    after: Path | None
+    photo: Path
+    name: str
+    icc: bytes | None
     report: dict[str, Any]
 
 
@@ -88,7 +106,6 @@ class Service:
     """Restores what visitors send.
 
     Args:
-        folder: Where results go, each in a folder of its own.
         models: Names or paths of the models on offer; those that ship unless given.
         limits: What a visitor may ask for.
         device: Where the networks run.
@@ -98,12 +115,12 @@ class Service:
         models: The models on offer, by the names that visitors choose from.
 
     Raises:
-        ModelError: There is no such model, or two have the same name.
+        ModelError: There is no such model, or none at all.
+        RequestError: Two models have the same name.
     """
 
     def __init__(
         self,
-        folder: Path,
         models: Sequence[str] = (),
         *,
         limits: Limits | None = None,
@@ -112,7 +129,6 @@ class Service:
     ) -> None:
         from spikingir.restoration.pretrained import open_model
 
-        self.folder = folder
         self.limits = limits or Limits()
         self._device: Device = device
         self._engine: Engine = engine
@@ -123,83 +139,106 @@ class Service:
             if model.name in self.models:
                 raise RequestError(f"two models are called {model.name}; offer one of them, or rename its folder")
             self.models[model.name], self._places[model.name] = model, place
+        if not self.models:
+            raise ModelError("no model ships here; name one of your own")
         self._ships_denoiser = not models and any(model.task == "denoise" for model in self.models.values())
         # visitors must not fill the memory with networks
         self._chooser = lru_cache(_LOADED)(Chooser)
-        # a client that cancels frees its place in the queue of the page, while the work goes on
-        self._turn = threading.Lock()
+        # nor with photographs: one is restored, and one encoded, at a time
+        self._turn, self._pen = threading.Lock(), threading.Lock()
 
-    @property
-    def choices(self) -> dict[str, str]:
-        """What visitors may choose, by the words that they read."""
-        automatic = {"Noise: the model for its level": AUTO} if self._ships_denoiser else {}
-        tasks = {"denoise": "Noise", "dehaze": "Haze"}
-        return automatic | {f"{tasks[model.task]}: {name}": name for name, model in self.models.items()}
+    def offers(self) -> list[dict[str, Any]]:
+        """What visitors may choose, as JSON has it; the first of each task is what they get unless they choose."""
+        automatic = [{"name": AUTO, "task": "denoise", "about": "the model for the noise that is found"}]
+        models = [{"name": name, "task": model.task, "about": model.purpose} for name, model in self.models.items()]
+        return (automatic if self._ships_denoiser else []) + models
+
+    def check(
+        self,
+        model: str | None = None,
+        sigma: str | float = AUTO,
+        time_steps: str | float = 0,
+        schedule: str = TRAINED,
+    ) -> Wishes:
+        """What was asked for, if it may be.
+
+        Args:
+            model: Name of one of the ``offers``; the first of them unless given.
+            sigma: Where the model is ``auto``: noise level on the 0..255 scale, or ``auto`` to estimate it.
+            time_steps: ``T``, a whole number; 0 is as the model was trained.
+            schedule: One of ``SCHEDULES``.
+
+        Raises:
+            RequestError: It is beyond choices and limits.
+        """
+        names = [offer["name"] for offer in self.offers()]
+        model = names[0] if model is None else model
+        if model not in names:
+            raise RequestError(f"there is no model {model!r} here; expected one of {', '.join(names)}")
+        if schedule not in SCHEDULES:
+            raise RequestError(f"the schedule is {schedule!r}; expected one of {', '.join(SCHEDULES)}")
+        most = self.limits.time_steps
+        steps = _number(time_steps)
+        if steps is None or not (0 <= steps <= most and steps == int(steps)):
+            raise RequestError(
+                f"{time_steps} time steps were asked for; expected a whole number up to {most}, or 0 for as trained"
+            )
+        level: float | Literal["auto"] | None = AUTO if sigma == AUTO else _number(sigma)
+        if level is None or (level != AUTO and not 0 <= level <= MAX_SIGMA):
+            raise RequestError(f"the noise level is {sigma!r}; expected auto, or a number from 0 to {MAX_SIGMA:g}")
+        if sigma != AUTO and model != AUTO:
+            raise RequestError(f"a noise level goes with the model auto; expected it without one for {model}")
+        return Wishes(
+            self._places.get(model, AUTO),
+            level if model == AUTO else None,
+            int(steps) or None,
+            None if schedule == TRAINED else cast("Schedule", schedule),
+            device=self._device,
+            engine=self._engine,
+        )
 
     def restore(
         self,
-        path: str | os.PathLike[str] | None,
-        model: str = AUTO,
-        sigma: str | float = AUTO,
-        time_steps: float | None = 0,
-        schedule: str = TRAINED,
+        path: Path,
+        wishes: Wishes,
+        name: str = "",
         *,
-        pictures: bool = True,
         progress: "Progress" = lambda done, total: None,
     ) -> Answer:
-        """Restore a photograph, one at a time. Results that are older than an hour are deleted before.
+        """Restore a photograph, one at a time. What is needed to look at the result goes into the file's folder.
 
         Args:
-            path: Its file; the name gives that of the result.
-            model: One of ``choices``.
-            sigma: Where the model is ``auto``: noise level on the 0..255 scale, or ``auto`` to estimate it.
-            time_steps: ``T``, a whole number; 0 or None is as the model was trained.
-            schedule: One of ``SCHEDULES``.
-            pictures: Whether pictures to look at are made.
+            path: Its file, in a folder of its own.
+            wishes: What :meth:`check` made of the wishes.
+            name: What the visitor calls the file, which gives the name of the result.
             progress: Told how many tiles are done, and of how many.
 
         Raises:
-            RequestError: There is no photograph, or what was asked for is beyond choices and limits.
             ImageError: The file cannot be read, or holds too many pixels.
             ModelError: The model cannot run like that.
             MemoryError: There is not enough memory even for small tiles.
+            OSError: The disk is full.
         """
-        if not path:
-            raise RequestError("there is no photograph yet; choose one first")
-        path = Path(path)
-        wishes = self._wishes(model, sigma, time_steps, schedule)
+        name = plain_name(name)
         with self._turn:
-            self._forget()
-            return self._restore(path, model, wishes, pictures, progress)
-
-    def _forget(self) -> None:
-        """Delete old results: those that were cancelled, or whose pictures nobody asked for, are known to no page."""
-        for result in self.folder.glob(f"{_RESULT}*"):
-            with suppress(OSError):
-                if time.time() - result.stat().st_mtime > FORGOTTEN_AFTER:
-                    shutil.rmtree(result)
-
-    def _restore(self, path: Path, model: str, wishes: Wishes, pictures: bool, progress: "Progress") -> Answer:
-        photo = self._read(path)
-        choice = self._chooser(wishes)(photo)
-        restored, took = choice.restorer.trace(photo, progress=progress)
-        task = self.models[choice.model if model == AUTO else model].task
-        here = Path(tempfile.mkdtemp(prefix=_RESULT, dir=self.folder))
-        try:
-            file = here / default_output(path.name, _TASK_WORDS[task])
-            lost = write_image(restored, file)
-            before = _write_preview(photo, here / "before.png") if pictures else None
-            after = _write_preview(restored, here / "after.png") if pictures else None
-        except BaseException:
-            shutil.rmtree(here, ignore_errors=True)
-            raise
+            photo = self._read(path, name or "the photograph")
+            choice = self._chooser(wishes)(photo)
+            restored, took = choice.restorer.trace(photo, progress=progress)
+            shown = next((name for name, place in self._places.items() if place == choice.model), choice.model)
+            task = self.models[shown].task
+            file = default_output(name or f"photo{_suffix(path)}", _TASK_WORDS[task])
+            content, lost = encode_image(restored, file)
+            path.with_name("result").write_bytes(content)
+            for side, picture in (("before", photo), ("after", restored)):
+                np.save(path.with_name(f"{side}.npy"), to_samples(picture.pixels, picture.alpha, photo.bits))
         found = _measured(took)
         report = {
             "file": file.name,
+            "bytes": len(content),
             "width": photo.pixels.shape[1],
             "height": photo.pixels.shape[0],
             "bits": photo.bits,
-            "model": choice.model if model == AUTO else model,
+            "model": shown,
             "task": task,
             "schedule": took.trace.schedule,
             "time_steps": took.trace.time_steps,
@@ -207,54 +246,110 @@ class Service:
             **found,
             "notes": [*choice.notes, *choice.photo_notes, *photo.notes, *lost],
         }
-        return Answer(file, before, after, report)
+        return Answer(path, file.name, photo.icc, report)
 
-    def _wishes(self, model: str, sigma: str | float, time_steps: float | None, schedule: str) -> Wishes:
-        """What was asked for, if it may be."""
-        if model not in self.choices.values():
-            raise RequestError(f"there is no model {model!r} here; expected one of {', '.join(self.choices.values())}")
-        if schedule not in SCHEDULES:
-            raise RequestError(f"the schedule is {schedule!r}; expected one of {', '.join(SCHEDULES)}")
-        most = self.limits.time_steps
-        try:
-            time_steps = float(time_steps or 0)  # an emptied field is None
-        except (TypeError, ValueError, OverflowError):
-            raise RequestError(f"{time_steps!r} time steps were asked for; expected a whole number") from None
-        if not (0 <= time_steps <= most and time_steps == int(time_steps)):
-            raise RequestError(
-                f"{time_steps:g} time steps were asked for; expected a whole number up to {most}, or 0 for as trained"
-            )
-        return Wishes(
-            self._places.get(model, AUTO),
-            _level(sigma) if model == AUTO else None,
-            int(time_steps) or None,
-            None if schedule == TRAINED else cast("Schedule", schedule),
-            device=self._device,
-            engine=self._engine,
-        )
+    def result(self, answer: Answer, strength: float = 1.0) -> bytes:
+        """The restored file, in the format, depth and with the metadata of the one that was sent.
 
-    def _read(self, path: Path) -> Photo:
+        A strength below 1 leaves some of what would be removed, and takes no new run:
+
+            out = y + s (restored - y)
+
+        with the photograph y and the restored one as they would be written, in 8 or 16 bits: what the page shows
+        under its slider.
+
+        Args:
+            answer: What :meth:`restore` gave.
+            strength: ``s``, from 0, the photograph, to 1, all of what the network makes.
+
+        Raises:
+            RequestError: The strength is beyond that, or the photograph is deleted meanwhile.
+        """
+        if not 0 <= strength <= 1:
+            raise RequestError(f"the strength is {strength:g}; expected a number from 0 to 1")
         try:
-            size = path.stat().st_size
+            if strength == 1:
+                return answer.photo.with_name("result").read_bytes()
+            with self._pen:
+                photo = self._read(answer.photo, answer.name)
+                restored = np.load(answer.photo.with_name("after.npy"), mmap_mode="r")
+                mixed = mix(photo, restored, strength)
+                return encode_image(mixed, answer.name)[0]
         except FileNotFoundError:
-            raise RequestError("the photograph has been deleted meanwhile; send it again") from None
-        if size > self.limits.megabytes * 2**20:
-            raise RequestError(
-                f"the file has {size / 2**20:.1f} MiB; expected at most {self.limits.megabytes}: give a smaller one"
-            )
-        return read_image(path, max_pixels=int(self.limits.megapixels * 1e6))
+            raise deleted() from None
+
+    def picture(self, answer: Answer, side: Side, box: Box | None = None) -> bytes:
+        """A picture for the browser as PNG, 8 bits, in the colours of the photograph's profile.
+
+        Args:
+            answer: What :meth:`restore` gave.
+            side: Which of the two.
+            box: The part to be seen, pixel for pixel, cut at the photograph's edges; the whole unless given, at most
+                ``PICTURE`` pixels long.
+
+        Raises:
+            RequestError: The part is outside or too large, or the photograph is deleted meanwhile.
+        """
+        try:
+            samples = np.load(answer.photo.with_name(f"{side}.npy"), mmap_mode="r")
+            if box is not None:
+                return _png(_part(samples, box), answer.icc)
+            kept = answer.photo.with_name(f"{side}.png")
+            with self._pen:
+                if not kept.exists():
+                    image = _png(samples, answer.icc)
+                    kept.write_bytes(image)
+                return kept.read_bytes()
+        except FileNotFoundError:
+            raise deleted() from None
+
+    def _read(self, path: Path, name: str) -> Photo:
+        return read_image(path, name=name, max_pixels=int(self.limits.megapixels * 1e6))
 
 
-def _level(sigma: str | float) -> float | Literal["auto"]:
-    if sigma == AUTO:
-        return "auto"
+def mix(photo: Photo, restored: Samples, strength: float) -> Photo:
+    """The photograph, and on it the restored one with the opacity ``strength``.
+
+    Args:
+        photo: The photograph y.
+        restored: The restored one; an alpha channel of it is ignored.
+        strength: ``s`` of ``y + s (restored - y)``.
+
+    Shape:
+        ``restored``: (H, W, C), of as many bits as the photograph.
+    """
+    pixels = restored[..., : photo.pixels.shape[2]].astype(np.float32)
+    pixels /= np.float32(2**photo.bits - 1)
+    pixels -= photo.pixels
+    pixels *= np.float32(strength)
+    pixels += photo.pixels
+    return replace(photo, pixels=pixels)
+
+
+def plain_name(name: str) -> str:
+    """A visitor's name for a file as one that any system takes: no folders, nothing invisible, not too long."""
+    name = re.split(r"[/\\]", name)[-1]
+    name = _NOT_IN_NAMES.sub("", name).strip(" .")
+    stem, dot, suffix = name.rpartition(".")
+    return name if len(name) <= _NAME else f"{stem[: _NAME - len(suffix) - 1]}{dot}{suffix}"[:_NAME]
+
+
+def deleted() -> GoneError:
+    """The error that says that a photograph is there no more."""
+    return GoneError("the photograph has been deleted meanwhile; send it again")
+
+
+def _number(text: str | float) -> float | None:
     try:
-        level = float(sigma)
+        return float(text)
     except (TypeError, ValueError, OverflowError):
-        level = -1.0
-    if not 0 <= level <= MAX_SIGMA:
-        raise RequestError(f"the noise level is {sigma!r}; expected auto, or a number from 0 to {MAX_SIGMA:g}")
-    return level
+        return None
+
+
+def _suffix(path: Path) -> str:
+    """The suffix of a file's format, for one that has no name."""
+    with path.open("rb") as file:
+        return format_of(file.read(HEAD), "the photograph").suffixes[0]
 
 
 def _measured(took: "Restoration") -> Mapping[str, Any]:
@@ -262,10 +357,27 @@ def _measured(took: "Restoration") -> Mapping[str, Any]:
     return {name: getattr(took, name) for name in names} | {"firing_rates": took.trace.firing_rates()}
 
 
-def _write_preview(photo: Photo, path: Path) -> Path:
-    """A picture for the browser, in the colours of the photograph's profile."""
-    pixels = photo.pixels if photo.alpha is None else over_white(photo.pixels, photo.alpha)
-    image = to_pillow(pixels)
-    image.thumbnail((_PREVIEW, _PREVIEW), Image.Resampling.LANCZOS)
-    image.save(path, icc_profile=photo.icc, compress_level=1)
-    return path
+def _part(samples: Samples, box: Box) -> Samples:
+    height, width = samples.shape[:2]
+    inside = 0 <= box.left < width and 0 <= box.top < height
+    if not inside or not 0 < box.width <= PICTURE or not 0 < box.height <= PICTURE:
+        raise RequestError(
+            f"the part asked for is {box.width} x {box.height} at {box.left}, {box.top}; expected one inside the "
+            f"{width} x {height}, of at most {PICTURE} pixels a side"
+        )
+    return samples[box.top : box.top + box.height, box.left : box.left + box.width]
+
+
+def _png(samples: Samples, icc: bytes | None) -> bytes:
+    """Samples of 8 or 16 bits, with alpha perhaps, as a small PNG on white."""
+    if samples.dtype == np.uint16:
+        samples = ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)  # the nearest of 8 bits
+    image = Image.fromarray(np.ascontiguousarray(samples[..., 0] if samples.shape[2] == 1 else samples))
+    image.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    if image.mode in ("LA", "RGBA"):
+        white = Image.new(image.mode[:-1], image.size, "white")
+        white.paste(image.convert(white.mode), mask=image.getchannel("A"))
+        image = white
+    file = io.BytesIO()
+    image.save(file, "PNG", icc_profile=icc, compress_level=1)
+    return file.getvalue()
