@@ -208,7 +208,7 @@ def test_the_two_sides_and_the_strength(page: Page, roomy: str, tmp_path: Path) 
     assert np.abs(mixed - (before + 0.3 * (after - before))).max() <= 2  # as the file has it, but for rounding
     assert page.one("#strength-text").text == "30 %"
     assert page.one("#download").get_attribute("href").endswith("/result?strength=0.30")
-    assert page.one("#queue a").get_attribute("href").endswith("/result?strength=0.30")
+    assert page.one("#queue .done a").get_attribute("href").endswith("/result?strength=0.30")
     assert len(page.all("#queue li.done")) == 1  # no new run
 
 
@@ -312,6 +312,7 @@ def test_a_queue_of_photographs(page: Page, address: str, tmp_path: Path) -> Non
     page.all("#queue .show")[1].click()
     assert page.one("#failure").is_displayed()
     assert page.one("#failure").text.startswith("<i>torn.png:")
+    page.until(lambda: not page.one("#empty").is_displayed())  # nothing else is promised
     page.check()
     page.all("#queue .show")[4].click()
     page.until(lambda: page.one("#download").is_displayed())
@@ -332,7 +333,7 @@ def test_each_example_gets_what_it_is_an_example_of(page: Page, roomy: str) -> N
         page.until(lambda i=i: len(page.names()) == i + 1)
     page.restored(2)
     assert page.names() == ["noisy.jpg", "hazy.jpg"]
-    ends = [link.get_attribute("download") for link in page.all("#queue a")]
+    ends = [link.get_attribute("download") for link in page.all("#queue .done a")]
     assert ends == ["noisy_denoised.jpg", "hazy_dehazed.jpg"]
 
 

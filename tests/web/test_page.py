@@ -3,8 +3,11 @@
 import http.client
 import json
 import re
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -269,6 +272,8 @@ def test_what_is_served_needs_no_other_host(address: str, path: str) -> None:
     assert content
     assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
     assert headers["x-content-type-options"] == "nosniff"
+    kinds = {"": "html", ".css": "css", ".js": "javascript", ".svg": "svg+xml", ".jpg": "jpeg"}
+    assert headers.get_content_subtype() == ("json" if path == "/v1/" else kinds[Path(path).suffix])
     assert headers["cache-control"] == "no-store"
     assert headers["cross-origin-resource-policy"] == "same-origin"
     if path in ("/", "/page.css", "/page.js"):
@@ -431,3 +436,29 @@ def test_an_ignored_hang_up_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("threading.Event.wait", lambda event, timeout=None: True)
     serve()
     assert handled == [signal.SIGTERM]
+
+
+def examples(language: str) -> list[str]:
+    """What stands in docs/page.md as an example."""
+    text = (Path(__file__).parents[2] / "docs" / "page.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("which", ["shell", "Python", "external editor"])
+def test_examples_of_the_documentation_work(address: str, tmp_path: Path, which: str) -> None:
+    shell, editor = examples("sh")
+    (python,) = examples("python")
+    example = {"shell": shell, "Python": python, "external editor": editor}[which]
+    if which != "Python" and shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    assert len([line for line in example.splitlines() if line]) == 3
+    script = tmp_path / "script"
+    script.write_text(example.replace("http://127.0.0.1:7860", address), encoding="utf-8")
+    photo, clean = tmp_path / "photo.jpg", tmp_path / "clean.jpg"
+    photo.write_bytes(noise("jpeg"))
+    strength = 0.8 if which == "shell" else 1.0
+    expected = ask(address, f"/v1/restore?strength={strength}", photo.read_bytes())[0]
+    program = [sys.executable, "-W", "ignore"] if which == "Python" else ["sh"]
+    arguments = [str(photo)] if which == "external editor" else []
+    subprocess.run([*program, str(script), *arguments], cwd=tmp_path, check=True, timeout=WAIT)
+    assert (photo if which == "external editor" else clean).read_bytes() == expected

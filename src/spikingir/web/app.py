@@ -57,6 +57,9 @@ PATIENCE = 30.0
 """Seconds without a byte after which a photograph that is being sent is given up."""
 
 _PAGE = MappingProxyType({"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/icon.svg": "icon.svg"})
+_TYPES = MappingProxyType(
+    {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
+)
 _EXAMPLES = ("noisy.jpg", "hazy.jpg")
 _WISHES = ("model", "sigma", "time_steps", "schedule")
 _REST = 2  # of a photograph that is refused, this many times the limit is taken before the connection is closed
@@ -381,7 +384,7 @@ def _is_number(name: str) -> bool:
 
 def _file(path: Path) -> Any:
     async def answer(request: Request) -> Response:
-        return FileResponse(path)
+        return FileResponse(path, media_type=_TYPES[path.suffix])  # some systems' own lists make text of scripts
 
     return answer
 

@@ -198,25 +198,33 @@ function drawQueue() {
   $("photographs").hidden = !items.length;
   const left = todo().length;
   $("restore").textContent = left > 1 ? `Restore ${left} photographs` : "Restore";
-  const focused = [...document.querySelectorAll("#queue button, #queue a")].indexOf(document.activeElement);
-  $("queue").replaceChildren(...items.map((item) => {
-    const what = { new: "not yet restored", done: "done", failed: item.error }[item.state] ?? item.text;
-    const entry = element("li", { className: item.state },
-      element("button", { type: "button", className: "show", onclick: () => show(item) },
-        element("span", { className: "name", textContent: item.name }), element("span", { className: "what", textContent: what })));
-    entry.classList.toggle("chosen", item === chosen);
-    entry.firstChild.setAttribute("aria-pressed", item === chosen);
-    if (item.state === "done") {
-      const link = element("a", { className: "small", href: resultOf(item), download: item.report.file, textContent: "⤓" });
-      link.setAttribute("aria-label", `Download ${item.report.file}`);
-      entry.append(link);
-    }
-    const out = element("button", { type: "button", className: "small", textContent: "✕", onclick: () => remove(item) });
-    out.setAttribute("aria-label", `Remove ${item.name}`);
-    entry.append(out);
-    return entry;
-  }));
-  if (focused >= 0) document.querySelectorAll("#queue button, #queue a")[focused]?.focus();
+  const entries = items.map((item) => (item.entry ??= entryOf(item)));
+  if (entries.length !== $("queue").children.length || entries.some((entry, i) => entry !== $("queue").children[i])) {
+    $("queue").replaceChildren(...entries);
+  }
+  items.forEach(drawEntry);
+}
+
+// Made once: what is replaced under a finger takes no click.
+function entryOf(item) {
+  const shows = element("button", { type: "button", className: "show", onclick: () => show(item) },
+    element("span", { className: "name", textContent: item.name }), element("span", { className: "what" }));
+  const link = element("a", { className: "small", textContent: "⤓" });
+  const out = element("button", { type: "button", className: "small", textContent: "✕", onclick: () => remove(item) });
+  out.setAttribute("aria-label", `Remove ${item.name}`);
+  return element("li", {}, shows, link, out);
+}
+
+function drawEntry(item) {
+  const [shows, link] = item.entry.children;
+  item.entry.className = item === chosen ? `${item.state} chosen` : item.state;
+  shows.setAttribute("aria-pressed", item === chosen);
+  shows.lastChild.textContent = { new: "not yet restored", done: "done", failed: item.error }[item.state] ?? item.text;
+  link.hidden = item.state !== "done";
+  if (link.hidden) return;
+  link.href = resultOf(item);
+  link.download = item.report.file;
+  link.setAttribute("aria-label", `Download ${item.report.file}`);
 }
 
 function show(item) {
@@ -255,7 +263,7 @@ function draw() {
 }
 
 function drawPictures(item, done) {
-  const key = item && `${item.url} ${done ? item.url_of : ""}`;
+  const key = item && `${item.url} ${done ? item.url_of : item.state === "failed"}`;
   if ($("viewer").dataset.key === key) return;
   $("viewer").dataset.key = key ?? "";
   $("viewer").hidden = true;
@@ -273,8 +281,8 @@ function drawPictures(item, done) {
     $("viewer").hidden = false;
     layout();
   };
-  before.onerror = () => { // TIFF, mostly
-    $("empty").hidden = false;
+  before.onerror = () => { // TIFF, mostly, or a damaged file
+    $("empty").hidden = item.state === "failed";
     $("empty").textContent = done ? "The picture is there no more: press Restore again."
       : `${item.name} can be shown once it is restored.`;
   };
@@ -328,6 +336,8 @@ function drawCut() {
   const at = pane.scrollLeft + (share / 100) * pane.clientWidth;
   $("cut").setAttribute("aria-valuetext", `${share} % before, ${100 - share} % after`);
   $("viewer").style.setProperty("--cut", `${share}%`);
+  document.querySelector(".tag.left").hidden = share < 10 && !$("viewer").classList.contains("alone");
+  document.querySelector(".tag.right").hidden = share > 90;
   $("after").style.clipPath = `inset(0 0 0 ${at}px)`;
 }
 
