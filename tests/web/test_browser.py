@@ -18,6 +18,7 @@ from tests.web.conftest import free_port, offers
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 WAIT = 120
+ELSEWHERE = "evil.example"
 SIZES = {"desk": (1280, 900), "tablet": (768, 1024), "phone": (390, 844)}
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
@@ -117,7 +118,8 @@ def driver() -> Iterator[Any]:
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+    rebound = f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"  # as an attacker's name server would answer
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", rebound):
         options.add_argument(argument)
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     browser.set_script_timeout(WAIT)
@@ -393,3 +395,63 @@ def test_a_server_that_is_gone(page: Page, tiny_model: Path, photo: Path, tmp_pa
     page.one("#restore").click()
     page.until(lambda: page.one("#failure").is_displayed())
     assert "photo.png: the server does not answer" in page.one("#failure").text
+
+
+ATTACK = """
+const [address, done] = arguments, body = new Blob(["a photograph"], {type: "image/png"}), form = new FormData();
+form.append("photo", body, "photo.png");
+const attempts = [
+    ["read", "/v1/", {}], ["read the page", "/", {}], ["with cookies", "/v1/", {credentials: "include"}],
+    ["a photograph", "/v1/photos", {method: "POST", body}],
+    ["unseen", "/v1/photos", {method: "POST", mode: "no-cors", body}],
+    ["a form", "/v1/photos", {method: "POST", mode: "no-cors", body: form}],
+    ["a text", "/v1/photos", {method: "POST", mode: "no-cors", body: "a photograph"}],
+    ["delete", "/v1/photos/x", {method: "DELETE"}],
+];
+const image = new Promise((go) => {
+    const one = new Image();
+    one.onload = () => go(["image", "seen"]);
+    one.onerror = () => go(["image", "refused"]);
+    one.src = `${address}/examples/noisy.jpg`;
+});
+Promise.all([image, ...attempts.map(([name, path, options]) => fetch(address + path, options).then(
+    (answer) => [name, answer.type === "opaque" ? "unread" : "read"], () => [name, "refused"]))]).then(done);
+"""
+
+
+def test_sites_that_are_not_the_page(driver: Any, tiny_model: Path, tmp_path: Path) -> None:
+    """DNS rebinding, and what another site's page can ask for, by a browser that does as browsers do."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    from threading import Thread
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<title>elsewhere</title>")
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    port = free_port()
+    with (
+        offers(tiny_model, "--port", port, folder=tmp_path) as server,
+        ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as site,
+    ):
+        Thread(target=site.serve_forever, daemon=True).start()
+        try:
+            assert server.stdout is not None
+            assert str(port) in server.stdout.readline()
+            driver.get(f"http://{ELSEWHERE}:{port}/")
+            assert "under a name that it does not know" in driver.find_element("tag name", "body").text
+            for host in (ELSEWHERE, "localhost", "127.0.0.1"):  # another site; another port of this machine
+                driver.get(f"http://{host}:{site.server_port}/")
+                assert driver.title == "elsewhere"
+                found = dict(driver.execute_async_script(ATTACK, f"http://127.0.0.1:{port}"))
+                assert len(found) == 9
+                assert set(found.values()) == {"refused"}
+            assert not list(tmp_path.glob("spikingir-*/photo-*"))
+        finally:
+            site.shutdown()
+            server.terminate()

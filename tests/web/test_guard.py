@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("starlette", reason="Starlette is not installed: make test-web")
 
 from spikingir.web.app import HEADERS, Guard, names_of
+from spikingir.web.service import RequestError
 
 HOST = "127.0.0.1:7860"
 ELSEWHERE = "another site"
@@ -105,3 +106,11 @@ def test_no_other_site_is_let_in() -> None:
     assert not [name for name in HEADERS if name.startswith("access-control")]
     assert "http" not in HEADERS["content-security-policy"]
     assert "unsafe" not in HEADERS["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "*", "photos.example.org:443", "https://photos.example.org", "a b", "..", "[::1]"]
+)
+def test_names_that_are_none(name: str) -> None:
+    with pytest.raises(RequestError, match="is no name of a server; expected one like"):
+        names_of("127.0.0.1", (name,))

@@ -209,7 +209,7 @@ def test_an_empty_photograph_and_an_empty_name(address: str, model: str) -> None
 
 
 @pytest.mark.parametrize("path", ["/v1/restore", "/v1/photos"])
-@pytest.mark.parametrize("extra", [1, 2**19, 3 * 2**20])
+@pytest.mark.parametrize("extra", [1, 2**19, 30 * 2**20])
 def test_files_beyond_the_limit_are_turned_away(address: str, path: str, extra: int) -> None:
     code, said = refused(address, path, bytes(2**20 + extra))
     assert code == 413
@@ -355,6 +355,14 @@ def test_a_sender_that_falls_silent_is_given_up(port: int, tiny_model: Path, mon
             assert restored(url.rstrip("/"), noise())
 
 
+def test_a_sender_that_takes_too_long_is_given_up(port: int, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("uvicorn", reason="Uvicorn is not installed: make test-web")
+    monkeypatch.setattr("spikingir.web.app.AT_MOST", -1.0)
+    with serving([str(tiny_model)], port=port, limits=Limits(waiting=1)) as url:
+        for _ in range(3):  # each gives its place back
+            assert refused(url.rstrip("/"), "/v1/restore", noise())[0] == 408
+
+
 def test_fifty_clients_at_once(port: int, tiny_model: Path) -> None:
     pytest.importorskip("uvicorn", reason="Uvicorn is not installed: make test-web")
     values = np.random.default_rng(0)
@@ -363,6 +371,19 @@ def test_fifty_clients_at_once(port: int, tiny_model: Path) -> None:
         answers = list(pool.map(lambda content: ask(url.rstrip("/"), "/v1/restore", content)[0], sent))
     restorer = Restorer.from_pretrained(tiny_model)
     assert answers == [encode_image(restorer(read_image(content)), "a.png")[0] for content in sent]  # to each its own
+
+
+def test_further_names_are_given_to_the_command(tiny_model: Path, tmp_path: Path, port: int) -> None:
+    pytest.importorskip("uvicorn", reason="Uvicorn is not installed: make test-web")
+    names = ["--allow-host", "photos.example.org", "--allow-host", "b.example"]
+    with offers(tiny_model, "--port", port, *names, folder=tmp_path) as server:
+        assert server.stdout is not None
+        assert str(port) in server.stdout.readline()
+        for name in ("photos.example.org", "b.example:81"):
+            assert ask(f"http://127.0.0.1:{port}", "/v1/", Host=name)[0]
+        assert refused(f"http://127.0.0.1:{port}", "/v1/", Host="c.example")[0] == 403
+        server.terminate()
+        assert server.wait(START) == 0
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])

@@ -17,7 +17,7 @@ def serve(
     *models: str,
     host: str = "127.0.0.1",
     port: Annotated[int, Parameter(validator=Number(gte=1, lte=65_535))] = 7860,
-    allow_host: tuple[str, ...] = (),
+    allow_host: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     max_megabytes: Annotated[int, Parameter(validator=Number(gte=1))] = 64,
     max_megapixels: Annotated[float, Parameter(validator=Number(gt=0, lte=400))] = 40,
     max_waiting: Annotated[int, Parameter(validator=Number(gte=1))] = 10,

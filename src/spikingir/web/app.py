@@ -56,14 +56,17 @@ MIME = MappingProxyType(
 PATIENCE = 30.0
 """Seconds without a byte after which a photograph that is being sent is given up."""
 
+AT_MOST = 600.0
+"""Seconds that a photograph may take to arrive: who sends a byte now and then keeps no place for ever."""
+
 _PAGE = MappingProxyType({"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/icon.svg": "icon.svg"})
 _TYPES = MappingProxyType(
     {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
 )
 _EXAMPLES = ("noisy.jpg", "hazy.jpg")
 _WISHES = ("model", "sigma", "time_steps", "schedule")
-_REST = 2  # of a photograph that is refused, this many times the limit is taken before the connection is closed
 _LOOK = 0.05  # seconds between two looks at whether a photograph is done
+_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:/@\s]+)(?::\d{1,5})?")
 
 _API = {
@@ -134,7 +137,14 @@ class Guard:
 
 
 def names_of(host: str, more: tuple[str, ...] = ()) -> frozenset[str]:
-    """Names under which a server that listens at ``host`` may be asked, in lower case."""
+    """Names under which a server that listens at ``host`` may be asked, in lower case.
+
+    Raises:
+        RequestError: One of ``more`` is no such name.
+    """
+    for name in more:
+        if not _NAME.fullmatch(name):
+            raise RequestError(f"{name!r} is no name of a server; expected one like photos.example.org, without a port")
     names = {"localhost", host.strip("[]"), *more}
     if host.strip("[]") not in ("localhost", "127.0.0.1", "::1"):
         own = socket.gethostname()
@@ -250,10 +260,13 @@ class _Api:
             sent = 0
             with job.photo.open("wb") as file:
                 pieces = request.stream().__aiter__()
+                late = asyncio.get_running_loop().time() + AT_MOST
                 while piece := await _next(pieces):
                     sent += len(piece)
                     if sent > most:
                         raise _too_long(sent / 2**20, self.service.limits.megabytes)
+                    if asyncio.get_running_loop().time() > late:
+                        raise HTTPException(408, f"the photograph took more than {AT_MOST:g} seconds to arrive")
                     file.write(piece)
             if not sent:
                 raise RequestError("the body is empty; expected the photograph itself")
@@ -294,12 +307,12 @@ class _Api:
         return await self._refused(request, error.status_code, said, dict(error.headers or {}))
 
     async def _refused(self, request: Request, code: int, said: str, headers: dict[str, str]) -> Response:
-        # Many clients listen only after all is sent: so it is taken, and thrown away, within reason.
-        left = _REST * self.service.limits.megabytes * 2**20
-        with suppress(HTTPException, ClientDisconnect, RuntimeError):  # the last: all is taken already
-            pieces = request.stream().__aiter__()
-            while left > 0 and (piece := await _next(pieces)):
-                left -= len(piece)
+        # Many clients listen only after all is sent: so it is taken, and thrown away, for a while.
+        with suppress(TimeoutError, HTTPException, ClientDisconnect, RuntimeError):  # the last: all is taken already
+            async with asyncio.timeout(PATIENCE):
+                pieces = request.stream().__aiter__()
+                while await _next(pieces):
+                    pass
         return JSONResponse({"error": said}, code, {**headers, "connection": "close"})
 
     def _told(self, job: Job) -> dict[str, Any]:

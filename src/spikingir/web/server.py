@@ -55,6 +55,7 @@ def serving(
     Raises:
         ModuleNotFoundError: Starlette or Uvicorn is missing; the ``web`` extra has them.
         ModelError: There is no such model.
+        RequestError: Two models have the same name, or ``allow_hosts`` holds something that is no name.
         ServerError: The port is taken, or the address not this machine's.
     """
     import uvicorn
@@ -62,6 +63,7 @@ def serving(
     from spikingir.web.app import build, names_of
     from spikingir.web.desk import Desk
 
+    names = names_of(host, tuple(allow_hosts))
     service = Service(models, limits=limits, device=device, engine=engine)
     with (
         listening(host, port) as listener,
@@ -70,7 +72,7 @@ def serving(
         desk = Desk(service, Path(folder).resolve())
         server = uvicorn.Server(
             uvicorn.Config(
-                build(desk, names_of(host, tuple(allow_hosts))),
+                build(desk, names),
                 http="h11",
                 ws="none",
                 loop="asyncio",

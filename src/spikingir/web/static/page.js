@@ -176,11 +176,9 @@ async function restore(item) {
   Object.assign(item, { state: "done", report: job.report, url_of: `/v1/photos/${job.id}` });
 }
 
-function pause(time, item) {
-  return new Promise((go, fail) => {
-    setTimeout(go, time);
-    item.stop.signal.addEventListener("abort", () => fail(item.stop.signal.reason), { once: true });
-  });
+async function pause(time, item) {
+  await new Promise((go) => setTimeout(go, time));
+  item.stop.signal.throwIfAborted();
 }
 
 function resultOf(item) {
