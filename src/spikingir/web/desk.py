@@ -26,10 +26,6 @@ class FullError(RequestError):
     """As many photographs wait as may."""
 
 
-class _StoppedError(Exception):
-    """Nobody waits for this photograph any more."""
-
-
 @dataclass(eq=False)
 class Job:
     """A photograph on its way.
@@ -170,25 +166,25 @@ class Desk:
     def _restore(self, job: Job) -> None:
         def progress(done: int, total: int) -> None:
             if job.stopped:
-                raise _StoppedError
+                raise deleted()
             job.done = done / total
 
         try:
             job.answer = self.service.restore(job.photo, job.wishes, job.name, progress=progress)
             job.state = "done"
-        except _StoppedError:
-            pass
         except MemoryError:
             self._fail(job, "there is not enough memory for this; give a smaller photograph")
         except SpikingIRError as error:
             self._fail(job, str(error))
         except Exception as error:
             if job.stopped:
-                return  # its folder is gone
+                return  # with its folder
             traceback.print_exception(error)  # a bug, or a full disk: for whoever serves the page
             self._fail(job, "the server failed at this photograph; what went wrong stands in its terminal")
 
     def _fail(self, job: Job, why: str) -> None:
+        if job.stopped:
+            return  # nobody waits for it any more
         job.error = " ".join(why.split())
         job.state = "failed"
 
