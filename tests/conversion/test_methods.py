@@ -37,7 +37,7 @@ def error(spiking: SpikingNetwork, network: nn.Module, image: Tensor) -> float:
 
 
 def test_defaults_by_method() -> None:
-    """METHOD section 7."""
+    """docs/method.md, section 7."""
     network = body()
     for method in ("spikingir", "if", "rueckauer", "lan"):
         spiking = convert(network, images(), method)
@@ -94,7 +94,7 @@ def test_mapper_and_recycling_before_training_are_the_mean_current() -> None:
 
 
 def test_method_spikingir_and_if_are_close_before_training() -> None:
-    """METHOD section 2: untrained, MPRN is IF with v0 = 1/2 within .01 dB of the restored image."""
+    """docs/method.md, section 2: untrained, MPRN is IF with v0 = 1/2 within .01 dB of the restored image."""
     network = RestorationNetwork(body(), "residual", 1)
     reused, half = (
         convert(network, images(), method, percentile=100, time_steps=8, recycling=True)
@@ -281,7 +281,7 @@ def test_lan_is_adapted_to_one_schedule() -> None:
 
 
 def test_lan_thresholds_and_graded_spikes() -> None:
-    """METHOD section 7: theta(t) is the 0.9 quantile of the positive membranes, at most lambda; s is at most 2."""
+    """docs/method.md, section 7: theta(t) is the .9 quantile of positive membranes, at most lambda; s is at most 2."""
     spiking = convert(body(), images(), "lan", time_steps=6, percentile=100)
     _, trace = spiking.trace(images(), trains=True)
     for name, layer in zip(spiking.layers, trace.layers, strict=True):

@@ -50,7 +50,7 @@ def luminance_and_chroma(noise: Patch) -> tuple[Patch, Patch]:
 
 
 def test_camera_noise_is_correlated_as_polyus_is() -> None:
-    """METHOD section 11: std of 3.3 to 4.3 levels, luminance .5 to .68 at one pixel, chroma .9 and .6 at 1 and 4."""
+    """As on PolyU: std of 3.3 to 4.3 levels, luminance .5 to .68 at one pixel, chroma .9 and .6 at 1 and 4."""
     found = []
     clean = np.full((3, 64, 64), 0.5, np.float32)
     for i in range(300):

@@ -296,7 +296,7 @@ class ResizedImage(Resized):
     ],
 )
 def test_operations_on_analog_sums_are_named(body: nn.Module, analog: tuple[str, ...]) -> None:
-    """METHOD section 1: the second convolution of a chain, one after a bilinear resize."""
+    """docs/method.md, section 1: the second convolution of a chain, one after a bilinear resize."""
     spiking = convert(body, IMAGES.float())
     assert spiking.graph.analog_operations() == analog
     assert report(spiking).analog == analog

@@ -1,4 +1,4 @@
-"""The binary code: counts, bits and laws (METHOD section 10)."""
+"""The binary code: counts, bits and laws (docs/method.md, section 10)."""
 
 import pytest
 import torch

@@ -36,7 +36,7 @@ class Step(torch.autograd.Function):
 def reference(
     currents: Tensor | None, constant: Tensor | None, neuron: IFNeuron, time_steps: int, delay: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """METHOD sections 1, 2 and 6, one step after the other, autograd doing the rest."""
+    """docs/method.md, section 1, 2 and 6, one step after the other, autograd doing the rest."""
     theta, beta = (p.exp().view(-1, 1, 1) for p in (neuron.log_threshold, getattr(neuron, "log_beta", torch.zeros(1))))
     shape = currents[0].shape if currents is not None else constant.shape
     v = (neuron.v0 * theta).expand(shape)
@@ -177,7 +177,9 @@ def test_phased_quantiser_and_its_straight_through_gradients(signed: bool, per_c
     grads = torch.autograd.grad((weight * found).sum(), leaves)
     for a, b in zip(grads, torch.autograd.grad((weight * wanted).sum(), leaves), strict=True):
         torch.testing.assert_close(a, b)
-    assert torch.equal(grads[0], torch.where(inside, weight, 0))  # METHOD section 6: dr/dz is 1 inside the clip
+    assert torch.equal(
+        grads[0], torch.where(inside, weight, 0)
+    )  # docs/method.md, section 6: dr/dz is 1 inside the clip
 
 
 @pytest.mark.parametrize("constant", [None, torch.zeros(1, 1, 1, 1, dtype=torch.bfloat16)])

@@ -179,7 +179,7 @@ def test_mapper_is_a_convolution_of_the_decoded_spikes_and_its_bias_counts_once(
 
 @pytest.mark.parametrize("extended", [False, True], ids=["if", "mprn"])
 def test_layer_by_layer_is_all_layers_together(extended: bool) -> None:
-    """The clock of METHOD section 1 and 2 written out: at each step every layer in turn, no constant at T + 1."""
+    """docs/method.md, section 1 and 2, written out: at each step every layer in turn, no constant at T + 1."""
     network = build(with_skips(), extended=extended, time_steps=6, mapper=False, recycling=False)
     x = image(2, 1, 5, 4)
     weights, time_steps = network.weights, network.config.time_steps
@@ -290,7 +290,7 @@ def dyadic(network: SpikingNetwork) -> None:
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("time_steps", [1, 2, 4, 8])
 def test_phased_schedule_is_the_quantised_network(time_steps: int, signed: bool, dtype: torch.dtype) -> None:
-    """METHOD section 6, exactly: activations in T levels, the last layer read with recycling and so not quantised."""
+    """docs/method.md, section 6: activations in T levels, the last layer read with recycling and so not quantised."""
     network = build(chain(4), time_steps=time_steps, schedule="phased", signed=signed, dtype=dtype)
     dyadic(network)
     x = (image(2, 1, 6, 5, dtype=dtype) * 16).round() / 16
@@ -332,7 +332,7 @@ def test_waiting_for_the_whole_window_is_phased(time_steps: int) -> None:
 
 
 def test_untrained_mprn_is_if_with_half_a_threshold() -> None:
-    """METHOD section 2: on constant currents they differ in the 0.1 % between alpha = 0.501 and one half."""
+    """docs/method.md, section 2: on constant currents they differ in the 0.1 % between alpha = 0.501 and one half."""
     z = image(1, 1, 400, 400)
     plain, *_ = IFNeuron(1.0, v0=0.5)(None, z, time_steps=8)
     reused, *_ = MPRN(1.0)(None, z, time_steps=8)

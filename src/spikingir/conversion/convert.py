@@ -363,7 +363,7 @@ def correct_biases(network: SpikingNetwork, calibration_images: CalibrationImage
         ConversionError: The images, see :func:`convert`.
 
     Source:
-        METHOD section 1; after Li et al. 2021, "A Free Lunch From ANN".
+        docs/method.md, section 1; after Li et al. 2021, "A Free Lunch From ANN".
     """
     if network.config.phased:
         raise ValueError("bias correction compares currents over time; the phased schedule has none")

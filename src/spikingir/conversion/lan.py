@@ -1,7 +1,7 @@
 """Lan et al. 2023, a reconstruction: thresholds per step from calibration, graded firing.
 
 The paper ("Efficient converted SNN for 3D and 2D classification") gives no equations that could be followed to the
-letter; this is the reading of METHOD section 7, and is labelled as a reconstruction wherever it is reported.
+letter; this is the reading of docs/method.md, section 7, and is labelled as a reconstruction wherever it is reported.
 """
 
 from collections.abc import Sequence

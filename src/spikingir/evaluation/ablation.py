@@ -84,7 +84,7 @@ def ablate(
         ConversionError: The network cannot be converted.
 
     Source:
-        SpikingIR, ablation study; METHOD sections 1 to 4 and 7.
+        SpikingIR, ablation study; docs/method.md, sections 1 to 4 and 7.
     """
     if ann.takes_level and testset:  # the calibration images have the noise of the test set
         calibration_images = with_level(calibration_images, noise_level(testset[0]))

@@ -1,4 +1,4 @@
-"""The four energy columns of METHOD section 8, layer by layer, for a spiking network beside its conventional one.
+"""The energy columns of docs/method.md, section 8, layer by layer: a spiking network beside its conventional one.
 
 What the spikes cause is kept apart from what is done whether there are spikes or not: from the two follows how few
 spikes would pay. The constants are in :mod:`spikingir.evaluation.prices`, and so is the assumption sheet.
@@ -182,7 +182,7 @@ def energy_columns(
         ValueError: The trace is of another network or has no spikes per position.
 
     Source:
-        METHOD section 8.
+        docs/method.md, section 8.
 
     Example:
         >>> folded = spikingir.fold(snn)  # doctest: +SKIP
@@ -238,7 +238,7 @@ def ann_columns(network: nn.Module, size: tuple[int, int], channels: int | None 
         ConversionError: The body cannot be traced.
 
     Source:
-        METHOD section 8.
+        docs/method.md, section 8.
 
     Example:
         >>> from spikingir.networks import AODNet

@@ -1,7 +1,8 @@
 """Energy of an inference: the counts of :mod:`spikingir.evaluation.operations`, priced.
 
-Here is column A of METHOD section 8, the paper's. It leaves out mapper, biases, neuron updates and memory, and charges
-the image's current once though it is added at every step; :mod:`spikingir.evaluation.columns` has what they cost.
+Here is column A of docs/method.md, section 8, the paper's. It leaves out mapper, biases, neuron updates and memory,
+and charges the image's current once though it is added at every step; :mod:`spikingir.evaluation.columns` has what
+they cost.
 """
 
 import math
@@ -91,7 +92,7 @@ def paper_energy(network: SpikingNetwork | FoldedNetwork, trace: Trace) -> Energ
         ValueError: The trace is of another network.
 
     Source:
-        SpikingIR, energy estimate; METHOD section 8.
+        SpikingIR, energy estimate; docs/method.md, section 8.
 
     Example:
         >>> restored, trace = snn.trace(image)  # doctest: +SKIP

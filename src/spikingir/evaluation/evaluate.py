@@ -42,7 +42,7 @@ class Measures:
         ann_mj: Energy of the conventional network, likewise.
 
     Source:
-        METHOD section 8.
+        docs/method.md, section 8.
     """
 
     degraded_psnr: float
@@ -122,7 +122,7 @@ def evaluate(
         ModelError: The network is for images of other channels.
 
     Source:
-        METHOD section 8.
+        docs/method.md, section 8.
 
     Example:
         >>> restorer = Restorer.from_pretrained("denoise-gray-25")  # doctest: +SKIP
@@ -203,7 +203,7 @@ def conversion_rate(psnr_ratio: float, ssim_ratio: float, task: Task) -> float:
         task: What the networks do.
 
     Source:
-        SpikingIR, tables of results; METHOD section 8.
+        SpikingIR, tables of results; docs/method.md, section 8.
     """
     return 100 * (psnr_ratio if task == "denoise" else (psnr_ratio + ssim_ratio) / 2)
 

@@ -25,7 +25,7 @@ def psnr(restored: Tensor, clean: Tensor) -> Tensor:
         ValueError: The shapes differ, or are not those of image batches.
 
     Source:
-        METHOD section 8.
+        docs/method.md, section 8.
 
     Example:
         >>> psnr(torch.full((1, 1, 4, 4), 0.6), torch.full((1, 1, 4, 4), 0.5)).round(decimals=3)
@@ -51,7 +51,7 @@ def ssim(restored: Tensor, clean: Tensor) -> Tensor:
         ValueError: The shapes differ, are not those of image batches, or are smaller than the window.
 
     Source:
-        Wang et al. 2004, IEEE TIP 13(4); METHOD section 8.
+        Wang et al. 2004, IEEE TIP 13(4); docs/method.md, section 8.
     """
     restored, clean = _prepared(restored, clean)
     if min(clean.shape[-2:]) < _WINDOW:

@@ -1,6 +1,6 @@
 """What the paper printed: its numbers by contender, and those of its cells that cannot be right.
 
-Source: SpikingIR (Ouyang, Xu, Yu, Lin), Tables 1 to 3, as METHOD section 8 lists them.
+Source: SpikingIR (Ouyang, Xu, Yu, Lin), Tables 1 to 3, as docs/method.md, section 8 lists them.
 """
 
 from collections.abc import Mapping

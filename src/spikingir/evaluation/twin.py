@@ -71,7 +71,7 @@ def int8_twin(network: nn.Module, image: Tensor, channels: int | None = None) ->
         ConversionError: The body cannot be traced.
 
     Source:
-        METHOD section 13.
+        docs/method.md, section 13.
 
     Example:
         >>> import torch

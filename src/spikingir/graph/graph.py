@@ -294,8 +294,8 @@ class Graph:
     def currents(self, channels: Mapping[str, int]) -> dict[str, str]:
         """The one neuron that a weighted operation, a sum or a pixel shuffle feeds, by the operation's name.
 
-        ``I_l = sum over branches k of W_lk s_k + b_l`` (METHOD section 1): the branches are weighted operations, and
-        other wires, which are not listed; the sums and differences between them and the neuron are.
+        ``I_l = sum over branches k of W_lk s_k + b_l`` (docs/method.md, section 1): the branches are weighted
+        operations, and other wires, which are not listed; the sums and differences between them and the neuron are.
 
         Args:
             channels: Channels of every node's output; a sum that repeats a channel is not listed.

@@ -36,7 +36,7 @@ class Restoration:
         spikes: Spikes of all neurons; those of a colour photograph restored channel by channel together.
         spikes_per_neuron: Mean number of spikes of a neuron, over all layers.
         synaptic_operations: Accumulates of spikes at hidden synapses.
-        ann_mj: Energy of the conventional network in mJ, as the paper counts it (METHOD section 8, column A).
+        ann_mj: Energy of the conventional network in mJ, as the paper counts it (docs/method.md, section 8, column A).
         snn_mj: Energy of the spiking network in mJ, likewise.
         trace: Spikes of every layer, one entry in the batch per picture that the network saw.
     """

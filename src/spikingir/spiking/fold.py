@@ -4,7 +4,7 @@ In units of the receiving neuron's threshold: ``W' = W theta_k / theta_l`` for s
 extended step, bias ``b / theta_l``, threshold 1, reset ``beta_l`` at the extended step. Weights, bias, beta and v0 are
 multiples of ``2^-k`` and the image of ``2^-20``; ``k`` is lowered, channel by channel, until the largest membrane that
 any image can cause fits a float32 exactly. A sum of spikes is then exact in any order: the same image gives the same
-spikes, bit for bit, on every machine, thread count, tiling and batch order (METHOD section 5).
+spikes, bit for bit, on every machine, thread count, tiling and batch order (docs/method.md, section 5).
 
 A threshold follows its channel through what only moves spikes, to the next weights. Where it cannot (branches with
 thresholds of their own in a sum, average pooling, resizing), a scaling of its own is put in. All branches of a neuron's
@@ -87,7 +87,7 @@ def fold(
             they are (float64 only), which equals the trained network spike for spike away from ties.
         weight_bits: Bits of the weights that spikes meet, on the phased schedule: those of an output channel are whole
             multiples of one power of two, of magnitude below ``2^(weight_bits - 1)``, so that a layer is an integer
-            convolution (METHOD section 10). ``auto``: 8 for a binary network on a grid, none otherwise.
+            convolution (docs/method.md, section 10). ``auto``: 8 for a binary network on a grid, none otherwise.
         dtype: float32 or float64; on the grid both give the same bits. With ``weight_bits`` it is float64.
 
     Raises:
@@ -96,7 +96,7 @@ def fold(
         TypeError: It is no spiking network.
 
     Source:
-        SpikingIR, Eq. 8; METHOD section 5.
+        SpikingIR, Eq. 8; docs/method.md, section 5.
     """
     require_spiking(network)
     if grid is None and dtype != torch.float64:

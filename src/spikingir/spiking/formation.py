@@ -1,8 +1,7 @@
 """Image formation: the analog step that turns a body's output into the restored image.
 
-It runs once per image, outside the spiking part (METHOD: "a restoration network is a body and an image formation
-step"). The forms are a closed set, named by strings, so that a saved network can say which one it needs
-without carrying code.
+It runs once per image, outside the spiking part (docs/method.md, section 1). The forms are a closed set, named by
+strings, so that a saved network can say which one it needs without carrying code.
 """
 
 from collections.abc import Callable

@@ -21,7 +21,7 @@ class FitConfig:
         batch_size: Pairs per process and micro-step.
         learning_rate: Peak rate of Adam for weights and biases.
         muon_rate: Peak rate of Muon for the kernels between hidden features; Adam has them too where it is 0.
-        threshold_rate: Thresholds and betas learn this many times faster (METHOD section 4).
+        threshold_rate: Thresholds and betas learn this many times faster (docs/method.md, section 4).
         accumulate: Micro-steps whose gradients make one step.
         warmup: Share of the steps over which the rate rises to its peak; it then falls along a cosine
             (0.02: plain cosine; 0.3: one-cycle).
