@@ -87,7 +87,7 @@ valgrind: $(VENV)/$(STAMP) ## run every kind of layer of the engine once under v
 lint: $(VENV)/$(STAMP) ## check format, rules and types
 	$(VENV)/bin/python -m ruff format --check .
 	$(VENV)/bin/python -m ruff check .
-	$(VENV)/bin/python -m mypy --strict src
+	$(VENV)/bin/python -m mypy --strict src reproduce
 
 format: $(VENV)/$(STAMP) ## format the code and mend what can be mended
 	$(VENV)/bin/python -m ruff format .
@@ -95,7 +95,7 @@ format: $(VENV)/$(STAMP) ## format the code and mend what can be mended
 
 clean: ## remove caches and what was built; environments and runs/ stay
 	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src reproduce tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(VENV)),,always)
 	$(call install,$(VENV),--editable '.[train]' --group test --group lint)

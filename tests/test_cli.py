@@ -66,6 +66,16 @@ def test_version(run: Run) -> None:
     assert run("--version") == (0, f"{__version__}\n", "")
 
 
+@pytest.mark.parametrize("command", ["reproduce", "benchmark", "ablation"])
+def test_what_has_moved_says_where_it_is(run: Run, command: str) -> None:
+    for rest in ([], ["--help"], ["denoise-gray-25", "--data", "set12"]):
+        code, out, err = run(command, *rest)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        where = {"reproduce": "", "benchmark": " benchmark", "ablation": " ablate"}[command]
+        assert f"run python -m reproduce{where} in a checkout" in err
+    assert f" {command} " not in run("--help")[1]
+
+
 def test_help_names_the_commands(run: Run) -> None:
     code, out, err = run("--help")
     assert (code, err) == (0, "")

@@ -19,7 +19,7 @@ from spikingir.networks import AODNet, DnCNN
 from spikingir.restoration.catalogue import model_names, read_shipped
 from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.restorer import Restorer
-from spikingir.store import from_pretrained, save_network, save_pretrained
+from spikingir.store import save_network, save_pretrained
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -79,9 +79,7 @@ def test_models_as_json(run: Run) -> None:
     assert entry["bytes"] == sum(p.stat().st_size for p in read_shipped("denoise-gray-25").folder.glob("*.safetensors"))
 
 
-@pytest.mark.parametrize(
-    "arguments", [["models"], ["models", "--json"], ["evaluate", "--help"], ["ablation", "--help"]]
-)
+@pytest.mark.parametrize("arguments", [["models"], ["models", "--json"], ["evaluate", "--help"]])
 def test_no_torch_is_loaded(arguments: list[str]) -> None:
     code = f"import sys; from spikingir.cli import main; main({arguments}); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
@@ -185,7 +183,6 @@ def test_what_cannot_be_evaluated(
         (["evaluate", "mine", "--data", "set12", "--limit", "0"], "--limit"),
         (["evaluate", "mine", "--data", "set12", "--crop", "10"], "11"),
         (["evaluate", "mine", "--data", "set12", "--schedule", "fast"], "fast"),
-        (["ablation", "mine", "--data", "set12", "--time-steps", "0"], "--time-steps"),
         (["models", "all"], "all"),
     ],
 )
@@ -194,45 +191,6 @@ def test_wrong_usage(run: Run, arguments: list[str], said: str) -> None:
     assert (code, out) == (2, "")
     assert one_sentence(err)
     assert said in err
-
-
-def test_ablation(run: Run, model: Path, photos: Path) -> None:
-    arguments = ("ablation", model, "--data", photos, "--limit", 1, "--time-steps", 2)
-    code, out, err = run(*arguments)
-    assert (code, err) == (0, "")
-    assert "T = 2, clocked" in out
-    assert "photographs of scikit-image" in out
-    found = json.loads(run(*arguments, "--json")[1])
-    assert found["time_steps"] == 2
-    for row in found["rows"]:
-        (line,) = [line for line in out.splitlines() if line.startswith(f"{row['name']}  ")]
-        assert f"{row['mean']['psnr']:.2f}" in line
-    shipped = json.loads(run("evaluate", *arguments[1:], "--json")[1])
-    assert found["rows"][-1]["mean"] == shipped["mean"]
-    assert found["notes"] == []
-
-
-def test_what_the_phased_schedule_leaves_out_of_an_ablation_is_said(
-    run: Run, model: Path, photos: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "ann.safetensors").write_bytes((model / "ann.safetensors").read_bytes())
-    phased = from_pretrained(model / "snn.safetensors").at(schedule="phased")
-    save_pretrained(phased, tmp_path / "snn.safetensors")
-    code, out, err = run("ablation", tmp_path, "--data", photos, "--limit", 1, "--sigma", 15, "--json")
-    assert code == 0
-    assert one_sentence(err)
-    assert "phased schedule" in err
-    assert [f"spikingir: note: {note}\n" for note in json.loads(out)["notes"]] == [err]
-
-
-def test_what_cannot_be_ablated(run: Run, tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    code, _, err = run("ablation", tiny_model, "--data", photos, "--sigma", 25)
-    assert code == 1
-    assert "ann.safetensors" in err
-    save_pretrained(convert(AODNet(), torch.rand(1, 3, 16, 16)), tmp_path / "snn.safetensors")
-    code, _, err = run("ablation", tmp_path, "--data", photos)
-    assert code == 1
-    assert "no denoiser" in err
 
 
 def test_tables_align() -> None:

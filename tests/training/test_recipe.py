@@ -23,8 +23,6 @@ from spikingir.training.finetune import finetuning
 from spikingir.training.follow import follow
 from spikingir.training.recipe import Haze, Noise, Recipe, RecipeError, Stage, load_recipe, recipe_names
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "recipes"
-
 TINY = """
 name = "tiny"
 architecture = "dncnn"
@@ -340,11 +338,6 @@ def test_a_network_of_real_haze_never_sees_the_scenes_left_out(tmp_path: Path, m
     few = load_recipe(write(tmp_path, text.replace("held_back = 0.25", "left_out = 60")))
     with pytest.raises(DataError, match="has 60 scenes, of which 60 are left out"):
         follow(few, tmp_path, tmp_path / "none", progress=False)
-
-
-@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.toml")), ids=lambda path: path.stem)
-def test_the_baselines_recipes_load(path: Path) -> None:
-    assert load_recipe(path).name == path.stem
 
 
 def test_a_stage_starts_from_a_file_or_a_model_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

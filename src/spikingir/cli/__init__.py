@@ -8,16 +8,19 @@ import sys
 from collections.abc import Sequence
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, commands: str = "spikingir.cli.program") -> int:
     """Run the command line and return its exit code.
 
     Args:
         arguments: What follows the program's name; those of the process unless given.
+        commands: The module whose ``app`` holds the commands.
     """
     try:
+        from importlib import import_module
+
         from spikingir.cli.program import run
 
-        return run(sys.argv[1:] if arguments is None else list(arguments))
+        return run(sys.argv[1:] if arguments is None else list(arguments), import_module(commands).app)
     except KeyboardInterrupt:
         if sys.stderr is not None:
             sys.stderr.write("spikingir: stopped\n")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spikingir.cli.console import CommandError, complain, progress_bar, say
+from spikingir.cli.console import complain, progress_bar, say
 from spikingir.cli.tables import number, table
 from spikingir.errors import UsageError
 
@@ -63,8 +63,8 @@ def evaluate(
     from spikingir.restoration.restorer import Restorer
 
     opened = open_model(model)
-    sigma = _sigma(opened, sigma)
-    pairs = _pairs(opened, data, data_root, sigma, seed, limit, crop)
+    sigma = noise_level(opened, sigma)
+    pairs = open_pairs(opened, data, data_root, sigma, seed, limit, crop)
     restorer = Restorer.from_pretrained(model, time_steps=time_steps, schedule=schedule)
     for note in restorer.notes:
         complain(f"note: {note}")
@@ -76,7 +76,7 @@ def evaluate(
         setting = {"sigma": sigma, "seed": seed, "limit": limit, "crop": crop, "notes": list(restorer.notes)}
         say(json_.dumps({**head, **setting, **found.as_dict()}, indent=2))
         return
-    say(f"{model} ({config.clock}) on {data}: {_setting(len(pairs), crop, sigma, seed)}")
+    say(f"{model} ({config.clock}) on {data}: {setting_of(len(pairs), crop, sigma, seed)}")
     rows = [_HEADER, *(_row(name, measures) for name, measures in found.images), _row("mean", found.mean)]
     say(table(rows))
     if (interval := found.psnr_ci95) is not None:
@@ -86,78 +86,6 @@ def evaluate(
     uncapped = found.mean.conversion_rate_uncapped
     if uncapped is not None and uncapped > 100:
         say(f"conversion rate before capping: {uncapped:.2f} %")
-
-
-def ablation(
-    model: str,
-    /,
-    *,
-    data: str,
-    data_root: DataRoot = None,
-    sigma: Sigma = None,
-    time_steps: Positive = None,
-    limit: Positive = None,
-    crop: Crop = None,
-    seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
-    json: Json = False,
-) -> None:
-    """Measure what each part of the method brings to a denoiser, from the conversion alone to the fine-tuned network.
-
-    The model's conventional network is converted anew for each row, with clip levels from training images of the
-    collection, or else from sample photographs. The pixel mapper starts as the identity: its worth shows in the
-    fine-tuning.
-
-    Args:
-        model: Name of a model that ships, or a folder with ann.safetensors and snn.safetensors.
-        data: Name of a test set (bsd68, set12, cbsd68), or a folder of clean images.
-        data_root: Folder of the image collection; only names need it.
-        sigma: Level of the noise, of 255; that of the model unless given.
-        time_steps: Time steps of all spiking networks; as the model's was trained unless given.
-        limit: Take at most so many images, spread evenly over the set.
-        crop: Cut so many pixels square out of the middle of each.
-        seed: Seed of the noise.
-        json: Print JSON.
-    """
-    from spikingir.evaluation.ablation import ablate, noisy_calibration_images
-    from spikingir.restoration.pretrained import load_ann, load_spiking
-
-    loaded = load_spiking(model, time_steps=time_steps)
-    opened, config = loaded.model, loaded.network.config
-    ann, sigma = load_ann(opened), _sigma(opened, sigma)
-    if sigma is None:
-        raise CommandError(f"{model} is no denoiser; the ablation needs one, such as denoise-gray-25")
-    if ann is None:
-        raise CommandError(f"{model} has no conventional network to convert; expected ann.safetensors in its folder")
-    notes = list(loaded.notes)
-    if config.phased:
-        notes.append(
-            "on the phased schedule there is no initial membrane and no extended step: the first rows are equal"
-        )
-    for note in notes:
-        complain(f"note: {note}")
-    pairs = _pairs(opened, data, data_root, sigma, seed, limit, crop)
-    images, source = noisy_calibration_images(data_root, opened.channels, sigma)
-    with progress_bar("evaluating") as progress:
-        found = ablate(ann, loaded.network, images, pairs, progress=progress)
-    if json:
-        head = {"model": model, "data": data, "schedule": config.schedule, "time_steps": config.time_steps}
-        setting = {"sigma": sigma, "seed": seed, "limit": limit, "crop": crop, "calibration": source, "notes": notes}
-        rows = [{"name": row.name, **row.evaluation.as_dict()} for row in found]
-        say(json_.dumps({**head, **setting, "rows": rows}, indent=2))
-        return
-    say(f"{model} ({config.clock}) on {data}: {_setting(len(pairs), crop, sigma, seed)}; calibrated on {source}")
-    reference = found[-1].evaluation.mean
-    lines = [
-        ["network", "PSNR dB", "SSIM", "loss dB", "spikes/neuron", "mJ"],
-        ["noisy image", f"{reference.degraded_psnr:.2f}", f"{reference.degraded_ssim:.4f}", "", "", ""],
-    ]
-    for row in found:
-        mean = row.evaluation.mean
-        quality = [f"{mean.psnr:.2f}", f"{mean.ssim:.4f}", number(mean.psnr_loss, 2)]
-        lines.append([row.name, *quality, f"{mean.spikes_per_neuron:.2f}", f"{mean.snn_mj:.3f}"])
-    quality = [number(reference.ann_psnr, 2), number(reference.ann_ssim, 4), "", ""]
-    lines.append(["conventional network", *quality, f"{reference.ann_mj:.3f}"])
-    say(table(lines))
 
 
 _HEADER = [
@@ -191,7 +119,7 @@ def _row(name: str, measures: "Measures") -> list[str]:
     ]
 
 
-def _sigma(model: "Model", wanted: float | None) -> float | None:
+def noise_level(model: "Model", wanted: float | None) -> float | None:
     """Level of the noise; None to dehaze."""
     if model.task == "dehaze":
         if wanted is not None:
@@ -203,7 +131,7 @@ def _sigma(model: "Model", wanted: float | None) -> float | None:
     return sigma
 
 
-def _pairs(
+def open_pairs(
     model: "Model",
     data: str,
     data_root: Path | None,
@@ -212,6 +140,7 @@ def _pairs(
     limit: int | None,
     crop: int | None,
 ) -> "Sequence[TestPair]":
+    """The test set of that name or folder, with the degradation that the model removes."""
     from spikingir.data.testsets import open_testset
 
     return open_testset(
@@ -226,7 +155,8 @@ def _pairs(
     )
 
 
-def _setting(count: int, crop: int | None, sigma: float | None, seed: int) -> str:
+def setting_of(count: int, crop: int | None, sigma: float | None, seed: int) -> str:
+    """What was measured, in words: how many images, which part of each, and the noise."""
     images = f"{count} image{'s' * (count != 1)}"
     size = "" if crop is None else f", the middle {crop} x {crop}"
     noise = "" if sigma is None else f", noise of sigma {sigma:g}, seed {seed}"

@@ -23,9 +23,8 @@ from spikingir.cli.console import (
     sentence,
 )
 from spikingir.cli.energy import energy
-from spikingir.cli.evaluate import ablation, evaluate
+from spikingir.cli.evaluate import evaluate
 from spikingir.cli.models import models
-from spikingir.cli.reproduce import benchmark, reproduce
 from spikingir.cli.restore import dehaze, demo, denoise
 from spikingir.cli.serve import serve
 from spikingir.cli.train import convert, finetune, recipes, train
@@ -38,14 +37,20 @@ app = App(
     help_format="plaintext",
 )
 _COMMANDS = (denoise, dehaze, demo, train, finetune, convert, recipes, models)
-_MEASURING = (evaluate, ablation, energy, benchmark, reproduce)
-for command in (*_COMMANDS, *_MEASURING, serve):
+for command in (*_COMMANDS, evaluate, energy, serve):
     app.command(command)
 app.register_install_completion_command(help="Install completion for this shell.")
 
+# For one release: who types what used to be a command here is told where it is.
+_MOVED = {"reproduce": "", "benchmark": " benchmark", "ablation": " ablate"}
 
-def run(arguments: Sequence[str]) -> int:
+
+def run(arguments: Sequence[str], commands: App) -> int:
     """Run a command and return its exit code.
+
+    Args:
+        arguments: What follows the program's name.
+        commands: What there is to run.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, at any moment.
@@ -56,11 +61,15 @@ def run(arguments: Sequence[str]) -> int:
         return FAILED
     try:
         given = list(arguments)
+        if commands is app and given and given[0] in _MOVED:
+            moved = f"python -m reproduce{_MOVED[given[0]]}"
+            complain(f"the command '{given[0]}' has moved; run {moved} in a checkout of the repository instead")
+            return WRONG_USAGE
         if given[:1] in (["denoise"], ["dehaze"]):
             given = [STREAM if argument == "-" else argument for argument in given]
-        function, bound, _ = app.parse_args(given, exit_on_error=False, print_error=False)
+        function, bound, _ = commands.parse_args(given, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        complain(f"{sentence(error)} (spikingir --help lists what there is)")
+        complain(f"{sentence(error)} ({commands.name[0]} --help lists what there is)")
         return WRONG_USAGE
     try:
         function(*bound.args, **bound.kwargs)

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from reproduce.ablation import noisy_calibration_images
+from reproduce.classical import bm3d, dark_channel_prior, non_local_means
 from spikingir.conversion.convert import METHODS as CONVERSIONS
 from spikingir.conversion.convert import convert
 from spikingir.data.calibration import hazy_calibration_images
 from spikingir.data.errors import DataError
 from spikingir.data.testsets import Task
 from spikingir.errors import SpikingIRError
-from spikingir.evaluation.ablation import noisy_calibration_images
-from spikingir.evaluation.classical import bm3d, dark_channel_prior, non_local_means
 from spikingir.evaluation.energy import Energy, ann_energy, paper_energy
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.catalogue import ANN_FILE, Model, ModelError, choose_variant

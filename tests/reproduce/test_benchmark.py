@@ -16,14 +16,14 @@ import torch
 from PIL import Image
 from torch import nn
 
+from reproduce.benchmark import Benchmark, Cell, Result, Score, _resumed, as_csv, as_json, cells, score
+from reproduce.contenders import METHODS, Contender, Subject, UnavailableError, run_spiking
+from reproduce.profile import profile
 from spikingir.conversion.convert import convert
 from spikingir.data.testsets import TestPair, open_testset
 from spikingir.errors import UsageError
-from spikingir.evaluation.benchmark import Benchmark, Cell, Result, Score, _resumed, as_csv, as_json, cells, score
-from spikingir.evaluation.contenders import METHODS, Contender, Subject, UnavailableError, run_spiking
 from spikingir.evaluation.energy import ann_energy, paper_energy
 from spikingir.evaluation.evaluate import confidence_interval, evaluate
-from spikingir.evaluation.profile import profile
 from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.restorer import Restorer
@@ -107,14 +107,14 @@ def test_a_cell_that_was_cut_off_goes_on(benchmark: Benchmark, monkeypatch: pyte
         measured.append(pair.name)
         return score(contender, pair)
 
-    monkeypatch.setattr("spikingir.evaluation.benchmark.score", cut)
+    monkeypatch.setattr("reproduce.benchmark.score", cut)
     whole = replace(benchmark, folder=benchmark.folder.parent / "whole").measure
     with pytest.raises(KeyboardInterrupt):
         benchmark.measure(OWN)
     (unfinished,) = benchmark.folder.glob("*.unfinished")
     with unfinished.open("a") as file:
         file.write('{"name": "a line that was cut o')
-    monkeypatch.setattr("spikingir.evaluation.benchmark.score", partial(cut, after=-1))
+    monkeypatch.setattr("reproduce.benchmark.score", partial(cut, after=-1))
     found = benchmark.measure(OWN).scores
     assert len(measured) == len(found) == 3
     assert found == whole(OWN).scores

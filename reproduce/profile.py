@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from spikingir.evaluation.benchmark import Benchmark, Cell
+from reproduce.benchmark import Benchmark, Cell
+from reproduce.contenders import seen, spiking_network
 from spikingir.evaluation.columns import energy_columns
-from spikingir.evaluation.contenders import seen, spiking_network
 from spikingir.restoration.tiling import padded, trace_tiled
 from spikingir.spiking.fold import fold
 from spikingir.spiking.network import SpikingNetwork, Trace

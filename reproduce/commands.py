@@ -1,12 +1,28 @@
-"""Commands that measure many networks on many test sets: the paper's tables and figures, or a grid of one's own."""
+"""The commands of ``python -m reproduce``: the paper's tables and figures, a grid of one's own, one model's parts.
 
+Nothing heavy is imported before a command needs it, so that ``--help`` answers at once.
+"""
+
+import json as json_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
-from spikingir.cli.console import CommandError, complain, say
-from spikingir.cli.evaluate import Crop, DataRoot, Positive
+from reproduce import WEIGHTS
+from spikingir import __version__
+from spikingir.cli.console import CommandError, complain, progress_bar, say
+from spikingir.cli.evaluate import (
+    Crop,
+    DataRoot,
+    Json,
+    Positive,
+    Sigma,
+    noise_level,
+    open_pairs,
+    setting_of,
+)
 from spikingir.cli.tables import number, table
 from spikingir.cli.train import Count
 from spikingir.errors import UsageError
@@ -16,7 +32,14 @@ if TYPE_CHECKING:
 
 Words = Parameter(consume_multiple=True, negative=())
 
+app = App(
+    name="python -m reproduce",
+    version=__version__,
+    help_format="plaintext",
+)
 
+
+@app.default
 def reproduce(
     target: Literal["summary", "table1", "table2", "table3", "figure2", "figure3", "ablation", "all"],
     /,
@@ -25,7 +48,7 @@ def reproduce(
     limit: Positive = None,
     crop: Crop = None,
     models: Path | None = None,
-    weights: Path = Path("benchmarks/weights"),
+    weights: Path = WEIGHTS,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("runs/reproduce"),
     docs: Path | None = None,
 ) -> None:
@@ -47,9 +70,9 @@ def reproduce(
         docs: File for the Markdown report in place of OUT/results.md, such as docs/results.md; figures go into a folder
             beside it.
     """
-    from spikingir.evaluation.benchmark import Benchmark
-    from spikingir.evaluation.document import write
-    from spikingir.evaluation.reproduce import reproduce as measure
+    from reproduce.benchmark import Benchmark
+    from reproduce.document import write
+    from reproduce.report import reproduce as measure
     from spikingir.files import check_replaceable, locked
 
     if data_root is None:
@@ -69,6 +92,7 @@ def reproduce(
     say(f"{page}\n{text}")
 
 
+@app.command
 def benchmark(
     model: Annotated[list[str], Parameter(negative=())],
     /,
@@ -80,7 +104,7 @@ def benchmark(
     limit: Positive = None,
     crop: Crop = None,
     models: Path | None = None,
-    weights: Path = Path("benchmarks/weights"),
+    weights: Path = WEIGHTS,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("runs/benchmark"),
 ) -> None:
     """Measure models x test sets x methods x time steps; what has been measured is kept.
@@ -101,7 +125,7 @@ def benchmark(
         weights: Folder with the weights of baselines that were trained.
         out: Folder for the results and for what is kept.
     """
-    from spikingir.evaluation.benchmark import Benchmark, as_csv, as_json, cells
+    from reproduce.benchmark import Benchmark, as_csv, as_json, cells
     from spikingir.files import check_replaceable, locked, write_text
 
     _check(models)
@@ -124,6 +148,80 @@ def benchmark(
         complain(f"not measured: {found.cell.label} for {found.cell.subject}: {found.missing}")
     if absent:
         raise CommandError(f"{len(absent)} of {len(results)} could not be measured")
+
+
+@app.command
+def ablate(
+    model: str,
+    /,
+    *,
+    data: str,
+    data_root: DataRoot = None,
+    sigma: Sigma = None,
+    time_steps: Positive = None,
+    limit: Positive = None,
+    crop: Crop = None,
+    seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    json: Json = False,
+) -> None:
+    """Measure what each part of the method brings to a denoiser, from the conversion alone to the fine-tuned network.
+
+    The model's conventional network is converted anew for each row, with clip levels from training images of the
+    collection, or else from sample photographs. The pixel mapper starts as the identity: its worth shows in the
+    fine-tuning.
+
+    Args:
+        model: Name of a model that ships, or a folder with ann.safetensors and snn.safetensors.
+        data: Name of a test set (bsd68, set12, cbsd68), or a folder of clean images.
+        data_root: Folder of the image collection; only names need it.
+        sigma: Level of the noise, of 255; that of the model unless given.
+        time_steps: Time steps of all spiking networks; as the model's was trained unless given.
+        limit: Take at most so many images, spread evenly over the set.
+        crop: Cut so many pixels square out of the middle of each.
+        seed: Seed of the noise.
+        json: Print JSON.
+    """
+    from reproduce.ablation import ablate as measure
+    from reproduce.ablation import noisy_calibration_images
+    from spikingir.restoration.pretrained import load_ann, load_spiking
+
+    loaded = load_spiking(model, time_steps=time_steps)
+    opened, config = loaded.model, loaded.network.config
+    ann, sigma = load_ann(opened), noise_level(opened, sigma)
+    if sigma is None:
+        raise CommandError(f"{model} is no denoiser; the ablation needs one, such as denoise-gray-25")
+    if ann is None:
+        raise CommandError(f"{model} has no conventional network to convert; expected ann.safetensors in its folder")
+    notes = list(loaded.notes)
+    if config.phased:
+        notes.append(
+            "on the phased schedule there is no initial membrane and no extended step: the first rows are equal"
+        )
+    for note in notes:
+        complain(f"note: {note}")
+    pairs = open_pairs(opened, data, data_root, sigma, seed, limit, crop)
+    images, source = noisy_calibration_images(data_root, opened.channels, sigma)
+    with progress_bar("evaluating") as progress:
+        found = measure(ann, loaded.network, images, pairs, progress=progress)
+    if json:
+        head = {"model": model, "data": data, "schedule": config.schedule, "time_steps": config.time_steps}
+        setting = {"sigma": sigma, "seed": seed, "limit": limit, "crop": crop, "calibration": source, "notes": notes}
+        rows = [{"name": row.name, **row.evaluation.as_dict()} for row in found]
+        say(json_.dumps({**head, **setting, "rows": rows}, indent=2))
+        return
+    say(f"{model} ({config.clock}) on {data}: {setting_of(len(pairs), crop, sigma, seed)}; calibrated on {source}")
+    reference = found[-1].evaluation.mean
+    lines = [
+        ["network", "PSNR dB", "SSIM", "loss dB", "spikes/neuron", "mJ"],
+        ["noisy image", f"{reference.degraded_psnr:.2f}", f"{reference.degraded_ssim:.4f}", "", "", ""],
+    ]
+    for row in found:
+        mean = row.evaluation.mean
+        quality = [f"{mean.psnr:.2f}", f"{mean.ssim:.4f}", number(mean.psnr_loss, 2)]
+        lines.append([row.name, *quality, f"{mean.spikes_per_neuron:.2f}", f"{mean.snn_mj:.3f}"])
+    quality = [number(reference.ann_psnr, 2), number(reference.ann_ssim, 4), "", ""]
+    lines.append(["conventional network", *quality, f"{reference.ann_mj:.3f}"])
+    say(table(lines))
 
 
 def _check(models: Path | None) -> None:

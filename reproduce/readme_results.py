@@ -1,14 +1,14 @@
 """Copies the summary of docs/results.md into the README, so that the two cannot drift apart.
 
-    python -m benchmarks.readme_results
+    python -m reproduce.readme_results
 
 `tests/test_readme.py` checks that this would change nothing.
 """
 
 from pathlib import Path
 
-from spikingir.evaluation.document import between_markers
-from spikingir.evaluation.reproduce import SUMMARY
+from reproduce.document import between_markers
+from reproduce.report import SUMMARY
 
 ROOT = Path(__file__).parents[1]
 README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"

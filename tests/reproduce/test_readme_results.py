@@ -2,16 +2,16 @@
 
 import pytest
 
-from benchmarks.readme_results import README, RESULTS, updated
-from spikingir.evaluation.document import Table, as_markdown
-from spikingir.evaluation.reproduce import SUMMARY
+from reproduce.document import Table, as_markdown
+from reproduce.readme_results import README, RESULTS, updated
+from reproduce.report import SUMMARY
 
 
 def test_results_are_those_of_the_report() -> None:
     if not RESULTS.is_file():
-        pytest.skip("docs/results.md is not there yet: make it with spikingir reproduce summary --docs docs/results.md")
+        pytest.skip("docs/results.md is not there yet: make it with python -m reproduce summary --docs docs/results.md")
     readme = README.read_text("utf-8")
-    assert updated(readme, RESULTS.read_text("utf-8")) == readme, "run python -m benchmarks.readme_results"
+    assert updated(readme, RESULTS.read_text("utf-8")) == readme, "run python -m reproduce.readme_results"
 
 
 def test_only_the_table_changes() -> None:

@@ -6,12 +6,12 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
+from reproduce.contenders import METHODS, Subject, UnavailableError, label
+from reproduce.plots import Picture, grid
 from spikingir.data.haze import add_haze
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.data.testsets import TestPair
-from spikingir.evaluation.contenders import METHODS, Subject, UnavailableError, label
 from spikingir.evaluation.evaluate import quality
-from spikingir.evaluation.plots import Picture, grid
 
 _BETA, _AIRLIGHT = 1.2, 0.9
 _INSET = 32

@@ -1,6 +1,6 @@
 """Whether a conversion approaches the network that it was made of as T grows, whatever either makes of the image.
 
-    python -m benchmarks.convergence --data-root ../shared/data
+    python -m reproduce.convergence --data-root DATA
 
 PSNR against the clean image does not tell: where the conventional network errs, a network that has not come near it
 yet may err less. So this prints the PSNR between the two restored images as well, and the mean of their pixels, which
@@ -16,11 +16,11 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from reproduce import WEIGHTS
+from reproduce.contenders import METHODS, Subject
 from spikingir.data.testsets import open_testset
-from spikingir.evaluation.contenders import METHODS, Subject
 from spikingir.evaluation.metrics import psnr
 
-WEIGHTS = Path(__file__).parent / "weights"
 HAZY = ("testset-a-like", "sots-indoor", "sots-outdoor", "middlebury")
 REFERENCES = {"rueckauer": "ann", "if": "ann", "qcfs": "qcfs-ann"}
 STEPS = (10, 50, 200, 1000)
@@ -30,8 +30,8 @@ LEVELS = 8  # of the quantised ANN that QCFS's network is made of: its T = L
 def rows(model: str, data: str, root: Path, methods: tuple[str, ...], limit: int, crop: int) -> Iterator[str]:
     """A line for each method: PSNR to its reference's images, to the clean ones, and mean pixel, as T grows."""
     subject = Subject.open(model, None, WEIGHTS, root)
-    setting = {"task": subject.task, "channels": subject.channels, "sigma": subject.sigma}
-    pairs = list(open_testset(data, root, limit=limit, crop=crop, **setting))
+    task, channels, sigma = subject.task, subject.channels, subject.sigma
+    pairs = list(open_testset(data, root, task=task, channels=channels, sigma=sigma, limit=limit, crop=crop))
     clean = [pair.clean for pair in pairs]
 
     def restored(method: str, time_steps: int | None = None) -> list[Tensor]:

@@ -20,10 +20,11 @@ from typing import Any
 
 import torch
 
+from reproduce import WEIGHTS
+from reproduce.contenders import METHODS, Contender, Subject, UnavailableError, label
 from spikingir import __version__
 from spikingir.data.testsets import Task, TestPair, open_testset, testset_names
 from spikingir.errors import UsageError
-from spikingir.evaluation.contenders import METHODS, Contender, Subject, UnavailableError, label
 from spikingir.evaluation.evaluate import confidence_interval, conversion_rate, finite, quality
 from spikingir.files import write_text
 from spikingir.provenance import commit
@@ -41,7 +42,7 @@ class Cell:
     Attributes:
         subject: Name of the model under test, which tells task and noise level.
         data: Name of a test set, or a folder.
-        method: Key of :data:`~spikingir.evaluation.contenders.METHODS`.
+        method: Key of :data:`~reproduce.contenders.METHODS`.
         time_steps: ``T`` of a spiking method; None for what has none, and for a network's own.
     """
 
@@ -168,7 +169,7 @@ class Benchmark:
     folder: Path
     data_root: Path | None = None
     models: Path | None = None
-    weights: Path = Path("benchmarks/weights")
+    weights: Path = WEIGHTS
     limit: int | None = None
     crop: int | None = None
     seed: int = 0

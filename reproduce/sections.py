@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from reproduce.ablation import ablate
+from reproduce.benchmark import Benchmark, Cell, Json, Result
+from reproduce.contenders import METHODS, UnavailableError, spiking_network, trained_steps
+from reproduce.document import Block, Bullets, Figure, Heading, Paragraph, Table
+from reproduce.paper import PRINTED, SIZES, Printed
+from reproduce.pictures import comparison, sample
+from reproduce.plots import bars, curves, histograms
+from reproduce.profile import EDGES, profile
 from spikingir.data.testsets import Task
-from spikingir.evaluation.ablation import ablate
-from spikingir.evaluation.benchmark import Benchmark, Cell, Json, Result
 from spikingir.evaluation.columns import COLUMNS
-from spikingir.evaluation.contenders import METHODS, UnavailableError, spiking_network, trained_steps
-from spikingir.evaluation.document import Block, Bullets, Figure, Heading, Paragraph, Table
 from spikingir.evaluation.energy import ann_energy
-from spikingir.evaluation.paper import PRINTED, SIZES, Printed
-from spikingir.evaluation.pictures import comparison, sample
-from spikingir.evaluation.plots import bars, curves, histograms
-from spikingir.evaluation.profile import EDGES, profile
 
 Contender = tuple[str, int | None]
 

@@ -10,20 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
+from reproduce.benchmark import Benchmark, Cell
+from reproduce.document import Block, Bullets, Figure, Heading, Paragraph, Table, as_markdown
+from reproduce.paper import PRINTED, SIZES
+from reproduce.profile import EDGES, profile
+from reproduce.report import SECTIONS, Target, reproduce
+from reproduce.sections import interval, quality_table
 from spikingir.conversion.convert import convert
 from spikingir.data.noise import sample_generator
-from spikingir.evaluation.benchmark import Benchmark, Cell
-from spikingir.evaluation.document import Block, Bullets, Figure, Heading, Paragraph, Table, as_markdown
 from spikingir.evaluation.energy import ann_energy
 from spikingir.evaluation.evaluate import confidence_interval
-from spikingir.evaluation.paper import PRINTED, SIZES
-from spikingir.evaluation.profile import EDGES, profile
-from spikingir.evaluation.reproduce import SECTIONS, Target, reproduce
-from spikingir.evaluation.sections import interval, quality_table
 from spikingir.networks import AODNet
 from spikingir.networks.registry import build_network
 from spikingir.store import save_network, save_pretrained
-from tests.evaluation.conftest import SIDE
+from tests.reproduce.conftest import SIDE
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_denoising(benchmark: Benchmark) -> None:
 
 
 def test_energy_and_a_model_that_does_not_ship(benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spikingir.evaluation.reproduce.DEHAZER", "denoise-gray-99")
+    monkeypatch.setattr("reproduce.report.DEHAZER", "denoise-gray-99")
     blocks = reproduce(benchmark, "table3")
     found = benchmark.measure(Cell("denoise-gray-25", "bsd68", "spikingir", 10))
     assert found.energy_ratio is not None
@@ -76,8 +76,8 @@ def test_energy_and_a_model_that_does_not_ship(benchmark: Benchmark, monkeypatch
 
 @pytest.mark.parametrize("target", ["figure3", "ablation"])
 def test_pictures_and_ablation(target: Target, benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spikingir.evaluation.reproduce.DENOISERS", ("denoise-gray-25",))
-    monkeypatch.setattr("spikingir.evaluation.reproduce.DEHAZER", "denoise-gray-99")
+    monkeypatch.setattr("reproduce.report.DENOISERS", ("denoise-gray-25",))
+    monkeypatch.setattr("reproduce.report.DEHAZER", "denoise-gray-99")
     blocks = reproduce(benchmark, target)
     figures = [block for block in blocks if isinstance(block, Figure)]
     assert len(figures) == 1

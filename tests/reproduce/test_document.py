@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spikingir.evaluation.document import (
+from reproduce.document import (
     Block,
     Bullets,
     Figure,

@@ -4,12 +4,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from spikingir import __version__
-from spikingir.evaluation.benchmark import Benchmark
-from spikingir.evaluation.contenders import Subject
-from spikingir.evaluation.document import Block, Bullets, Heading, Paragraph, Table
-from spikingir.evaluation.prices import ASSUMPTIONS
-from spikingir.evaluation.sections import (
+from reproduce.benchmark import Benchmark
+from reproduce.contenders import Subject
+from reproduce.document import Block, Bullets, Heading, Paragraph, Table
+from reproduce.sections import (
     Contender,
     ablation_table,
     ann_mj,
@@ -24,6 +22,8 @@ from spikingir.evaluation.sections import (
     scaled_mj,
     suspects,
 )
+from spikingir import __version__
+from spikingir.evaluation.prices import ASSUMPTIONS
 
 DENOISERS = ("denoise-gray-15", "denoise-gray-25", "denoise-gray-50")
 DEHAZER = "dehaze"
@@ -98,7 +98,7 @@ def _origin(benchmark: Benchmark) -> str:
 def _setting(benchmark: Benchmark) -> str:
     quick = "" if benchmark.limit is None and benchmark.crop is None else " **A quick look, not the full test.**"
     return (
-        f"Made by `spikingir reproduce`, {_origin(benchmark)}: {_images(benchmark)}; noise unclipped, "
+        f"Made by `python -m reproduce`, {_origin(benchmark)}: {_images(benchmark)}; noise unclipped, "
         f"seed {benchmark.seed}.{quick} PSNR and SSIM of images clipped to 0..1, each by itself, then averaged. "
         "Intervals are 95 % confidence intervals over images, those of a scene in different haze taken together; that "
         "of a loss is of the differences on the same images, far narrower. Spiking networks run in their deployment "
@@ -126,7 +126,7 @@ def _summary(benchmark: Benchmark) -> list[Block]:
             rows.append(tuple(row))
     header = ("model, test set", "network", "PSNR, dB", "SSIM", "of the ANN, %", "spikes per neuron", "energy, mJ")
     note = (
-        f"`spikingir reproduce summary`, {_origin(benchmark)}: {_images(benchmark)}. Energy as the paper counts it, "
+        f"`python -m reproduce summary`, {_origin(benchmark)}: {_images(benchmark)}. Energy as the paper counts it, "
         "for an image of its size: 481 x 321 to denoise, 640 x 480 to dehaze. The rate is mean PSNR over that of the "
         "ANN, not capped; to dehaze, the mean of that and of SSIM's."
     )

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from reproduce.ablation import FINE_TUNED, AblationRow, ablate, noisy_calibration_images
 from spikingir.conversion.convert import convert
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.data.testsets import TestPair
-from spikingir.evaluation.ablation import FINE_TUNED, AblationRow, ablate, noisy_calibration_images
 from spikingir.evaluation.evaluate import evaluate
 from spikingir.networks import DnCNN
 from spikingir.networks.multiscale import MultiScaleNet

@@ -1,0 +1,7 @@
+"""``python -m reproduce``."""
+
+import sys
+
+from spikingir.cli import main
+
+sys.exit(main(commands="reproduce.commands"))
