@@ -237,7 +237,8 @@ class Benchmark:
             start = time.monotonic()
             found = answer(unfinished)
             seconds = round(time.monotonic() - start, 1)
-            found["made"] = {"commit": commit(), "date": date.today().isoformat(), "seconds": seconds}
+            commit_of_code = commit(Path(__file__).parent)
+            found["made"] = {"commit": commit_of_code, "date": date.today().isoformat(), "seconds": seconds}
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps({"question": asked, "answer": found}, indent=1))
             unfinished.unlink(missing_ok=True)

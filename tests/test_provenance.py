@@ -21,18 +21,26 @@ def test_a_strangers_repository_is_none_of_ours(tmp_path: Path) -> None:
 
     git("init")
     git("commit", "--allow-empty", "-m", "theirs")
-    file = Path(shutil.copy(provenance.__file__, tmp_path))
+    package, beside = tmp_path / "package", tmp_path / "beside"
+    package.mkdir()
+    beside.mkdir()
+    file = Path(shutil.copy(provenance.__file__, package))
+    (beside / "code.py").write_text("", encoding="utf-8")
     spec = spec_from_file_location("copied", file)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.commit() == "unknown"
-    git("add", file.name)
+    git("add", str(file), str(beside))
     git("commit", "-m", "ours")
     module.commit.cache_clear()
     found = module.commit()
     assert found == git("rev-parse", "--short", "HEAD")
+    (beside / "code.py").write_text("changed = True\n", encoding="utf-8")
+    assert module.commit(beside) == found + "-changed"
+    module.commit.cache_clear()
+    assert module.commit() == found
     file.write_text(file.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     git("commit", "--allow-empty", "-m", "later")
     assert module.commit() == found  # of the code that was loaded

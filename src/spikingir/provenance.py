@@ -6,8 +6,11 @@ from pathlib import Path
 
 
 @cache
-def commit() -> str:
-    """Commit of the checkout that runs, at its first call; marked where the package differs; ``unknown`` outside."""
+def commit(*folders: Path) -> str:
+    """Commit of the checkout that runs, at its first call; ``unknown`` outside of one.
+
+    Marked ``-changed`` where the package differs from the commit, or one of the other folders whose code runs.
+    """
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
@@ -17,6 +20,7 @@ def commit() -> str:
     try:
         # installed within somebody's repository, the package is no part of it
         found = (git("ls-files", here.name) and git("rev-parse", "--short", "HEAD")) or "unknown"
-        return found + "-changed" * bool(found != "unknown" and git("status", "--porcelain", "-uno", "."))
+        changed = found != "unknown" and git("status", "--porcelain", "-uno", ".", *map(str, folders))
+        return found + "-changed" * bool(changed)
     except OSError:  # no git
         return "unknown"
