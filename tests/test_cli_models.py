@@ -13,8 +13,8 @@ from PIL import Image
 
 from spikingir.cli.tables import number, table
 from spikingir.conversion.convert import convert
-from spikingir.data.testsets import open_testset
 from spikingir.evaluation.evaluate import evaluate
+from spikingir.evaluation.testsets import open_testset
 from spikingir.networks import AODNet, DnCNN
 from spikingir.restoration.catalogue import model_names, read_shipped
 from spikingir.restoration.pretrained import load_ann, open_model

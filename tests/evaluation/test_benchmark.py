@@ -17,13 +17,14 @@ from PIL import Image
 from torch import nn
 
 from spikingir.conversion.convert import convert
-from spikingir.data.testsets import TestPair, open_testset
+from spikingir.data.testsets import TestPair
 from spikingir.errors import UsageError
 from spikingir.evaluation.benchmark import Benchmark, Cell, Result, Score, _resumed, as_csv, as_json, cells, score
 from spikingir.evaluation.contenders import METHODS, Contender, Subject, UnavailableError, run_spiking
 from spikingir.evaluation.energy import ann_energy, paper_energy
 from spikingir.evaluation.evaluate import confidence_interval, evaluate
 from spikingir.evaluation.profile import profile
+from spikingir.evaluation.testsets import open_testset
 from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.restorer import Restorer

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from spikingir.data.testsets import Task
 from spikingir.evaluation.ablation import ablate
 from spikingir.evaluation.benchmark import Benchmark, Cell, Json, Result
 from spikingir.evaluation.columns import COLUMNS
@@ -14,6 +13,7 @@ from spikingir.evaluation.paper import PRINTED, SIZES, Printed
 from spikingir.evaluation.pictures import comparison, sample
 from spikingir.evaluation.plots import bars, curves, histograms
 from spikingir.evaluation.profile import EDGES, profile
+from spikingir.tasks import TaskName as Task
 
 Contender = tuple[str, int | None]
 
