@@ -21,6 +21,7 @@ LEVELS = {
     "graph": 0,
     "files": 0,
     "data": 1,
+    "tasks": 2,
     "spiking": 1,
     "networks": 2,
     "conversion": 2,
