@@ -12,9 +12,11 @@ from PIL import Image
 
 from spikingir.conversion.convert import convert
 from spikingir.errors import UsageError
+from spikingir.evaluation.metrics import psnr
 from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.restoration.catalogue import default_model
 from spikingir.restoration.choice import AUTO, Chooser, Wishes
+from spikingir.restoration.demo import demo_model, run_demo
 from spikingir.restoration.images import read_image
 from spikingir.restoration.photo import Photo
 from spikingir.restoration.pretrained import open_model
@@ -22,7 +24,7 @@ from spikingir.restoration.restorer import Restorer
 from spikingir.spiking.formation import with_level
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.store import save_pretrained
-from spikingir.tasks import DEHAZE, DENOISE
+from spikingir.tasks import DEHAZE, DENOISE, TASKS
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -194,6 +196,30 @@ def test_the_command_line_restores_as_the_restorer_does(
         (entry,) = json.loads(report.read_text())["images"]
         assert (Path(entry["model"]).name, entry["sigma"]) == (model, call.get("sigma"))
         assert entry["strength"] == call.get("strength", 1)
+
+
+@pytest.mark.parametrize(
+    ("shipped", "task", "model"),
+    [
+        ((), "denoise", "denoise-color"),
+        (("denoise-photo", "denoise-gray-25"), "denoise", "denoise-gray-25"),
+        ((), "dehaze", "dehaze-multiscale"),
+        (("dehaze",), "dehaze", "dehaze"),
+    ],
+)
+def test_the_demonstration_takes_the_model_for_its_sample(
+    shipped: tuple[str, ...], task: str, model: str, ship: Callable[..., None]
+) -> None:
+    ship(*shipped)
+    sample = TASKS[task].degradation().sample()
+    assert demo_model(task, sample) == model
+
+
+def test_the_demonstration_tells_the_level(ship: Callable[..., None], tmp_path: Path, models: Path) -> None:
+    ship()
+    found = run_demo(tmp_path / "demo", task="denoise")
+    wanted = Restorer.from_pretrained(models / "denoise-color")(found.sample.degraded, sigma=25)
+    assert found.restored_db == pytest.approx(psnr(wanted[None], found.sample.original[None]).item())
 
 
 def test_wrong_use_ends_with_2(ship: Callable[..., None], photos: Path, tmp_path: Path, run: Run) -> None:
