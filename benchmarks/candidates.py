@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spikingir import engine
 from spikingir.data.noise import add_gaussian_noise, sample_generator
-from spikingir.restoration.demo import noisy_sample
+from spikingir.data.samples import noisy_sample
 from spikingir.restoration.pretrained import load_ann, load_spiking, open_model
 from spikingir.spiking.fold import fold
 from spikingir.spiking.folded import FoldedNetwork

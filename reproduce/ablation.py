@@ -16,12 +16,14 @@ from torch import Tensor
 
 from spikingir.conversion.convert import convert
 from spikingir.data.noise import add_gaussian_noise, sample_generator
-from spikingir.data.testsets import Task, TestPair, open_testset
+from spikingir.data.testsets import TestPair
 from spikingir.evaluation.evaluate import Evaluation, Progress, evaluate, noise_level
+from spikingir.evaluation.testsets import open_testset
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.restorer import Restorer
 from spikingir.spiking.formation import with_level
 from spikingir.spiking.network import SpikingNetwork
+from spikingir.tasks import TaskName as Task
 
 FINE_TUNED = "+ fine-tuning"
 

@@ -23,11 +23,13 @@ import torch
 from reproduce import WEIGHTS
 from reproduce.contenders import METHODS, Contender, Subject, UnavailableError, label
 from spikingir import __version__
-from spikingir.data.testsets import Task, TestPair, open_testset, testset_names
+from spikingir.data.testsets import TestPair
 from spikingir.errors import UsageError
 from spikingir.evaluation.evaluate import confidence_interval, conversion_rate, finite, quality
+from spikingir.evaluation.testsets import open_testset, testset_names
 from spikingir.files import write_text
 from spikingir.provenance import commit
+from spikingir.tasks import TaskName as Task
 
 _FORMAT = 2  # another one makes all cells be measured anew
 

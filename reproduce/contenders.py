@@ -17,7 +17,6 @@ from spikingir.conversion.convert import METHODS as CONVERSIONS
 from spikingir.conversion.convert import convert
 from spikingir.data.calibration import hazy_calibration_images
 from spikingir.data.errors import DataError
-from spikingir.data.testsets import Task
 from spikingir.errors import SpikingIRError
 from spikingir.evaluation.energy import Energy, ann_energy, paper_energy
 from spikingir.networks.base import RestorationNetwork
@@ -29,6 +28,7 @@ from spikingir.spiking.formation import with_level
 from spikingir.spiking.kinds import NEURONS, kind_of
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
 from spikingir.store import from_pretrained, load_network
+from spikingir.tasks import TaskName as Task
 
 
 class UnavailableError(SpikingIRError):
@@ -97,7 +97,7 @@ class Subject:
             if name != "dehaze" and not re.fullmatch(r"denoise-gray-\d+(\.\d+)?", name):
                 raise
         if model is not None:
-            task, channels, sigma = model.task, model.channels, model.sigma
+            task, channels, sigma = model.task, model.channels, model.fixed_sigma
         elif name == "dehaze":
             task, channels, sigma = "dehaze", 3, None
         else:

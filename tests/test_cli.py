@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from spikingir import __version__
 from spikingir.cli import console, main
+from spikingir.data import samples
 from spikingir.networks import DnCNN
 from spikingir.restoration import demo as demo_module
 from spikingir.restoration.restorer import Restorer
@@ -559,7 +560,7 @@ def test_demo_of_haze(run: Run, tiny_model: Path, tmp_path: Path, monkeypatch: p
 
 def test_demo_without_scikit_image(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "skimage.data", None)
-    monkeypatch.setattr(demo_module, "import_module", _missing("skimage"))
+    monkeypatch.setattr(samples, "import_module", _missing("skimage"))
     code, _, err = run("demo", "-o", tmp_path / "demo")
     assert code == 1
     assert "pip install 'spikingir[demo]'" in err
@@ -574,7 +575,7 @@ def _missing(name: str) -> Callable[..., NoReturn]:
 
 
 def test_missing_modules_that_no_extra_has(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(demo_module, "import_module", _missing("nonsense"))
+    monkeypatch.setattr(samples, "import_module", _missing("nonsense"))
     with pytest.raises(ModuleNotFoundError):
         run("demo", "-o", tmp_path)
 

@@ -13,9 +13,10 @@ from PIL import Image
 
 from spikingir.cli.tables import number, table
 from spikingir.conversion.convert import convert
-from spikingir.data.testsets import open_testset
 from spikingir.evaluation.evaluate import evaluate
+from spikingir.evaluation.testsets import open_testset
 from spikingir.networks import AODNet, DnCNN
+from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.restoration.catalogue import model_names, read_shipped
 from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.restorer import Restorer
@@ -95,6 +96,22 @@ def test_evaluate_as_json(run: Run, model: Path, photos: Path) -> None:
     head = {"model": str(model), "data": str(photos), "schedule": "clocked", "time_steps": 3, "sigma": 15, "seed": 3}
     assert {key: found[key] for key in head} == head
     assert [image["name"] for image in found["images"]] == ["photo0", "photo1", "photo2"]
+
+
+def test_a_network_that_is_told_the_level(run: Run, photos: Path, tmp_path: Path) -> None:
+    """It is converted and evaluated with a level, and not without."""
+    ann = MultiScaleNet(width=4, blocks=(0, 1)).eval()
+    ann.reset_parameters(torch.Generator().manual_seed(0))
+    save_network(ann, tmp_path / "ann.safetensors")
+    convert = ("convert", tmp_path / "ann.safetensors", "--data", photos, "-o", tmp_path / "snn.safetensors")
+    code, _, err = run(*convert)
+    assert (code, "is told the noise level; give that of its images with --sigma" in err) == (2, True)
+    assert run(*convert, "--sigma", 20, "--schedule", "phased", "--time-steps", 2)[0] == 0
+    evaluate = ("evaluate", tmp_path, "--data", photos, "--limit", 1, "--json")
+    code, _, err = run(*evaluate)
+    assert (code, "not for one noise level alone; give the level with --sigma" in err) == (2, True)
+    code, out, _ = run(*evaluate, "--sigma", 20)
+    assert (code, json.loads(out)["sigma"]) == (0, 20)
 
 
 def test_evaluate_for_people(run: Run, model: Path, photos: Path) -> None:

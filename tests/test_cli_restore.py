@@ -21,8 +21,8 @@ from torch import Tensor
 from spikingir import files
 from spikingir.cli import console, main
 from spikingir.cli.program import app
-from spikingir.restoration import choice, sigma
-from spikingir.restoration.catalogue import SHIPPED
+from spikingir.restoration import sigma
+from spikingir.restoration.catalogue import SHIPPED, Model
 from spikingir.restoration.choice import Choice, Chooser
 from spikingir.restoration.formats import HEAD
 from spikingir.restoration.images import ImageError, read_image
@@ -392,11 +392,10 @@ def test_device_that_is_not_there(denoise: Run, here: Path, monkeypatch: pytest.
 def two_denoisers(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Models for sigma 15 and 50 that ship."""
 
-    def model(name: str) -> SimpleNamespace:
-        return SimpleNamespace(name=name, task="denoise", channels=1, sigma=float(name.rpartition("-")[2]))
+    def model(name: str) -> Model:
+        return Model(Path(), name, "denoise", 1, (), "", sigma=float(name.rpartition("-")[2]))
 
-    for module in (sigma, choice):
-        monkeypatch.setattr(module, "read_shipped", model)
+    monkeypatch.setattr(sigma, "read_shipped", model)
     monkeypatch.setattr(sigma, "model_names", lambda: ["denoise-gray-15", "denoise-gray-50"])
     load = Restorer.from_pretrained
     monkeypatch.setattr(Restorer, "from_pretrained", lambda model, **options: load(tiny_model, **options))
@@ -438,7 +437,10 @@ def test_dehaze_shares_all(capsys: pytest.CaptureFixture[str], here: Path, tiny_
     ("arguments", "said"),
     [
         (["photos/a.png", "--quiet", "--verbose"], "contradict"),
-        (["photos/a.png", "--sigma", "25"], "--sigma chooses the model"),
+        (["photos/a.png", "--sigma", "25"], "is not told the noise level; leave --sigma out"),
+        (["photos/a.png", "--strength", "1.5"], "strength is 1.5; expected 0 to 1"),
+        (["photos/a.png", "--strength", "-0.5"], "--strength"),
+        (["photos/a.png", "--strength", "nan"], "--strength"),
         (["photos/a.png", "--sigma", "-1"], "--sigma"),
         (["photos/a.png", "--sigma", "nan"], "--sigma"),
         (["photos/a.png", "--sigma", "inf"], "--sigma"),

@@ -7,10 +7,11 @@ from skimage import data
 from spikingir import engine
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.evaluation.metrics import psnr
-from spikingir.networks.registry import ARCHITECTURES, describe
+from spikingir.networks.registry import describe
 from spikingir.restoration.catalogue import ANN_FILE, Model, Variant, model_names, read_shipped
 from spikingir.spiking.fold import fold
 from spikingir.store import from_pretrained, load_network
+from spikingir.tasks import TASKS
 
 MODELS = [read_shipped(name) for name in model_names()]
 VARIANTS = [pytest.param(m, v, id=f"{m.name}-{v.file.split('.')[0]}") for m in MODELS for v in m.variants]
@@ -27,8 +28,9 @@ def test_a_model_has_its_card_and_configuration(model: Model) -> None:
     assert weights == {ANN_FILE, *(variant.file for variant in model.variants)}
     ann = load_network(model.folder / ANN_FILE)
     assert describe(ann)["architecture"] == model.architecture
-    assert ARCHITECTURES[model.architecture].purpose == model.task
-    assert (model.sigma is not None) == (model.task == "denoise")
+    assert ann.formation in TASKS[model.task].formations
+    assert model.sigma is None or TASKS[model.task].sigma_of is not None
+    assert model.takes_level == ann.takes_level
     card = (model.folder / "README.md").read_text()
     for heading in ("Recipe", "Data", "Results", "Licence", "Not for"):
         assert f"## {heading}" in card

@@ -20,10 +20,11 @@ from reproduce.benchmark import Benchmark, Cell, Result, Score, _resumed, as_csv
 from reproduce.contenders import METHODS, Contender, Subject, UnavailableError, run_spiking
 from reproduce.profile import profile
 from spikingir.conversion.convert import convert
-from spikingir.data.testsets import TestPair, open_testset
+from spikingir.data.testsets import TestPair
 from spikingir.errors import UsageError
 from spikingir.evaluation.energy import ann_energy, paper_energy
 from spikingir.evaluation.evaluate import confidence_interval, evaluate
+from spikingir.evaluation.testsets import open_testset
 from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.restorer import Restorer

@@ -126,9 +126,23 @@ def test_configuration(tiny_model: Path, tmp_path: Path) -> None:
     assert load_spiking(tmp_path).network.config.time_steps == 3
 
 
+def test_a_model_that_is_told_the_level(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "snn.safetensors").write_bytes((tiny_model / "snn.safetensors").read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "sigma": [0, 75], "takes_level": True}))
+    mine = read_model(tmp_path)
+    assert (mine.sigma, mine.fixed_sigma, mine.takes_level) == ((0, 75), None, True)
+    assert mine.purpose == "Gaussian noise in gray images, sigma 0 to 75 of 255"
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"sigma": "15"}, "sigma is '15'; expected a noise level"),
+        ({"sigma": [0, 75, 80]}, "sigma is"),
+        ({"sigma": [75, 0]}, "sigma is"),
+        ({"sigma": [True, 2]}, "sigma is"),
+        ({"sigma": -1}, "sigma is -1"),
+        ({"takes_level": "yes"}, "takes_level is 'yes'"),
         ({"sigam": 15}, "unknown key 'sigam'; did you mean 'sigma'"),
         ({"folder": "elsewhere"}, "unknown key 'folder'"),
         ({"task": "derain"}, "'derain'; expected denoise or dehaze"),

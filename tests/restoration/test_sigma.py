@@ -1,16 +1,18 @@
-"""The noise of photographs is estimated, and the denoiser for it found."""
+"""The noise of photographs is estimated, and the model for it found."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from spikingir.restoration import sigma as module
-from spikingir.restoration.catalogue import ModelError
-from spikingir.restoration.sigma import estimate_sigma, nearest_denoiser
+from spikingir.restoration.catalogue import Model, ModelError
+from spikingir.restoration.sigma import estimate_sigma, has_colours, model_for
+from spikingir.tasks import DENOISE, TASKS
 
 
 def noise(level: float, channels: int = 1, size: int = 128) -> NDArray[np.float32]:
@@ -62,15 +64,46 @@ def test_nothing_can_be_told_of_a_few_pixels(shape: tuple[int, ...]) -> None:
     assert estimate_sigma(np.ones(shape, np.float32)) == 0
 
 
-@pytest.mark.parametrize(("level", "name"), [(0, "g15"), (19, "g15"), (21, "g25"), (90, "g50")])
-def test_nearest_denoiser(level: float, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def model(name: str) -> SimpleNamespace:
-        task, channels = ("dehaze", 3) if name == "dehaze" else ("denoise", 3 if name[0] == "c" else 1)
-        return SimpleNamespace(name=name, task=task, channels=channels, sigma=float(name[1:]) if channels == 1 else 20)
+SIX = ("dehaze", "c20", "g50", "g15", "g25", "photo")
+LEVELS: dict[str, tuple[int, tuple[float, float]]] = {"color": (3, (0, 75)), "gray": (1, (0, 75)), "toy": (3, (0, 9))}
 
-    monkeypatch.setattr(module, "read_shipped", model)
-    monkeypatch.setattr(module, "model_names", lambda: ["dehaze", "c20", "g50", "g15", "g25"])
-    assert nearest_denoiser(level) == name
-    monkeypatch.setattr(module, "model_names", lambda: ["dehaze"])
-    with pytest.raises(ModelError, match="no denoiser ships"):
-        nearest_denoiser(level)
+
+def shipped(name: str) -> Model:
+    """Models by name: of three tasks; for one level, for a range of levels, and for none."""
+    channels, sigma = LEVELS.get(name) or (1 if name[0] == "g" else 3, float(name[1:]) if name[1:].isdigit() else None)
+    task = {"dehaze": "dehaze", "toy": "toy"}.get(name, "denoise")
+    return Model(Path(), name, task, channels, (), "", sigma=sigma, takes_level=name in LEVELS)
+
+
+@pytest.mark.parametrize(
+    ("names", "level", "colour", "found"),
+    [
+        (SIX, 0, False, "g15"),
+        (SIX, 19, True, "g15"),  # c20 is not told the level, and gray networks restore colours too
+        (SIX, 21, False, "g25"),
+        (SIX, 90, True, "g50"),
+        ((*SIX, "color", "gray"), 25, True, "color"),
+        ((*SIX, "color", "gray"), 25, False, "gray"),
+        ((*SIX, "color", "toy"), 25, False, "g25"),
+        ((*SIX, "gray"), 25, True, "gray"),
+    ],
+)
+def test_the_model_for_a_level(
+    names: tuple[str, ...], level: float, colour: bool, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TASKS, "toy", replace(DENOISE, name="toy"))
+    monkeypatch.setattr(module, "read_shipped", shipped)
+    monkeypatch.setattr(module, "model_names", lambda: sorted(names))
+    assert model_for(level, colour=colour).name == found
+    monkeypatch.setattr(module, "model_names", lambda: ["color", "toy"])
+    assert model_for(level, "toy", colour=True).name == "toy"
+    monkeypatch.setattr(module, "model_names", lambda: ["dehaze", "photo"])
+    with pytest.raises(ModelError, match="no model ships to denoise at a noise level"):
+        model_for(level)
+
+
+def test_three_equal_channels_are_gray() -> None:
+    gray = np.broadcast_to(noise(20), (128, 128, 3))
+    colour = gray.copy()
+    colour[5, 7, 2] += 0.1
+    assert [has_colours(pixels) for pixels in (noise(20), gray, colour)] == [False, False, True]

@@ -1,5 +1,6 @@
 """A recipe's runs become a model's folder."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,14 +109,15 @@ def test_a_model_is_published(recipe: Recipe, tmp_path: Path) -> None:
     assert "| phased | | | not run yet" in (model.folder / "README.md").read_text()
 
 
-def test_a_model_for_a_range_of_noise_names_no_level(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_model_for_a_range_of_noise_names_both_ends(recipe: Recipe, tmp_path: Path) -> None:
     done = following.follow(recipe, tmp_path, tmp_path / "run", stages=["conventional", "phased"], progress=False)
     assert recipe.noise is not None
     ranged = replace(recipe, noise=replace(recipe.noise, sigma=(10.0, 30.0)))
     model = publish(ranged, done, tmp_path / "model")
-    assert model.sigma is None
+    assert (model.sigma, model.fixed_sigma, model.takes_level) == ((10, 30), None, False)
+    assert json.loads((model.folder / "config.json").read_text())["sigma"] == [10, 30]
     card = (model.folder / "README.md").read_text()
-    assert "Gaussian noise in gray images. " in card
+    assert "Gaussian noise in gray images, sigma 10 to 30 of 255. " in card
     assert "sigma 10 to 30" in card
 
 

@@ -392,6 +392,7 @@ def test_fine_tuning_is_a_recipe_of_one_stage(tmp_path: Path) -> None:
     assert (made.stages[0].start, made.stages[0].time_steps) == (str(tmp_path / "snn.safetensors"), 6)
     assert recipe(model, 30).noise == Noise(str(tmp_path), 30)
     assert recipe(replace(model, task="dehaze", channels=3)).haze == Haze(str(tmp_path))
+    assert recipe(replace(model, sigma=(0, 75))).noise == Noise(str(tmp_path), (0, 75))
     with pytest.raises(RecipeError, match="give --sigma"):
         recipe(replace(model, sigma=None))
     with pytest.raises(RecipeError, match="gray ones alone"):

@@ -11,6 +11,7 @@ from cyclopts.validators import Number
 from spikingir.cli.console import CommandError, complain, progress_bar, say
 from spikingir.cli.tables import table
 from spikingir.errors import UsageError
+from spikingir.tasks import TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,8 +100,9 @@ def _spiking(
     from spikingir.spiking.formation import with_level
 
     loaded = load_spiking(model, time_steps=time_steps, schedule=schedule)
-    if sigma is not None and loaded.model.task == "dehaze":
-        raise UsageError(f"{model} removes haze, to which no noise is added; leave --sigma out")
+    task = TASKS[loaded.model.task]
+    if sigma is not None and task.sigma_of is None:
+        raise UsageError(f"{model} removes {task.removes}, to which no noise is added; leave --sigma out")
     config, ann, notes = loaded.network.config, load_ann(loaded.model), list(loaded.notes)
     takes_level = config.input_channels > config.channels
     if takes_level and sigma is None:

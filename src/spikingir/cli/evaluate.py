@@ -11,6 +11,7 @@ from cyclopts.validators import Number
 from spikingir.cli.console import complain, progress_bar, say
 from spikingir.cli.tables import number, table
 from spikingir.errors import UsageError
+from spikingir.tasks import TASKS
 
 if TYPE_CHECKING:
     from spikingir.data.testsets import TestPair
@@ -120,14 +121,15 @@ def _row(name: str, measures: "Measures") -> list[str]:
 
 
 def noise_level(model: "Model", wanted: float | None) -> float | None:
-    """Level of the noise; None to dehaze."""
-    if model.task == "dehaze":
+    """Level of the noise; None where the task has none."""
+    task = TASKS[model.task]
+    if task.sigma_of is None:
         if wanted is not None:
-            raise UsageError(f"{model.name} removes haze, to which no noise is added; leave --sigma out")
+            raise UsageError(f"{model.name} removes {task.removes}, to which no noise is added; leave --sigma out")
         return None
-    sigma = model.sigma if wanted is None else wanted
+    sigma = model.fixed_sigma if wanted is None else wanted
     if sigma is None:
-        raise UsageError(f"{model.name} does not say what noise it is for; give its level with --sigma")
+        raise UsageError(f"{model.name} is not for one noise level alone; give the level with --sigma")
     return sigma
 
 
@@ -141,7 +143,7 @@ def open_pairs(
     crop: int | None,
 ) -> "Sequence[TestPair]":
     """The test set of that name or folder, with the degradation that the model removes."""
-    from spikingir.data.testsets import open_testset
+    from spikingir.evaluation.testsets import open_testset
 
     return open_testset(
         data,

@@ -33,6 +33,7 @@ def models(*, json: Annotated[bool, Parameter(negative=())] = False) -> None:
             "purpose": model.purpose,
             "channels": model.channels,
             "sigma": model.sigma,
+            "takes_level": model.takes_level,
             "architecture": model.architecture,
             "licence": model.licence,
             "bytes": sum(path.stat().st_size for path in model.folder.glob("*.safetensors")),

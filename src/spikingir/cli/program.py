@@ -5,7 +5,7 @@ Nothing heavy is imported before a command needs it, so that ``--help`` and ``--
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from cyclopts import App, CycloptsError
@@ -25,21 +25,32 @@ from spikingir.cli.console import (
 from spikingir.cli.energy import energy
 from spikingir.cli.evaluate import evaluate
 from spikingir.cli.models import models
-from spikingir.cli.restore import dehaze, demo, denoise
+from spikingir.cli.restore import demo, restoring_command
 from spikingir.cli.serve import serve
 from spikingir.cli.train import convert, finetune, recipes, train
 from spikingir.errors import UsageError
+from spikingir.tasks import TASKS
 
-app = App(
-    name="spikingir",
-    help="Image restoration with spiking neural networks.",
-    version=__version__,
-    help_format="plaintext",
-)
-_COMMANDS = (denoise, dehaze, demo, train, finetune, convert, recipes, models)
-for command in (*_COMMANDS, evaluate, energy, serve):
-    app.command(command)
-app.register_install_completion_command(help="Install completion for this shell.")
+_COMMANDS = (demo, train, finetune, convert, recipes, models)
+_MEASURING = (evaluate, energy)
+
+
+def build() -> App:
+    """The command line, with a command for every task."""
+    app = App(
+        name="spikingir",
+        help="Image restoration with spiking neural networks.",
+        version=__version__,
+        help_format="plaintext",
+    )
+    commands: list[Callable[..., None]] = [*map(restoring_command, TASKS.values()), *_COMMANDS, *_MEASURING, serve]
+    for command in commands:
+        app.command(command)
+    app.register_install_completion_command(help="Install completion for this shell.")
+    return app
+
+
+app = build()
 
 # For one release: who types what used to be a command here is told where it is.
 _MOVED = {"reproduce": "", "benchmark": " benchmark", "ablation": " ablate"}
@@ -65,7 +76,7 @@ def run(arguments: Sequence[str], commands: App) -> int:
             moved = f"python -m reproduce{_MOVED[given[0]]}"
             complain(f"the command '{given[0]}' has moved; run {moved} in a checkout of the repository instead")
             return WRONG_USAGE
-        if given[:1] in (["denoise"], ["dehaze"]):
+        if given and given[0] in TASKS:
             given = [STREAM if argument == "-" else argument for argument in given]
         function, bound, _ = commands.parse_args(given, exit_on_error=False, print_error=False)
     except CycloptsError as error:

@@ -14,6 +14,8 @@ from cyclopts.validators import Number
 
 from spikingir.cli.console import STREAM, CommandError, complain, printable, progress_bar, progress_bars, say
 from spikingir.errors import UsageError
+from spikingir.restoration.catalogue import SHIPPED, default_model, model_files
+from spikingir.tasks import DENOISE, TASKS, Task
 
 if TYPE_CHECKING:
     from spikingir.restoration.batch import Outcome
@@ -31,6 +33,9 @@ def _at_least(least: int) -> Callable[[object, str | float | None], None]:
     return check
 
 
+_Strength = Annotated[float, Parameter(validator=_at_least(0))]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class RestoreOptions:
@@ -38,7 +43,7 @@ class RestoreOptions:
 
     Attributes:
         out: Folder for the results if it is one, ends in a slash or there are several; else the file to write, or - for
-            stdout. Unless given, PHOTO_denoised or PHOTO_dehazed is written beside PHOTO.
+            stdout. Unless given, the result goes beside the photograph, named by what was done: photo_denoised.png.
         time_steps: Time steps of the spiking network; as the model was made unless given.
         schedule: clocked, phased, or a number of steps that each layer waits; as the model was made unless given.
         device: Where the network runs; auto takes a CUDA device where there is one.
@@ -51,7 +56,7 @@ class RestoreOptions:
         max_megapixels: Largest photograph that is read; what takes as much memory or work is bounded by it too.
         overwrite: Replace results that exist, which else are done already; photographs are never replaced.
         strip_metadata: Leave out EXIF and XMP data (camera, place, time); the colour profile stays.
-        compare: Also write a picture of before and after, PHOTO_denoised_compare.png.
+        compare: Also write a picture of before and after, photo_denoised_compare.png.
         ray: Address of a Ray cluster to share the work: HOST:PORT of its head, ray://HOST:PORT from outside it, auto
             for the one that runs on this machine; or local, for all processors of this machine.
         report: Also write a .json file: time, spikes, energy, notes or error of every photograph.
@@ -80,49 +85,65 @@ class RestoreOptions:
 _DEFAULTS = RestoreOptions()
 
 
-def denoise(
-    photos: list[str],
-    /,
-    *,
-    sigma: Annotated[Literal["auto"] | float | None, Parameter(validator=_at_least(0))] = None,
-    model: str | None = None,
-    options: RestoreOptions = _DEFAULTS,
-) -> None:
-    """Remove noise from photographs (PNG, JPEG, TIFF, WebP, BMP), which themselves are never changed.
+def restoring_command(task: Task) -> Callable[..., None]:
+    """The command of a task, by its name: it restores photographs, and takes ``--sigma`` where that has a level."""
+
+    def at_level(
+        photos: list[str],
+        /,
+        *,
+        sigma: Annotated[Literal["auto"] | float | None, Parameter(validator=_at_least(0))] = None,
+        model: str | None = None,
+        strength: _Strength = 1.0,
+        options: RestoreOptions = _DEFAULTS,
+    ) -> None:
+        _restore(photos, task, model, sigma, strength, options)
+
+    def plain(
+        photos: list[str],
+        /,
+        *,
+        model: str | None = None,
+        strength: _Strength = 1.0,
+        options: RestoreOptions = _DEFAULTS,
+    ) -> None:
+        _restore(photos, task, model, None, strength, options)
+
+    command, level, above = plain, "", ""
+    if task.sigma_of is not None:
+        command = at_level
+        level = f"""
+        sigma: Level of {task.sigma_of}, of 255, or auto to estimate it. It goes to a model that is told the level;
+            else it chooses the model that ships for the nearest one."""
+        above = ", above 1 more with a model that is told the noise level"
+    command.__name__ = command.__qualname__ = task.name
+    command.__doc__ = f"""Remove {task.removes} from photographs (PNG, JPEG, TIFF, WebP, BMP), which are never changed.
 
     Args:
-        photos: Photographs, folders of them, patterns such as "*.jpg", or - for stdin.
-        sigma: Noise level of 255, auto to estimate it; the denoiser that ships for the nearest level is taken.
+        photos: Photographs, folders of them, patterns such as "*.jpg", or - for stdin.{level}
         model: Name of a model (spikingir models lists them), or a .safetensors file, or a folder of a model;
-            denoise-gray-25 unless given.
+            {default_model(task)} unless given.
+        strength: How much of what the model would remove is removed: 0 nothing, 1 all of it{above}.
         options: The rest.
     """
-    if sigma is not None and model is not None:
-        raise UsageError("--sigma chooses the model and --model names it; leave one out")
-    _restore(photos, "denoised", "denoise-gray-25" if model is None else model, sigma, options)
+    return command
 
 
-def dehaze(photos: list[str], /, *, model: str = "dehaze", options: RestoreOptions = _DEFAULTS) -> None:
-    """Remove haze from photographs (PNG, JPEG, TIFF, WebP, BMP), which themselves are never changed.
-
-    Args:
-        photos: Photographs, folders of them, patterns such as "*.jpg", or - for stdin.
-        model: Name of a model (spikingir models lists them), or a .safetensors file, or a folder of a model.
-        options: The rest.
-    """
-    _restore(photos, "dehazed", model, None, options)
+def _known_task(kind: object, value: str) -> None:
+    if value not in TASKS:
+        raise ValueError(f"Must be {' or '.join(TASKS)}.")
 
 
 def demo(
     *,
-    task: Literal["denoise", "dehaze"] = "denoise",
+    task: Annotated[str, Parameter(validator=_known_task)] = DENOISE.name,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = _DEMO,
     overwrite: Annotated[bool, _Flag] = False,
 ) -> None:
-    """Restore a noisy or hazy sample photograph and show what it gains and costs.
+    """Restore a degraded sample photograph and show what it gains and costs.
 
     Args:
-        task: What is to be removed.
+        task: What is to be done, by the name of the command that does it, such as dehaze.
         out: Folder for the pictures; in that of the demo itself, those of an earlier one are replaced.
         overwrite: Replace files of the same names in another folder.
     """
@@ -144,12 +165,16 @@ def demo(
 
 
 def _restore(
-    photos: list[str], task: str, model: str, sigma: "float | Literal['auto'] | None", options: RestoreOptions
+    photos: list[str],
+    task: Task,
+    model: str | None,
+    sigma: "float | Literal['auto'] | None",
+    strength: float,
+    options: RestoreOptions,
 ) -> None:
     from spikingir.files import identities
     from spikingir.restoration import batch, jobs
-    from spikingir.restoration.catalogue import SHIPPED, model_files
-    from spikingir.restoration.choice import WHOLE, Chooser, Wishes
+    from spikingir.restoration.choice import AUTO, WHOLE, Chooser, Wishes
     from spikingir.restoration.formats import FORMATS
 
     if options.quiet and options.verbose:
@@ -157,18 +182,28 @@ def _restore(
     names = ["-" if photo == STREAM else photo for photo in photos]
     out = "-" if options.out == STREAM else options.out
     format = None if options.format is None else FORMATS[options.format]
-    keep = [*SHIPPED.glob("*/*"), *model_files(model)]
+    keep = [*SHIPPED.glob("*/*"), *([] if model is None else model_files(model))]
 
     def note(text: str) -> None:
         if not options.quiet:
             complain(f"note: {text}")
 
-    planned = jobs.plan(names, out, task, format=format, compare=options.compare, keep=keep, note=note)
+    planned = jobs.plan(names, out, task.done, format=format, compare=options.compare, keep=keep, note=note)
     if options.report is not None:
         read = identities([*keep, *(job.source for job in planned if job.source is not None)])
         batch.check_report(options.report, planned, read, overwrite=options.overwrite)
     tile = options.tile if isinstance(options.tile, int) else {"auto": None, "off": WHOLE}[options.tile]
-    wishes = Wishes(model, sigma, options.time_steps, options.schedule, tile, options.device, options.engine)
+    wishes = Wishes(
+        AUTO if model is None else model,
+        sigma,
+        options.time_steps,
+        options.schedule,
+        tile,
+        options.device,
+        options.engine,
+        task.name,
+        strength,
+    )
     writing = batch.Options(
         quality=options.quality,
         overwrite=options.overwrite,
@@ -178,7 +213,7 @@ def _restore(
     )
     outcomes: list[Outcome] = []
     said: set[str] = set()
-    with progress_bars(task, len(planned)) as (progress, advance), _warnings_as_notes(options.quiet, said):
+    with progress_bars(task.done, len(planned)) as (progress, advance), _warnings_as_notes(options.quiet, said):
         if options.ray is None:
             work = batch.restore_all(planned, Chooser(wishes), writing, progress=progress)
         else:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from spikingir.cli.console import CommandError, say
+from spikingir.errors import UsageError
 
 DataRoot = Annotated[Path, Parameter(env_var="SPIKINGIR_DATA")]
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
@@ -147,6 +148,7 @@ def convert(
     from spikingir.data.calibration import calibration_images
     from spikingir.files import check_replaceable, identities
     from spikingir.restoration.catalogue import SHIPPED
+    from spikingir.spiking.formation import with_level
     from spikingir.store import load_network, save_pretrained
 
     target = weights.with_name(f"{weights.stem}_snn.safetensors") if out is None else out
@@ -155,6 +157,10 @@ def convert(
         raise CommandError(f"{target} exists already; --overwrite replaces it")
     network = load_network(weights, max_bytes=int(max_gib * 2**30))
     images = calibration_images(data, network.channels, sigma=sigma)
+    if network.takes_level:
+        if sigma is None:
+            raise UsageError(f"the network of {weights} is told the noise level; give that of its images with --sigma")
+        images = with_level(images, sigma / 255)
     spiking = convert_network(
         network,
         images,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikingir.data.testsets import Task, TestPair
+from spikingir.data.testsets import TestPair
 from spikingir.errors import InputError
 from spikingir.evaluation.metrics import psnr, ssim
 from spikingir.networks.base import RestorationNetwork
@@ -18,6 +18,7 @@ from spikingir.restoration.catalogue import ModelError
 from spikingir.restoration.restorer import Restorer
 from spikingir.restoration.tiling import padded, restore_tiled
 from spikingir.spiking.formation import with_level
+from spikingir.tasks import DENOISE, TASKS, TaskName
 
 Progress = Callable[[int, int], None]
 
@@ -66,7 +67,7 @@ class Evaluation:
 
     images: tuple[tuple[str, Measures], ...]
     scenes: tuple[str, ...] = ()
-    task: Task = "denoise"
+    task: TaskName = DENOISE.name
 
     @property
     def mean(self) -> Measures:
@@ -105,7 +106,7 @@ def evaluate(
     testset: Sequence[TestPair],
     ann: RestorationNetwork | None = None,
     *,
-    task: Task = "denoise",
+    task: TaskName = DENOISE.name,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
     """Restore a test set by a spiking network in its deployment form, and measure.
@@ -141,7 +142,7 @@ def evaluate(
 
 
 @torch.inference_mode()
-def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None, task: Task) -> Measures:
+def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None, task: TaskName) -> Measures:
     restored, took = restorer.trace(pair.degraded, sigma=pair.sigma if restorer.takes_level else None)
     degraded_psnr, degraded_ssim = quality(pair.degraded, pair)
     snn_psnr, snn_ssim = quality(restored, pair)
@@ -192,7 +193,7 @@ def quality(image: Tensor, pair: TestPair) -> tuple[float, float]:
     return psnr(image[None], pair.clean[None]).item(), ssim(image[None], pair.clean[None]).item()
 
 
-def conversion_rate(psnr_ratio: float, ssim_ratio: float, task: Task) -> float:
+def conversion_rate(psnr_ratio: float, ssim_ratio: float, task: TaskName) -> float:
     """What of the conventional network's quality the spiking network keeps, in per cent, not capped.
 
     To denoise, the ratio of the PSNRs; to dehaze, the mean of that and the ratio of the SSIMs.
@@ -205,7 +206,7 @@ def conversion_rate(psnr_ratio: float, ssim_ratio: float, task: Task) -> float:
     Source:
         SpikingIR, tables of results; docs/method.md, section 8.
     """
-    return 100 * (psnr_ratio if task == "denoise" else (psnr_ratio + ssim_ratio) / 2)
+    return 100 * TASKS[task].conversion_rate(psnr_ratio, ssim_ratio)
 
 
 def confidence_interval(values: Sequence[float], scenes: Sequence[str] = ()) -> tuple[float, float] | None:

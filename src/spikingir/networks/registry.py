@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -22,7 +22,6 @@ class Architecture:
 
     Attributes:
         name: Key in :data:`ARCHITECTURES`, and in the header of saved weights.
-        purpose: What the network does to an image.
         channels: Channel counts it can be built for.
         builder: The network's class.
         recognise: Reads the network out of a file's named tensors; None where they are another network's.
@@ -34,7 +33,6 @@ class Architecture:
     """
 
     name: str
-    purpose: Literal["denoise", "dehaze"]
     channels: tuple[int, ...]
     builder: Callable[..., RestorationNetwork]
     recognise: Callable[[Mapping[str, Tensor]], Recognised | None]
@@ -51,7 +49,6 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         "dncnn": Architecture(
             name="dncnn",
-            purpose="denoise",
             channels=(1, 3),
             builder=DnCNN,
             recognise=recognise_dncnn,
@@ -60,7 +57,6 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         ),
         "aodnet": Architecture(
             name="aodnet",
-            purpose="dehaze",
             channels=(3,),
             builder=AODNet,
             recognise=recognise_aodnet,
@@ -68,7 +64,6 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         ),
         "multiscale": Architecture(
             name="multiscale",
-            purpose="denoise",
             channels=(1, 3),
             builder=MultiScaleNet,
             recognise=recognise_multiscale,
@@ -139,5 +134,5 @@ def _architecture(name: str) -> Architecture:
 
 
 def known_architectures() -> str:
-    """Names of the known networks with what each does."""
-    return ", ".join(f"{name} ({architecture.purpose})" for name, architecture in ARCHITECTURES.items())
+    """Names of the known networks."""
+    return ", ".join(ARCHITECTURES)

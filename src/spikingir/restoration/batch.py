@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,9 +21,6 @@ from spikingir.restoration.formats import FORMATS, HEAD, Format, ImageError, for
 from spikingir.restoration.images import MAX_PIXELS, check_output, encode_image, read_image, write_content
 from spikingir.restoration.jobs import Job, place
 from spikingir.restoration.photo import Photo, over_white
-
-if TYPE_CHECKING:
-    from spikingir.restoration.restorer import Restorer
 
 Progress = Callable[[int, int], None]
 
@@ -65,6 +61,7 @@ class Outcome:
         model: The model.
         clock: Its schedule and time steps.
         sigma: Noise level on the 0..255 scale, estimated or as given.
+        strength: How much of what the network removes was removed.
         seconds: Time in the network.
         cost: Where spikes are counted: ``spikes``, ``spikes_per_neuron``, and the energy ``snn_mj`` and ``ann_mj``,
             see :class:`~spikingir.restoration.restorer.Restoration`.
@@ -81,6 +78,7 @@ class Outcome:
     model: str | None = None
     clock: str | None = None
     sigma: float | None = None
+    strength: float | None = None
     seconds: float | None = None
     cost: dict[str, float] = field(default_factory=dict)
     model_notes: tuple[str, ...] = ()
@@ -243,13 +241,14 @@ def process(
         model=choice.model,
         clock=clock,
         sigma=choice.sigma,
+        strength=choice.strength,
         model_notes=choice.notes,
         notes=(*photo.notes, *choice.photo_notes),
     )
     comparison = None
     try:
         start = time.perf_counter()
-        restored, cost = _run(choice.restorer, photo, options.traced, progress)
+        restored, cost = _run(choice, photo, options.traced, progress)
         outcome = replace(outcome, seconds=time.perf_counter() - start, cost=cost)
         if options.strip_metadata:
             restored = replace(restored, exif=None, xmp=None)
@@ -353,10 +352,11 @@ def _entry(outcome: Outcome) -> dict[str, object]:
     return entry
 
 
-def _run(restorer: "Restorer", photo: Photo, traced: bool, progress: Progress) -> tuple[Photo, dict[str, float]]:
+def _run(choice: Choice, photo: Photo, traced: bool, progress: Progress) -> tuple[Photo, dict[str, float]]:
+    restorer, level, strength = choice.restorer, choice.level, choice.strength
     if not traced:
-        return restorer(photo, progress=progress), {}
-    restored, took = restorer.trace(photo, progress=progress)
+        return restorer(photo, sigma=level, strength=strength, progress=progress), {}
+    restored, took = restorer.trace(photo, sigma=level, strength=strength, progress=progress)
     return restored, {name: getattr(took, name) for name in ("spikes", "spikes_per_neuron", "snn_mj", "ann_mj")}
 
 

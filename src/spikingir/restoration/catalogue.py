@@ -8,22 +8,19 @@ import difflib
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from spikingir.errors import SpikingIRError
+from spikingir.errors import InputError, SpikingIRError
+from spikingir.tasks import Task, TaskName, find_task
 
 if TYPE_CHECKING:
     from spikingir.spiking.network import Schedule
-
-Task = Literal["denoise", "dehaze"]
 
 SHIPPED = Path(__file__).parents[1] / "models"
 """Folder of the models that ship."""
 
 CONFIG_FILE = "config.json"
 ANN_FILE = "ann.safetensors"
-
-_TASKS = ("denoise", "dehaze")
 
 
 class ModelError(SpikingIRError, ValueError):
@@ -56,24 +53,42 @@ class Model:
     Attributes:
         folder: Where its files lie.
         name: Its name.
-        task: ``denoise`` or ``dehaze``.
+        task: What it removes, a key of :data:`spikingir.tasks.TASKS`.
         channels: Channels of its images.
         variants: Its spiking networks.
         default: File of the one that runs unless another is asked for.
-        sigma: Noise level of a denoiser on the 0..255 scale, where it is known.
+        sigma: Noise level of a denoiser on the 0..255 scale, or the least and the greatest, where it is known.
         architecture: Name of the conventional network, where it is known.
         licence: SPDX name of the licence of the weights, where it is known.
+        takes_level: Whether its networks are told the noise level of the image.
     """
 
     folder: Path
     name: str
-    task: Task
+    task: TaskName
     channels: int
     variants: tuple[Variant, ...]
     default: str
-    sigma: float | None = None
+    sigma: float | tuple[float, float] | None = None
     architecture: str | None = None
     licence: str | None = None
+    takes_level: bool = False
+
+    def __post_init__(self) -> None:
+        find_task(self.task)
+        if isinstance(self.sigma, list):  # as JSON has a pair
+            object.__setattr__(self, "sigma", tuple(self.sigma))
+        levels: tuple[Any, ...] = self.sigma if isinstance(self.sigma, tuple) else (self.sigma, self.sigma)
+        numbers = len(levels) == 2 and all(type(one) in (int, float) for one in levels)
+        if self.sigma is not None and not (numbers and 0 <= levels[0] <= levels[1]):
+            raise TypeError(f"sigma is {self.sigma!r}; expected a noise level, 0 to 255, or the least and the greatest")
+        if type(self.takes_level) is not bool:
+            raise TypeError(f"takes_level is {self.takes_level!r}; expected true or false")
+
+    @property
+    def fixed_sigma(self) -> float | None:
+        """The noise level that it is for, where it is for one alone."""
+        return None if isinstance(self.sigma, tuple) else self.sigma
 
     @property
     def default_variant(self) -> Variant:
@@ -84,9 +99,11 @@ class Model:
     def purpose(self) -> str:
         """What the model is for, in a line."""
         kind = {1: "gray", 3: "colour"}.get(self.channels, f"{self.channels}-channel")
-        if self.task == "dehaze":
-            return f"haze in {kind} images"
-        return f"Gaussian noise in {kind} images" + ("" if self.sigma is None else f", sigma {self.sigma:g} of 255")
+        task = find_task(self.task)
+        if self.sigma is None:
+            return f"{task.removes} in {kind} images"
+        sigma = " to ".join(f"{one:g}" for one in (self.sigma if isinstance(self.sigma, tuple) else (self.sigma,)))
+        return f"{task.sigma_of or task.removes} in {kind} images, sigma {sigma} of 255"
 
 
 @dataclass(frozen=True)
@@ -149,6 +166,12 @@ def model_names() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG_FILE}"))
 
 
+def default_model(task: Task) -> str:
+    """Name of the model that restores unless another is asked for: the first of the task's that ships."""
+    shipped = model_names()
+    return next((name for name in task.default_models if name in shipped), task.default_models[-1])
+
+
 def model_files(model: str) -> list[Path]:
     """Files of a model by its name or path, whatever is in them.
 
@@ -205,10 +228,10 @@ def read_model(folder: Path) -> Model:
         networks = table.pop("variants", {})
         variants = tuple(_parse(Variant, entry, file=file) for file, entry in networks.items())
         model: Model = _parse(Model, table, folder=folder, variants=variants)
+    except InputError as error:
+        raise ModelError(f"{path}: {error}") from None
     except (AttributeError, TypeError, ValueError) as error:
         raise ModelError(f"{path} is no configuration of a model: {error}") from None
-    if model.task not in _TASKS:
-        raise ModelError(f"{path}: the task is {model.task!r}; expected {' or '.join(_TASKS)}")
     files = [variant.file for variant in variants]
     if model.default not in files:
         raise ModelError(f"{path}: the default is {model.default!r}; expected one of the variants ({', '.join(files)})")

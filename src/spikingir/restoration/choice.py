@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from spikingir.errors import SpikingIRError
-from spikingir.restoration.catalogue import read_shipped
+from spikingir.errors import SpikingIRError, UsageError
+from spikingir.restoration.catalogue import default_model
 from spikingir.restoration.codecs import MAX_PIXELS
 from spikingir.restoration.photo import Photo
-from spikingir.restoration.sigma import estimate_sigma, nearest_denoiser
+from spikingir.restoration.sigma import estimate_sigma, has_colours, model_for
+from spikingir.tasks import DENOISE, TaskName, find_task
 
 if TYPE_CHECKING:
     from spikingir.engine import Engine
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from spikingir.spiking.network import Schedule
 
 Device = Literal["auto", "cpu", "cuda"]
+
+AUTO = "auto"
+"""Stands for the model that ships for the noise level, or for the task where there is no level."""
 
 WHOLE = MAX_PIXELS
 """Side of a tile that holds any image."""
@@ -31,9 +35,11 @@ class Choice:
     Attributes:
         restorer: The restorer.
         model: Name of its model.
-        sigma: Noise level that it was chosen for, on the 0..255 scale, where it was.
+        sigma: Noise level of the photograph on the 0..255 scale, given or estimated, where it was asked for.
         notes: What the user should know of the model.
         photo_notes: What was found out of the photograph.
+        level: The ``sigma`` that the restorer is called with: None where its network is not told the level.
+        strength: The ``strength`` that it is called with.
     """
 
     restorer: "Restorer"
@@ -41,6 +47,8 @@ class Choice:
     sigma: float | None
     notes: tuple[str, ...]
     photo_notes: tuple[str, ...]
+    level: float | None = None
+    strength: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,13 +56,16 @@ class Wishes:
     """What the restorer is to be.
 
     Attributes:
-        model: Name or path of the model; with ``sigma``, the denoiser that ships for that level.
-        sigma: Noise level on the 0..255 scale, ``auto`` to estimate it for each photograph, or None.
+        model: Name or path of the model; ``auto`` is the one that ships for ``sigma``, or without it for the task.
+        sigma: Noise level on the 0..255 scale, ``auto`` to estimate it for each photograph, or None. A network that is
+            told the level gets it, estimated where it is None.
         time_steps: ``T``; as the model was trained unless given.
         schedule: ``clocked``, ``phased`` or a delay; likewise.
         tile: Side of the tiles in pixels; by the memory unless given.
         device: Where the network runs; ``auto`` is a CUDA device where there is one.
         engine: What runs it on the CPU, see :class:`~spikingir.restoration.restorer.Restorer`.
+        task: What is to be removed, where the model is ``auto``.
+        strength: How much of what the network removes is removed, see the restorer.
     """
 
     model: str
@@ -64,13 +75,17 @@ class Wishes:
     tile: int | None = None
     device: Device = "auto"
     engine: "Engine" = "auto"
+    task: TaskName = DENOISE.name
+    strength: float = 1.0
 
 
 class Chooser:
     """The restorer for each photograph; every model is loaded once, when the first photograph needs it.
 
     Raises, when called:
-        ValueError: There is no such model or device.
+        ModelError: There is no such model.
+        DeviceError: There is no such device.
+        UsageError: The model does not take the ``sigma`` or the ``strength`` that was asked for.
     """
 
     def __init__(self, wishes: Wishes) -> None:
@@ -79,19 +94,39 @@ class Chooser:
 
     def __call__(self, photo: Photo) -> Choice:
         """The restorer for a photograph."""
-        model, sigma = self.wishes.model, self.wishes.sigma
+        wishes = self.wishes
+        model, sigma = wishes.model, wishes.sigma
         notes: list[str] = []
         photo_notes: list[str] = []
+        if model == AUTO and sigma is None:
+            model = default_model(find_task(wishes.task))
+        if model != AUTO:
+            takes_level = self.restorer(model).takes_level
+            if sigma is None and takes_level:
+                sigma = "auto"
+            elif sigma is not None and not takes_level:
+                raise UsageError(f"{model} is not told the noise level; leave --sigma out, or --model")
+        estimated = sigma == "auto"
         if sigma == "auto":
             sigma = estimate_sigma(photo.pixels)
-            model = nearest_denoiser(sigma)
-            photo_notes.append(f"the noise is estimated at sigma {sigma:.1f}; the nearest model is {model}")
-        elif sigma is not None:
-            model = nearest_denoiser(sigma)
-            if read_shipped(model).sigma != sigma:
+            photo_notes.append(f"the noise is estimated at sigma {sigma:.1f}")
+        if model == AUTO and sigma is not None:
+            found = model_for(sigma, wishes.task, colour=has_colours(photo.pixels))
+            model = found.name
+            if isinstance(found.sigma, tuple) and not found.sigma[0] <= sigma <= found.sigma[1]:
+                notes.append("{} was trained for sigma {:g} to {:g}".format(model, *found.sigma))
+            if not found.takes_level and estimated:
+                photo_notes[-1] += f"; the nearest model is {model}"
+            elif not found.takes_level and found.sigma != sigma:
                 notes.append(f"no model ships for sigma {sigma:g}; the nearest is {model}")
         restorer = self.restorer(model)
-        return Choice(restorer, model, sigma, (*notes, *restorer.notes), tuple(photo_notes))
+        if wishes.strength > 1 and not restorer.takes_level:
+            raise UsageError(
+                f"strength is {wishes.strength:g}; expected 0 to 1: {model} is not told the noise level, by which more "
+                "could be removed"
+            )
+        level = sigma if restorer.takes_level else None
+        return Choice(restorer, model, sigma, (*notes, *restorer.notes), tuple(photo_notes), level, wishes.strength)
 
     def restorer(self, model: str) -> "Restorer":
         """The restorer with a model, by name or path."""

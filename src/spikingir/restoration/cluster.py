@@ -32,7 +32,7 @@ from spikingir.restoration.batch import (
 )
 from spikingir.restoration.batch import store as write
 from spikingir.restoration.catalogue import CONFIG_FILE, model_names
-from spikingir.restoration.choice import Chooser, Wishes
+from spikingir.restoration.choice import AUTO, Chooser, Wishes
 from spikingir.restoration.jobs import Job
 from spikingir.restoration.pretrained import load_spiking
 
@@ -102,7 +102,7 @@ def restore_on_cluster(jobs: Sequence[Job], wishes: Wishes, options: Options, ad
 
 def _own_model(wishes: Wishes) -> dict[str, bytes]:
     """Files of a model that does not ship, by their names from the folder around it; what is wrong with it is said."""
-    if wishes.sigma is not None or wishes.model in model_names():
+    if wishes.model == AUTO or wishes.model in model_names():
         return {}
     model = load_spiking(wishes.model, time_steps=wishes.time_steps, schedule=wishes.schedule).model
     place = Path(wishes.model).resolve()

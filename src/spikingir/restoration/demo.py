@@ -1,55 +1,24 @@
 """The demonstration: a real photograph, degraded, restored by a network that ships, measured."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from spikingir.data.haze import add_haze
-from spikingir.data.middlebury import fill_holes
-from spikingir.data.noise import add_gaussian_noise, sample_generator
+from spikingir.data.samples import Sample
 from spikingir.evaluation.metrics import psnr
-from spikingir.restoration.catalogue import Task
+from spikingir.restoration.catalogue import default_model
 from spikingir.restoration.images import check_output, write_image
 from spikingir.restoration.photo import Photo, to_pillow
 from spikingir.restoration.restorer import Restoration, Restorer
+from spikingir.restoration.sigma import model_for
 from spikingir.restoration.tiling import Progress
+from spikingir.tasks import DENOISE, TaskName, find_task
 
-MODELS = MappingProxyType[Task, str]({"denoise": "denoise-gray-25", "dehaze": "dehaze"})
-"""The model that each demonstration takes."""
-
-SIGMA, SIDE, SEED = 25, 192, 0
-BETA, AIRLIGHT = 1.2, 0.9
 _MARGIN, _FONT, _WIDTH = 12, 18, 384
-_OFFSET = 31.086  # between the two cameras' principal points, in pixels
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A photograph, and what was made of it.
-
-    Attributes:
-        word: What it was made, and the name of its file.
-        how: How it was made that.
-        original: The photograph.
-        degraded: The degraded one; not clipped.
-
-    Shape:
-        ``original``, ``degraded``: (3, H, W), in [0, 1].
-    """
-
-    word: str
-    how: str
-    original: Tensor
-    degraded: Tensor
 
 
 @dataclass(frozen=True)
@@ -83,15 +52,15 @@ def run_demo(
     folder: Path,
     restorer: Restorer | None = None,
     *,
-    task: Task = "denoise",
+    task: TaskName = DENOISE.name,
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Demo:
-    """Restore a sample photograph with Gaussian noise of sigma 25, or with haze, and write the pictures.
+    """Restore a task's sample photograph, with Gaussian noise of sigma 25 or with haze, and write the pictures.
 
     Args:
         folder: Where the pictures go; made if need be.
-        restorer: What restores it; the one that ships unless given.
+        restorer: What restores it; the model that ships for the sample unless given, see :func:`demo_model`.
         task: What is to be removed.
         overwrite: Whether files of the same names are replaced.
         progress: Told how many tiles are done, and of how many.
@@ -102,13 +71,14 @@ def run_demo(
         ImageError: A picture cannot be written, or is there already.
         OSError: The folder cannot be made.
     """
-    sample = SAMPLES[task]()
-    restorer = Restorer.from_pretrained(MODELS[task]) if restorer is None else restorer
+    sample = find_task(task).degradation().sample()
+    restorer = Restorer.from_pretrained(demo_model(task, sample)) if restorer is None else restorer
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / f"{name}.png" for name in ("original", sample.word, "restored", "comparison")}
     for path in paths.values():
         check_output(path, overwrite=overwrite)
-    restored, restoration = restorer.trace(sample.degraded, progress=progress)
+    level = sample.sigma if restorer.takes_level else None
+    restored, restoration = restorer.trace(sample.degraded, sigma=level, progress=progress)
     # psnr clips, as it does what is written; of the noise nothing is to be lost
     degraded_db = -10 * (sample.degraded - sample.original).square().mean().log10().item()
     restored_db = psnr(restored[None], sample.original[None]).item()
@@ -126,37 +96,9 @@ def run_demo(
     return Demo(sample, degraded_db, restored_db, clock, restoration, **paths)
 
 
-def noisy_sample() -> Sample:
-    """The centre of "Chelsea" by Stefan van der Walt (CC0), which comes with scikit-image, with Gaussian noise."""
-    photograph = _tensor(_samples().chelsea())
-    top, left = ((size - SIDE) // 2 for size in photograph.shape[1:])
-    original = photograph[:, top : top + SIDE, left : left + SIDE]
-    noisy = add_gaussian_noise(original, SIGMA, sample_generator(SEED, 0))
-    return Sample("noisy", f"noise, sigma {SIGMA}", original, noisy)
-
-
-def hazy_sample() -> Sample:
-    """Middlebury's "Motorcycle", which comes with scikit-image, with haze after its measured depth.
-
-    Source:
-        Scharstein et al. 2014, "High-Resolution Stereo Datasets with Subpixel-Accurate Ground Truth".
-    """
-    left, _, disparity = _samples().stereo_motorcycle()
-    depth = torch.from_numpy(np.reciprocal(fill_holes(disparity) + np.float32(_OFFSET)))
-    original = _tensor(left)
-    return Sample("hazy", f"haze, beta {BETA}", original, add_haze(original, depth, BETA, AIRLIGHT))
-
-
-SAMPLES = MappingProxyType[Task, Callable[[], Sample]]({"denoise": noisy_sample, "dehaze": hazy_sample})
-"""The photograph that each demonstration restores."""
-
-
-def _samples() -> Any:
-    return import_module("skimage.data")  # an extra: nobody needs it for photographs of their own
-
-
-def _tensor(samples: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(samples.copy()).permute(2, 0, 1).float() / 255
+def demo_model(task: TaskName, sample: Sample) -> str:
+    """Name of the model that restores a sample: that for its noise level, or else the default of the task."""
+    return default_model(find_task(task)) if sample.sigma is None else model_for(sample.sigma, task, colour=True).name
 
 
 def _pixels(image: Tensor) -> NDArray[np.float32]:

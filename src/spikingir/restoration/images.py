@@ -182,8 +182,8 @@ def check_output(path: str | os.PathLike[str], *, format: Format | None = None, 
         raise _taken(path)
 
 
-def default_output(path: str | os.PathLike[str], task: str, format: Format | None = None) -> Path:
-    """Name of the restored image unless told otherwise: ``photo_{task}.png`` beside ``photo.png``.
+def default_output(path: str | os.PathLike[str], word: str, format: Format | None = None) -> Path:
+    """Name of the restored image unless told otherwise: ``photo_{word}.png`` beside ``photo.png``.
 
     The suffix is that of ``format`` where one is given, and ``.png`` where ``path`` has none that can be written.
     """
@@ -191,7 +191,7 @@ def default_output(path: str | os.PathLike[str], task: str, format: Format | Non
     if format is None:
         format = format_of_name(path) or FORMATS["png"]
     suffix = path.suffix if path.suffix.lower() in format.suffixes else format.suffixes[0]
-    return path.with_name(f"{path.stem}_{task}{suffix}")
+    return path.with_name(f"{path.stem}_{word}{suffix}")
 
 
 def _taken(path: Path) -> ImageError:

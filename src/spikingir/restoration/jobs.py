@@ -61,7 +61,7 @@ class _Found:
 def plan(
     inputs: Sequence[str],
     out: str | None,
-    task: str,
+    word: str,
     *,
     format: Format | None = None,
     compare: bool = False,
@@ -79,7 +79,7 @@ def plan(
         inputs: Files, folders, patterns (``*``, ``?``, ``**``), or ``-`` for stdin.
         out: A folder where it is one, ends in a slash, or there are several inputs; else a file; ``-`` for stdout.
             Without it, results go beside the photographs, that of stdin to stdout.
-        task: Word that is added to the names.
+        word: Word that is added to the names.
         format: Format of the results; that of the photographs unless given.
         compare: Whether pictures of before and after are made, as PNG files beside the results.
         keep: Other files that are read, such as those of the model: no result goes there.
@@ -89,7 +89,7 @@ def plan(
         UsageError: Inputs and outputs do not go together.
     """
     first: dict[Path | None, _Found] = {}
-    search = _Search(task, out)
+    search = _Search(word, out)
     for one in search.find(inputs):
         first.setdefault(one.source and place(one.source), one)
     found = list(first.values())
@@ -115,7 +115,7 @@ def plan(
         if one.error is not None:
             jobs.append(Job(one.source, None, error=one.error))
             continue
-        target = _target(one, out, folder, task, format)
+        target = _target(one, out, folder, word, format)
         comparison = target and target.with_name(f"{target.stem}_{COMPARISON}.png") if compare else None
         if compare and comparison is None:
             raise UsageError("--compare writes beside the result, which goes to stdout; give a file with -o")
@@ -128,12 +128,12 @@ def plan(
     return jobs
 
 
-def _target(one: _Found, out: str | None, folder: Path | None, task: str, format: Format | None) -> Path | None:
+def _target(one: _Found, out: str | None, folder: Path | None, word: str, format: Format | None) -> Path | None:
     if folder is not None:
-        return folder / default_output(one.within, task, format)
+        return folder / default_output(one.within, word, format)
     if out == STREAM or (out is None and one.source is None):
         return None
-    return Path(out) if out is not None else default_output(one.source or one.within, task, format)
+    return Path(out) if out is not None else default_output(one.source or one.within, word, format)
 
 
 def _objection(path: Path, read: frozenset[Identity], owner: str | None) -> str | None:
@@ -159,9 +159,9 @@ class _Search:
         skipped: What was passed over, counted by kind, for each input.
     """
 
-    def __init__(self, task: str, out: str | None) -> None:
+    def __init__(self, word: str, out: str | None) -> None:
         self.skipped: dict[str, Counter[str]] = {}
-        self._endings = (f"_{task}", f"_{task}_{COMPARISON}")
+        self._endings = (f"_{word}", f"_{word}_{COMPARISON}")
         self._results = None if out in (None, STREAM) else os.path.realpath(out)
         self._stems = cache(_stems)  # for one search: files come and go
 

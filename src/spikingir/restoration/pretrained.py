@@ -13,7 +13,6 @@ from spikingir.restoration.catalogue import (
     CONFIG_FILE,
     Model,
     ModelError,
-    Task,
     Variant,
     choose_variant,
     model_names,
@@ -24,6 +23,7 @@ from spikingir.restoration.catalogue import (
 )
 from spikingir.spiking.network import Schedule, SpikingNetwork
 from spikingir.store import from_pretrained, load_network
+from spikingir.tasks import TASKS
 
 _DEFAULT_FILE = "snn.safetensors"
 
@@ -112,5 +112,7 @@ def _without_configuration(folder: Path, name: str, paths: list[Path]) -> Model:
     configs = {path.name: from_pretrained(path).config for path in paths}
     variants = tuple(Variant(file, config.schedule, config.time_steps) for file, config in configs.items())
     default = _DEFAULT_FILE if _DEFAULT_FILE in configs else variants[0].file
-    task: Task = "dehaze" if configs[default].formation == "atmospheric" else "denoise"
-    return Model(folder, name, task, configs[default].channels, variants, default)
+    config = configs[default]
+    task = next(task.name for task in TASKS.values() if config.formation in task.formations)
+    takes_level = config.input_channels > config.channels
+    return Model(folder, name, task, config.channels, variants, default, takes_level=takes_level)

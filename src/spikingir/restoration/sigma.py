@@ -1,9 +1,10 @@
-"""How noisy a photograph is, and which denoiser is for that."""
+"""How noisy a photograph is, and which model is for that."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spikingir.restoration.catalogue import ModelError, model_names, read_shipped
+from spikingir.restoration.catalogue import Model, ModelError, model_names, read_shipped
+from spikingir.tasks import DENOISE, TaskName
 
 _NORMAL = 0.6745  # median of the magnitude of a standard normal variable
 _MASK_NORM = 6.0  # root of the sum of squares of Immerkaer's mask
@@ -52,17 +53,39 @@ def _sigma(plane: NDArray[np.float32]) -> float:
     return 255 * float(np.median(edges)) / (_MASK_NORM * _NORMAL)
 
 
-def nearest_denoiser(sigma: float) -> str:
-    """Name of the shipped denoiser for gray planes whose noise level is nearest.
+def model_for(sigma: float, task: TaskName = DENOISE.name, *, colour: bool = False) -> Model:
+    """The model that ships for a noise level.
+
+    One that is told the level serves best: a colour network for what has colours, where it ships. Without one it is
+    the model for gray planes whose level is nearest. Gray networks restore colours channel by channel.
+
+    Args:
+        sigma: Noise level on the 0..255 scale.
+        task: What is to be removed.
+        colour: Whether the photograph has colours.
 
     Raises:
         ModelError: None ships.
     """
-    levels = {
-        model.name: model.sigma
-        for model in map(read_shipped, model_names())
-        if model.task == "denoise" and model.channels == 1 and model.sigma is not None
-    }
-    if not levels:
-        raise ModelError("no denoiser ships here; name one of your own with --model")
-    return min(levels, key=lambda name: abs(levels[name] - sigma))
+    models = [model for model in map(read_shipped, model_names()) if model.task == task and model.sigma is not None]
+    for channels in (3, 1) if colour else (1,):
+        for model in models:
+            if model.takes_level and model.channels == channels:
+                return model
+    gray = [
+        (abs(model.fixed_sigma - sigma), model)
+        for model in models
+        if model.channels == 1 and model.fixed_sigma is not None
+    ]
+    if not gray:
+        raise ModelError(f"no model ships to {task} at a noise level; name one of your own with --model")
+    return min(gray, key=lambda one: one[0])[1]
+
+
+def has_colours(pixels: NDArray[np.float32]) -> bool:
+    """Whether a photograph has colours, which one of three equal channels has not.
+
+    Shape:
+        (H, W, C).
+    """
+    return pixels.shape[2] == 3 and bool((pixels != pixels[..., :1]).any())

@@ -21,13 +21,6 @@ RECORD_FILE = "training.json"
 
 _RECORDED = ("batch_size", "accumulate", "processes", "precision", "processor", "version", "torch", "commit")
 
-_NOT_FOR = {
-    "denoise": "noise of another level or kind, which it was not trained on; colour noise that is correlated between "
-    "channels.",
-    "dehaze": "fog at night, rain or smoke, which it was not trained on; measuring distances through haze. Trained on "
-    "synthetic haze in rooms, it darkens outdoor photographs and speckles smooth skies.",
-}
-
 
 def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path) -> Model:
     """Write the folder of a model; what is there of an earlier one is replaced, and its results are gone.
@@ -65,7 +58,8 @@ def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path) -> Model:
         "name": recipe.name,
         "task": recipe.task,
         "channels": some.channels,
-        **({"sigma": recipe.noise.sigma} if recipe.noise and isinstance(recipe.noise.sigma, float) else {}),
+        **({"sigma": recipe.noise.sigma} if recipe.noise else {}),
+        **({"takes_level": True} if some.input_channels > some.channels else {}),
         "architecture": recipe.architecture,
         "variants": {file: {"schedule": c.schedule, "time_steps": c.time_steps} for file, c in clocks.items()},
         "default": file if (file := f"{recipe.default}.safetensors") in clocks else next(iter(clocks)),
@@ -154,7 +148,7 @@ def card(recipe: Recipe, model: Model, runs: Mapping[str, Mapping[str, Any]]) ->
         f"{recipe.licence}. The images that the weights were trained on are not distributed with them; their terms are "
         "for research.",
         "## Not for",
-        f"Medical, forensic or scientific images in which invented or lost detail matters; {_NOT_FOR[model.task]}",
+        f"Medical, forensic or scientific images in which invented or lost detail matters; {recipe.data.not_for}",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -7,13 +7,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 
 from spikingir.conversion.convert import METHODS
 from spikingir.networks.registry import build_network
 from spikingir.schema import Name, Range, SchemaError, nearest, parse, require_valid
+from spikingir.tasks import DEHAZE, DENOISE, TaskName
 from spikingir.training.config import FitConfig
 
 _Sigma = Annotated[float, Range(0, 255)]
@@ -56,6 +57,11 @@ class Noise:
     held_back_sigma: tuple[_Sigma, ...] = ()
     held_back_side: Annotated[int, Range(1, 65536)] | None = None
 
+    task: ClassVar[TaskName] = DENOISE.name
+    not_for: ClassVar[str] = (
+        "noise of another level or kind, which it was not trained on; colour noise that is correlated between channels."
+    )
+
     def __post_init__(self) -> None:
         require_valid(self)
         if isinstance(self.sigma, tuple):
@@ -75,6 +81,12 @@ class Haze:
     folder: str
     held_back: Annotated[float, Range(0, 1, open_least=True, open_most=True)] = 0.05
     airlight: tuple[_Airlight, _Airlight] = (0.6, 1.0)
+
+    task: ClassVar[TaskName] = DEHAZE.name
+    not_for: ClassVar[str] = (
+        "fog at night, rain or smoke, which it was not trained on; measuring distances through haze. Trained on "
+        "synthetic haze in rooms, it darkens outdoor photographs and speckles smooth skies."
+    )
 
     def __post_init__(self) -> None:
         require_valid(self)
@@ -107,6 +119,11 @@ class Photographs:
     held_back_every: Annotated[int, Range(2, 10**6)] = 50
     held_back_side: Annotated[int, Range(1, 65536)] = 256
 
+    task: ClassVar[TaskName] = DENOISE.name
+    not_for: ClassVar[str] = (
+        "noise of film, banding, single bright pixels and strong Gaussian noise, which it was not trained on."
+    )
+
     def __post_init__(self) -> None:
         require_valid(self)
 
@@ -130,6 +147,11 @@ class RealHaze:
     held_back: Annotated[float, Range(0, 1, open_least=True, open_most=True)] = 0.03
     beta: Annotated[float, Range(0, 100, open_least=True)] = 3.0
     airlight: tuple[_Airlight, _Airlight] = (0.25, 1.0)
+
+    task: ClassVar[TaskName] = DEHAZE.name
+    not_for: ClassVar[str] = (
+        "fog at night, rain or smoke, which it was not trained on; measuring distances through haze."
+    )
 
     def __post_init__(self) -> None:
         require_valid(self)
@@ -226,8 +248,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require_valid(self)
-        data = [self.noise, self.haze, self.photographs, self.real_haze]
-        if sum(one is not None for one in data) != 1:
+        if len(self._given()) != 1:
             raise SchemaError("it has several of noise, haze, photographs and real_haze, or none; expected one of them")
         if not self.stages:
             raise SchemaError("stages is empty; expected one at least")
@@ -243,10 +264,18 @@ class Recipe:
                         f"stages[{i}].{key} is {other!r}, a stage that comes no earlier: a cycle, or a wrong order"
                     )
 
+    def _given(self) -> list[Noise | Haze | Photographs | RealHaze]:
+        return [one for one in (self.noise, self.haze, self.photographs, self.real_haze) if one is not None]
+
     @property
-    def task(self) -> Literal["denoise", "dehaze"]:
+    def data(self) -> Noise | Haze | Photographs | RealHaze:
+        """What the model is trained on."""
+        return self._given()[0]
+
+    @property
+    def task(self) -> TaskName:
         """What the model removes."""
-        return "denoise" if self.haze is None and self.real_haze is None else "dehaze"
+        return self.data.task
 
 
 def recipe_names() -> list[str]:

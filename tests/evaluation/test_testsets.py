@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from spikingir.data import testsets
 from spikingir.data.errors import DataError
 from spikingir.data.folders import list_images, read_gray
 from spikingir.data.noise import add_gaussian_noise, sample_generator
-from spikingir.data.testsets import TestPair, open_testset
+from spikingir.data.testsets import TestPair, spread
 from spikingir.errors import SpikingIRError
+from spikingir.evaluation import testsets
+from spikingir.evaluation.testsets import open_testset
+from spikingir.tasks import TASKS
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_clipped_noise(folder: Path) -> None:
 
 @given(st.integers(1, 300), st.integers(1, 300))
 def test_a_selection_has_one_of_each_stretch(count: int, limit: int) -> None:
-    picked = testsets._spread(count, limit)
+    picked = spread(count, limit)
     assert len(picked) == min(count, limit)
     for k, i in enumerate(picked):
         assert k * count // len(picked) <= i < (k + 1) * count // len(picked)
@@ -70,7 +72,7 @@ def test_a_selection_has_one_of_each_stretch(count: int, limit: int) -> None:
 def test_a_selection_meets_scenes_and_strengths_of_haze_alike() -> None:
     # ten strengths of each of 25 scenes, as in SOTS: most fixed strides meet few of them
     for limit in (20, 25, 26, 50, 51, 125):
-        picked = testsets._spread(250, limit)
+        picked = spread(250, limit)
         assert len({i // 10 for i in picked}) > 0.7 * min(limit, 25)
         assert len({i % 10 for i in picked}) > 8
 
@@ -99,6 +101,7 @@ def test_it_is_a_lazy_sequence(folder: Path) -> None:
         ({"root": None}, "set12 needs the folder of the image collection"),
         ({"sigma": None}, "sigma is None"),
         ({"sigma": -1.0}, "sigma is -1"),
+        ({"task": "derain"}, "the task is 'derain'; expected denoise or dehaze"),
         ({"limit": 0}, "limit is 0"),
         ({"crop": 0}, "crop is 0"),
     ],
@@ -124,6 +127,11 @@ def test_a_half_copied_set_is_refused(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(folder / "01.png")
     with pytest.raises(DataError, match="set12 holds 1 images, expected 12; copy the whole set"):
         open_testset("set12", tmp_path, task="denoise", channels=1, sigma=25)
+
+
+def test_every_name_is_of_one_set() -> None:
+    names = testsets.testset_names()
+    assert len(set(names)) == len(names) == sum(len(task.degradation().testsets) for task in TASKS.values()) > 1
 
 
 @pytest.fixture

@@ -1,0 +1,89 @@
+"""Test sets by name or folder."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from spikingir.data.errors import DataError
+from spikingir.data.testsets import Degradation, LazyPairs, PairMaker, Request, TestPair, spread
+from spikingir.errors import InputError
+from spikingir.tasks import TASKS, Task, TaskName, find_task
+
+
+def testset_names() -> list[str]:
+    """Names that :func:`open_testset` knows."""
+    return [name for task in TASKS.values() for name in task.degradation().testsets]
+
+
+def open_testset(
+    name_or_folder: str | Path,
+    root: Path | None = None,
+    *,
+    task: TaskName,
+    channels: int,
+    sigma: float | None = None,
+    clip: bool = False,
+    seed: int = 0,
+    limit: int | None = None,
+    crop: int | None = None,
+) -> Sequence[TestPair]:
+    """Open a test set; a pair is read, and noise or haze added to it, each time that it is asked for.
+
+    To denoise: ``bsd68``, ``set12``, ``cbsd68``, or a folder of clean images.
+
+    To dehaze: ``sots-indoor``, made from depth as RESIDE did; ``sots-indoor-published``; ``sots-outdoor``;
+    ``testset-a-like`` (scenes of NYU Depth V2) and ``middlebury``, each scene with ``A`` of 0.6, 0.8, 1 and ``beta`` of
+    :data:`spikingir.data.haze.BETAS`; or a folder with ``hazy`` and ``gt`` or ``clear``. Haze is made by depth relative
+    to the farthest of each scene, and rounded to 8 bits, as in published images.
+
+    Args:
+        name_or_folder: One of :func:`testset_names`, or a folder.
+        root: Folder of the image collection; only names need it.
+        task: What the set is to test.
+        channels: 1 for gray images, 3 for colour; 3 to dehaze.
+        sigma: Level of the noise on the 0..255 scale, for a task that has one. The noise of image ``i`` of the whole
+            set comes from ``sample_generator(seed, i)``.
+        clip: Whether noisy images are clipped to [0, 1].
+        seed: Seed of the noise.
+        limit: Take at most so many pairs, spread evenly: one of each of ``limit`` equal stretches of the set, at a
+            place in it that differs from stretch to stretch, so that neither scenes nor strengths of haze are missed.
+        crop: Cut ``crop`` x ``crop`` pixels out of the middle, fewer where the image is smaller.
+
+    Raises:
+        DataError: An unknown name that is no folder either, a set that does not fit the task or the channels, or one
+            that is missing or half copied.
+        InputError: There is no such task, or ``channels``, ``sigma``, ``limit`` or ``crop`` is out of its range.
+    """
+    for key, value in (("limit", limit), ("crop", crop)):
+        if value is not None and value < 1:
+            raise InputError(f"{key} is {value}; expected at least 1, or None")
+    wanted = find_task(task)
+    degradation = wanted.degradation()
+    if wanted.sigma_of is not None and (sigma is None or sigma < 0):
+        raise InputError(f"sigma is {sigma}; to {task}, expected a level of {wanted.sigma_of}, 0 to 255, such as 25")
+    if wanted.sigma_of is None and sigma is not None:
+        raise InputError(f"sigma is {sigma}; to {task}, expected None, for no noise is added to {wanted.removes}")
+    if channels not in degradation.channels:
+        known = " or ".join(map(str, degradation.channels))
+        raise InputError(f"channels is {channels}; to {task}, expected {known}")
+    folder, make = _find(name_or_folder, root, wanted, degradation)
+    readers = make(folder, Request(channels, sigma or 0.0, clip, seed))
+    return LazyPairs(tuple(readers[i] for i in spread(len(readers), limit)), crop)
+
+
+def _find(name: str | Path, root: Path | None, task: Task, degradation: Degradation) -> tuple[Path, PairMaker]:
+    """Folder of a set, and what makes its pairs."""
+    own = degradation.testsets
+    if (found := own.get(str(name))) is not None:
+        if root is None:
+            raise DataError(f"test set {name} needs the folder of the image collection; give it as the data root")
+        return Path(root) / found.folder, found.pairs
+    expected = f"expected {'one of ' * (len(own) > 1)}{', '.join([*own, 'or a folder' if own else 'a folder'])}"
+    for other in TASKS.values():
+        if str(name) in other.degradation().testsets:
+            raise DataError(f"test set {name} is to {other.name}; to {task.name}, {expected}")
+    if Path(name).is_dir():
+        return Path(name), degradation.pairs
+    near = difflib.get_close_matches(str(name), testset_names(), 1)
+    hint = f"did you mean {near[0]!r}?" if near else expected
+    raise DataError(f"no test set {str(name)!r} and no such folder; {hint}")

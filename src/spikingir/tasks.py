@@ -1,0 +1,94 @@
+"""The tasks: all that the package knows of what its networks remove from images.
+
+A further task is one more record and one more name in :data:`TASKS`; nothing else in the package asks which task it is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from spikingir.errors import InputError
+
+if TYPE_CHECKING:
+    from spikingir.data.testsets import Degradation
+
+TaskName = str
+"""A key of :data:`TASKS`."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network removes from an image.
+
+    Attributes:
+        name: The verb: the command on the command line, the task in a model's ``config.json``, the key in
+            :data:`TASKS`.
+        done: The participle, which the files of results have in their names.
+        removes: What is removed.
+        sigma_of: What of it ``sigma`` is the level of, on the 0..255 scale; None where nothing has a level.
+        formations: Image formations of its networks, see :func:`~spikingir.spiking.formation.form_image`. They tell
+            the task of a network that comes without a configuration.
+        default_models: Models that restore unless another is asked for: the first of them that ships.
+        conversion_rate: What a spiking network keeps of its conventional network's quality, from the ratios of their
+            PSNRs and SSIMs; 1 where nothing is lost.
+        degradation: Loads the way from clean images to degraded ones, which needs torch: test sets, folders of
+            one's own, and the sample of the demonstration.
+    """
+
+    name: TaskName
+    done: str
+    removes: str
+    sigma_of: str | None
+    formations: tuple[str, ...]
+    default_models: tuple[str, ...]
+    conversion_rate: Callable[[float, float], float]
+    degradation: "Callable[[], Degradation]"
+
+
+def _noise() -> "Degradation":
+    from spikingir.data.testsets import NOISE
+
+    return NOISE
+
+
+def _haze() -> "Degradation":
+    from spikingir.data.testsets import HAZE
+
+    return HAZE
+
+
+DENOISE = Task(
+    name="denoise",
+    done="denoised",
+    removes="noise",
+    sigma_of="Gaussian noise",
+    formations=("residual", "level", "identity"),
+    default_models=("denoise-photo", "denoise-color", "denoise-gray-25"),
+    conversion_rate=lambda psnr, ssim: psnr,
+    degradation=_noise,
+)
+
+DEHAZE = Task(
+    name="dehaze",
+    done="dehazed",
+    removes="haze",
+    sigma_of=None,
+    formations=("atmospheric", "soft"),
+    default_models=("dehaze-multiscale", "dehaze"),
+    conversion_rate=lambda psnr, ssim: (psnr + ssim) / 2,
+    degradation=_haze,
+)
+
+TASKS: dict[TaskName, Task] = {task.name: task for task in (DENOISE, DEHAZE)}
+"""The tasks by name. One that is added here is known everywhere, on the command line if it is there before that is."""
+
+
+def find_task(name: TaskName) -> Task:
+    """The task of a name.
+
+    Raises:
+        InputError: There is none.
+    """
+    if name not in TASKS:
+        raise InputError(f"the task is {name!r}; expected {' or '.join(TASKS)}")
+    return TASKS[name]
