@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from spikingir.errors import SpikingIRError
     from spikingir.evaluation.energy import paper_energy
     from spikingir.evaluation.evaluate import evaluate
+    from spikingir.export.errors import ExportError
+    from spikingir.export.export import export_network
     from spikingir.graph.errors import ConversionError
     from spikingir.networks.aodnet import AODNet
     from spikingir.networks.dncnn import DnCNN
@@ -32,6 +34,7 @@ _HOMES = {
     "AODNet": "spikingir.networks.aodnet",
     "ConversionError": "spikingir.graph.errors",
     "DnCNN": "spikingir.networks.dncnn",
+    "ExportError": "spikingir.export.errors",
     "FoldError": "spikingir.spiking.fold",
     "FoldedNetwork": "spikingir.spiking.folded",
     "IFNeuron": "spikingir.spiking.neurons",
@@ -50,6 +53,7 @@ _HOMES = {
     "convert": "spikingir.conversion.convert",
     "correct_biases": "spikingir.conversion.convert",
     "evaluate": "spikingir.evaluation.evaluate",
+    "export_network": "spikingir.export.export",
     "fold": "spikingir.spiking.fold",
     "from_pretrained": "spikingir.store",
     "load_network": "spikingir.store",
@@ -65,6 +69,7 @@ __all__ = [
     "AODNet",
     "ConversionError",
     "DnCNN",
+    "ExportError",
     "FoldError",
     "FoldedNetwork",
     "IFNeuron",
@@ -82,6 +87,7 @@ __all__ = [
     "convert",
     "correct_biases",
     "evaluate",
+    "export_network",
     "fold",
     "from_pretrained",
     "load_network",

@@ -34,7 +34,7 @@ _KINDS = {
     "a photograph": {
         ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".tif", ".tiff", ".webp", ".bmp", ".dib", ".gif"
     },
-    "a model": {".safetensors", ".pth", ".pt", ".ckpt"},
+    "a model": {".safetensors", ".pth", ".pt", ".ckpt", ".pt2", ".npz"},
 }  # fmt: skip
 _SPECIAL = {
     stat.S_IFIFO: "a pipe",

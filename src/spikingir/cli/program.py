@@ -24,6 +24,7 @@ from spikingir.cli.console import (
 )
 from spikingir.cli.energy import energy
 from spikingir.cli.evaluate import evaluate
+from spikingir.cli.export import export
 from spikingir.cli.models import models
 from spikingir.cli.restore import demo, restoring_command
 from spikingir.cli.serve import serve
@@ -31,7 +32,7 @@ from spikingir.cli.train import convert, finetune, recipes, train
 from spikingir.errors import UsageError
 from spikingir.tasks import TASKS
 
-_COMMANDS = (demo, train, finetune, convert, recipes, models)
+_COMMANDS = (demo, train, finetune, convert, recipes, models, export)
 _MEASURING = (evaluate, energy)
 
 

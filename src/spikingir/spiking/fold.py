@@ -170,7 +170,7 @@ class _Folder:
         last = self.network.nodes[-1].name
         mapper = _fold_mapper(self.network.mapper, self._theta(last), self._beta(last), self.bits)
         return FoldedNetwork(
-            self.network,
+            self.network.config,
             self.nodes,
             self.kernels,
             self.betas,
@@ -181,6 +181,9 @@ class _Folder:
             {name: self.network.levels(name) for name in self.network.layers} if self.network.config.phased else {},
             self.bits is not None,
             self.dtype,
+            frozenset(node.name for node in self.nodes) - {node.name for node in self.network.nodes},
+            self.network.raw,
+            next(self.network.parameters()).dtype,
         )
 
     def _theta(self, name: str) -> Tensor:

@@ -5,6 +5,7 @@ Made by :func:`spikingir.fold`, which explains the form.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from spikingir.graph.graph import Graph, Node, Wave, constant_part, spiking_part
 from spikingir.spiking.coding import spike_trains, spikes_per_step
 from spikingir.spiking.firing import Clock, clocked_inference
 from spikingir.spiking.formation import form_image, with_level
-from spikingir.spiking.network import LayerTrace, SpikingConfig, SpikingNetwork, Trace, check_input
+from spikingir.spiking.network import LayerTrace, SpikingConfig, Trace, check_input
 
 IMAGE_BITS = 20
 BINARY_IMAGE_BITS = 12
@@ -83,7 +84,7 @@ class FoldedNetwork(nn.Module):
 
     def __init__(
         self,
-        network: SpikingNetwork,
+        config: SpikingConfig,
         nodes: Sequence[Node],
         kernels: Mapping[str, Kernel],
         betas: Mapping[str, Tensor],
@@ -94,12 +95,14 @@ class FoldedNetwork(nn.Module):
         levels: Mapping[str, int],
         gridded: bool,
         dtype: torch.dtype,
+        scalings: frozenset[str] = frozenset(),
+        raw: Mapping[str, Callable[..., Tensor]] = MappingProxyType({}),
+        precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.config: SpikingConfig = network.config
+        self.config = config
         self.nodes = tuple(nodes)
-        self.scalings = frozenset(node.name for node in nodes) - {node.name for node in network.nodes}
-        precision = next(network.parameters()).dtype
+        self.scalings = scalings
         self.kernels = nn.ModuleDict(dict(kernels))
         self.mapper = mapper
         self.dtype = dtype
@@ -109,11 +112,9 @@ class FoldedNetwork(nn.Module):
         self.register_buffer("theta", theta)
         self.levels = dict(levels)
         self.gridded = gridded
-        self.image_bits = BINARY_IMAGE_BITS if network.config.coding == "binary" else IMAGE_BITS
-        self.raw = {
-            name: _in_precision(name, f, precision, gridded, self.image_bits) for name, f in network.raw.items()
-        }
-        self._spiking = spiking  # wires whose spiking part is whole numbers of spikes, whatever constant is beside it
+        self.image_bits = BINARY_IMAGE_BITS if config.coding == "binary" else IMAGE_BITS
+        self.raw = {name: _in_precision(name, f, precision, gridded, self.image_bits) for name, f in raw.items()}
+        self.spiking = spiking  # wires whose spiking part is whole numbers of spikes, whatever constant is beside it
 
     @property
     def graph(self) -> Graph:
@@ -160,6 +161,14 @@ class FoldedNetwork(nn.Module):
     @torch.no_grad()
     def _restore(self, image: Tensor, layers: list[LayerTrace] | None, trains: bool) -> Tensor:
         exact = self.on_image_grid(image)
+        with _exact_convolutions():
+            return self.run(image, exact, layers, trains)
+
+    def run(self, image: Tensor, exact: Tensor, layers: list[LayerTrace] | None, trains: bool) -> Tensor:
+        """Restored image of an image and its values :meth:`on_image_grid`; nothing is checked, settings are as outside.
+
+        ``layers`` collects what every layer did, with the spikes themselves if ``trains``.
+        """
         read: list[Tensor] = []
         last = self.nodes[-1].name
 
@@ -171,8 +180,7 @@ class FoldedNetwork(nn.Module):
                 read.append(self.read(spikes, residual))
             return Wave(spikes, None)
 
-        with _exact_convolutions():
-            self.graph.run(exact, neuron, self._linear)
+        self.graph.run(exact, neuron, self.linear)
         restored = form_image(self.config.formation, image.double(), read[0])
         return restored.to(image.dtype)
 
@@ -182,7 +190,8 @@ class FoldedNetwork(nn.Module):
         assert kernel is None or isinstance(kernel, Kernel)
         return kernel
 
-    def _linear(self, node: Node, inputs: Sequence[Wave]) -> Wave:
+    def linear(self, node: Node, inputs: Sequence[Wave]) -> Wave:
+        """What an operation between neurons makes of its inputs."""
         kernel = self.kernel(node.name)
         if kernel is None:
             if any(w.spikes is not None and w.spikes.dtype != torch.float64 for w in inputs) and any(
@@ -196,7 +205,7 @@ class FoldedNetwork(nn.Module):
             shift = kernel.bias.view(1, -1, 1, 1)
             constant = shift if constant is None else constant + shift
         constant = None if constant is None else kernel.round(constant)
-        if not node.operation.fixed and self._spiking.issuperset(node.inputs):
+        if not node.operation.fixed and self.spiking.issuperset(node.inputs):
             return Wave(self._weigh(node, inputs, kernel), constant)
         analog = [Wave(None if w.spikes is None else w.spikes.double(), w.constant) for w in inputs]
         spikes = spiking_part(node, analog, kernel.spike.double())

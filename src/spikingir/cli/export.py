@@ -1,0 +1,47 @@
+"""The command that writes a model for other tools."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from spikingir.cli.console import CommandError, complain, say
+
+
+def export(
+    model: str,
+    /,
+    *,
+    to: Literal["npz", "onnx", "torch", "nir"],
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    schedule: Literal["clocked", "phased"] | int | None = None,
+    time_steps: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Write a model for other tools, run what was written, and say what differs from the folded network.
+
+    npz: plain arrays and the graph as JSON. onnx: integers, for onnxruntime; phased models alone. torch: a program of
+    torch.export. nir: the spiking body, for neuromorphic tools; clocked models alone.
+
+    Args:
+        model: Name of a model that ships, or a .safetensors file, or a folder with one.
+        to: The format.
+        out: File to write; its name ends in .npz, .onnx, .pt2 or .nir.
+        schedule: clocked, phased, or the number of inputs that a layer waits for; as the model was made unless given.
+        time_steps: Time steps; as it was trained unless given.
+        overwrite: Replace the file to write if it exists.
+    """
+    from spikingir.export.export import export_network
+    from spikingir.restoration.pretrained import load_spiking
+
+    if os.path.lexists(out) and not overwrite:
+        raise CommandError(f"{out} exists already; --overwrite replaces it")
+    loaded = load_spiking(model, time_steps=time_steps, schedule=schedule)
+    for note in loaded.notes:
+        complain(f"note: {note}")
+    done = export_network(loaded.network, out, to, overwrite=overwrite)
+    for note in done.notes:
+        complain(f"note: {note}")
+    say(f"{done.path}: {done.drift}, on a sample of random values")

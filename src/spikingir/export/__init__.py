@@ -1,0 +1,5 @@
+"""A folded network in formats of other tools, each checked by running what was written.
+
+``npz`` (plain arrays), ``onnx`` (integers), ``program`` (torch.export) and ``nir`` know one format each;
+``export`` chooses.
+"""

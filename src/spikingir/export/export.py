@@ -1,0 +1,127 @@
+"""Write a network in a format of other tools, and measure what differs from the folded network."""
+
+import copy
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from spikingir.export.drift import Drift, measure, sample_images, spikes_of
+from spikingir.export.errors import ExportError
+from spikingir.files import write_atomically
+from spikingir.spiking.fold import fold
+from spikingir.spiking.folded import FoldedNetwork
+from spikingir.spiking.network import SpikingNetwork, check_input
+
+Format = Literal["npz", "onnx", "torch", "nir"]
+
+SUFFIXES = MappingProxyType({"npz": ".npz", "onnx": ".onnx", "torch": ".pt2", "nir": ".nir"})
+"""How the name of a file ends, by format."""
+
+_EXTRAS = MappingProxyType({"onnx": ("onnx", "onnxruntime"), "nir": ("nir",)})
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file that was written.
+
+    Attributes:
+        path: Where it is.
+        drift: What differs between the folded network and the file, run on a sample.
+        notes: What the format cannot say, and what stands for it; sentences.
+    """
+
+    path: Path
+    drift: Drift
+    notes: tuple[str, ...] = ()
+
+
+def export_network(
+    network: SpikingNetwork | FoldedNetwork,
+    path: str | Path,
+    to: Format,
+    *,
+    sample: Tensor | None = None,
+    overwrite: bool = False,
+) -> Export:
+    """Write a folded network for another tool, and run what was written.
+
+    ``npz``: arrays and the graph as JSON, read by :func:`spikingir.export.npz.load_npz`. ``onnx``: integers, run by
+    onnxruntime; the phased schedule alone. ``torch``: a program of ``torch.export``. ``nir``: the spiking body at steps
+    1..T, for the size of the sample; the clocked schedule alone. All but ``nir`` give the folded network's image.
+
+    Args:
+        network: A spiking network, which is folded, or a folded one.
+        path: File to write; its folder must be there.
+        to: The format.
+        sample: Images on which the drift is measured; one of 64 x 64 random values unless given.
+        overwrite: Whether an existing file is replaced.
+
+    Shape:
+        ``sample``: (B, C, H, W) in [0, 1], with the noise level as last channel where the network reads one.
+
+    Raises:
+        ExportError: The format cannot hold the network; an extra is not installed; no such format; another suffix.
+        FoldError: The network has no deployment form.
+        InputError: A sample that the network does not take.
+        FileExistsError: The file exists and ``overwrite`` is false.
+    """
+    path = Path(path)
+    if to not in get_args(Format):
+        raise ExportError(f"the format is {to!r}; expected {', '.join(get_args(Format))}")
+    if path.suffix.lower() != SUFFIXES[to]:
+        raise ExportError(f"{path} is no name for the format {to}; expected one that ends in {SUFFIXES[to]}")
+    _require_extra(to)
+    folded = fold(network).eval() if isinstance(network, SpikingNetwork) else network
+    if folded.theta.device.type != "cpu":
+        folded = copy.deepcopy(folded).cpu()
+    image = sample_images(folded) if sample is None else sample.detach().cpu().float().contiguous()
+    check_input(folded.config, image)
+    content, drift, notes = _WRITERS[to](folded, image)
+    write_atomically(path, lambda file: file.write(content), overwrite=overwrite)
+    return Export(path, drift, notes)
+
+
+def _require_extra(to: Format) -> None:
+    for module in _EXTRAS.get(to, ()):
+        try:
+            import_module(module)
+        except ModuleNotFoundError:
+            raise ExportError(
+                f"the format {to} needs the package {module}; install it with: pip install 'spikingir[{to}]'"
+            ) from None
+
+
+def _npz(network: FoldedNetwork, image: Tensor) -> tuple[bytes, Drift, tuple[str, ...]]:
+    from spikingir.export.npz import npz_content, read_npz
+
+    content = npz_content(network)
+    return content, measure(spikes_of(network, image), *spikes_of(read_npz(content), image)), ()
+
+
+def _onnx(network: FoldedNetwork, image: Tensor) -> tuple[bytes, Drift, tuple[str, ...]]:
+    from spikingir.export.onnx import onnx_content, run_onnx
+
+    content = onnx_content(network)
+    return content, measure(spikes_of(network, image), *run_onnx(content, image, list(network.clocks))), ()
+
+
+def _torch(network: FoldedNetwork, image: Tensor) -> tuple[bytes, Drift, tuple[str, ...]]:
+    from spikingir.export.program import program_content, run_program
+
+    content = program_content(network, image)
+    return content, measure(spikes_of(network, image), run_program(content, image), None), ()
+
+
+def _nir(network: FoldedNetwork, image: Tensor) -> tuple[bytes, Drift, tuple[str, ...]]:
+    from spikingir.export.nir import nir_content, read_nir
+
+    content, notes = nir_content(network, (image.shape[-2], image.shape[-1]))
+    _, spikes = spikes_of(read_nir(content), image)
+    return content, measure(spikes_of(network, image), None, spikes), notes
+
+
+_WRITERS = MappingProxyType({"npz": _npz, "onnx": _onnx, "torch": _torch, "nir": _nir})
