@@ -201,7 +201,7 @@ def outputs_of(folded: FoldedNetwork, name: str) -> int:
     shapes = {}
 
     def note(node: Node, inputs: Sequence[Wave]) -> Wave:
-        wave = folded._linear(node, inputs)
+        wave = folded.linear(node, inputs)
         part = wave.spikes if wave.spikes is not None else wave.constant
         assert part is not None
         shapes[node.name] = part[0].numel() if wave.spikes is None else part[0, 0].numel()
