@@ -31,7 +31,7 @@ struct Clock {
 
 // Spikes of a phased layer as counts, and of a clocked one as words [step][sign][32 channels].
 struct Counts {
-  int channels;
+  int channels, most;
   Picture<int16_t> picture;
 };
 struct Trains {
@@ -49,7 +49,7 @@ using Fired = std::pair<std::unique_ptr<Spikes>, std::unique_ptr<Current>>;
 class Analog {
  public:
   Analog(Weights<double> weights, const double* bias, const int32_t* after, const std::string& path);
-  std::unique_ptr<Current> run(const double* planes, int height, int width, int threads) const;
+  std::unique_ptr<Current> run(const double* planes, int read, int height, int width, int threads) const;
 
  private:
   const Kernels& kernels;
@@ -77,6 +77,7 @@ class Phased {
   const Kernels& kernels;
   Clock clock;
   int outputs, kernel;
+  std::vector<int> channels;
   std::ptrdiff_t block;
   Buffer<int16_t> narrow;
   Buffer<int32_t> wide, bias, exponent;
@@ -96,7 +97,9 @@ class Clocked {
  private:
   const Kernels& kernels;
   Clock clock;
-  int outputs, kernel, rows, chunk;
+  int outputs, kernel;
+  std::vector<int> channels;
+  int rows, chunk;
   bool few;
   Buffer<int16_t> narrow, narrow_extended;
   Buffer<int32_t> wide, wide_extended, each, each_extended, bias, start, threshold, level, amplitude;

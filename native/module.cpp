@@ -7,8 +7,12 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <climits>
+#include <cmath>
 #include <cstdlib>
+#include <type_traits>
 
+#include "checks.hpp"
 #include "layers.hpp"
 #include "paths.hpp"
 
@@ -24,17 +28,31 @@ using Image = nb::ndarray<const double, nb::ndim<3>, nb::c_contig, nb::device::c
 template <class Number>
 using Vector = nb::ndarray<const Number, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
+// A size as the kernels count; what is beyond them stays beyond every limit.
+int size_of(std::size_t size) { return static_cast<int>(std::min<std::size_t>(size, INT_MAX)); }
+
 template <class Number>
 Weights<Number> weights_of(const Kernel<Number>& kernel) {
-  const auto size = [&](int axis) { return static_cast<int>(kernel.shape(axis)); };
-  return {kernel.data(), size(0), size(1), size(2)};
+  check_equal("the width of the kernel", kernel.shape(3), kernel.shape(2));
+  const int outputs = size_of(kernel.shape(0)), inputs = size_of(kernel.shape(1)), side = size_of(kernel.shape(2));
+  if constexpr (std::is_floating_point_v<Number>)
+    if (!std::all_of(kernel.data(), kernel.data() + kernel.size(), [](Number x) { return std::isfinite(x); }))
+      refuse("a weight is not finite");
+  return {kernel.data(), outputs, inputs, side};
+}
+
+// One number for each output channel.
+template <class Number>
+const Number* each_of(const char* what, const Vector<Number>& numbers, int outputs) {
+  check_equal(std::string("the length of ") + what, size_of(numbers.shape(0)), outputs);
+  return numbers.data();
 }
 
 template <class Number>
 nb::ndarray<nb::numpy, Number> array(std::vector<std::size_t> shape) {
   std::size_t size = 1;
   for (std::size_t n : shape) size *= n;
-  Number* data = new Number[size]{};
+  Number* data = new Number[size]();
   nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<Number*>(p); });
   return {data, shape.size(), shape.data(), owner};
 }
@@ -42,6 +60,7 @@ nb::ndarray<nb::numpy, Number> array(std::vector<std::size_t> shape) {
 // (C, H, W)
 template <class Number>
 nb::ndarray<nb::numpy, Number> planes(const Picture<Number>& picture, int channels) {
+  check_range("the number of channels", channels, 1, picture.depth);
   auto to = array<Number>({std::size_t(channels), std::size_t(picture.height), std::size_t(picture.width)});
   Number* end = to.data();
   for (int c = 0; c < channels; ++c)
@@ -77,6 +96,8 @@ using Span = std::pair<int, int>;
 nb::ndarray<nb::numpy, int64_t> spikes_of_trains(const Trains& trains, Span rows, Span columns) {
   constexpr int planes = 8, most = (1 << planes) - 1;
   const auto& picture = trains.picture;
+  check_window("rows", rows.first, rows.second, picture.height);
+  check_window("columns", columns.first, columns.second, picture.width);
   auto to = array<int64_t>({std::size_t(trains.steps), std::size_t(trains.channels)});
   const int depth = picture.depth, words = depth / trains.steps, blocks = words / (1 + trains.has_sign);
   std::vector<uint32_t> plane(std::size_t(planes) * depth), carry(depth);
@@ -107,6 +128,9 @@ nb::ndarray<nb::numpy, int64_t> spikes_of_trains(const Trains& trains, Span rows
 // The same where n spikes leave one per step, from the first step on.
 nb::ndarray<nb::numpy, int64_t> spikes_of_counts(const Counts& counts, int time_steps, Span rows, Span columns) {
   const auto& picture = counts.picture;
+  check_range("time_steps", time_steps, counts.most, most_steps);
+  check_window("rows", rows.first, rows.second, picture.height);
+  check_window("columns", columns.first, columns.second, picture.width);
   auto to = array<int64_t>({std::size_t(time_steps), std::size_t(counts.channels)});
   // how many neurons fire n times; those that fire at a step are those that fire more often than that
   std::vector<int64_t> neurons((time_steps + 1) * std::size_t(counts.channels));
@@ -157,25 +181,29 @@ NB_MODULE(_native, module) {
           "__init__",
           [](Analog* self, Kernel<double> weights, Vector<double> bias, Vector<int32_t> after,
              const std::string& path) {
-            new (self) Analog(weights_of(weights), bias.data(), after.data(), path);
+            const auto given = weights_of(weights);
+            new (self) Analog(given, each_of("bias", bias, given.outputs), each_of("after", after, given.outputs), path);
           },
-          "weights"_a, "bias"_a, "after"_a, "path"_a)
+          "weights"_a.noconvert(), "bias"_a.noconvert(), "after"_a.noconvert(), "path"_a)
       .def(
           "run",
           [](const Analog& self, Image image, int threads) {
             nb::gil_scoped_release released;
-            return self.run(image.data(), static_cast<int>(image.shape(1)), static_cast<int>(image.shape(2)), threads);
+            return self.run(image.data(), size_of(image.shape(0)), size_of(image.shape(1)), size_of(image.shape(2)),
+                            threads);
           },
-          "image"_a, "threads"_a);
+          "image"_a.noconvert(), "threads"_a);
 
   nb::class_<Phased> phased(module, "Phased");
   phased.def(
       "__init__",
       [](Phased* self, Kernel<int32_t> weights, const std::vector<int>& channels, Vector<int32_t> bias,
          Vector<int32_t> exponent, const Clock& clock, const std::string& path) {
-        new (self) Phased(weights_of(weights), channels, bias.data(), exponent.data(), clock, path);
+        const auto given = weights_of(weights);
+        new (self) Phased(given, channels, each_of("bias", bias, given.outputs),
+                          each_of("exponent", exponent, given.outputs), clock, path);
       },
-      "weights"_a, "channels"_a, "bias"_a, "exponent"_a, "clock"_a, "path"_a);
+      "weights"_a.noconvert(), "channels"_a, "bias"_a.noconvert(), "exponent"_a.noconvert(), "clock"_a, "path"_a);
   bind_fire<Phased, Counts>(phased);
 
   nb::class_<Clocked> clocked(module, "Clocked");
@@ -184,11 +212,17 @@ NB_MODULE(_native, module) {
       [](Clocked* self, Kernel<int32_t> weights, Kernel<int32_t> extended, const std::vector<int>& channels,
          Vector<int32_t> bias, Vector<int32_t> start, Vector<int32_t> threshold, Vector<int32_t> level,
          Vector<int32_t> amplitude, const Clock& clock, const std::string& path) {
-        const Thresholds thresholds{start.data(), threshold.data(), level.data(), amplitude.data()};
-        new (self) Clocked(weights_of(weights), weights_of(extended), channels, bias.data(), thresholds, clock, path);
+        const auto given = weights_of(weights), last = weights_of(extended);
+        check_equal("the output channels of extended", last.outputs, given.outputs);
+        check_equal("the input channels of extended", last.inputs, given.inputs);
+        check_equal("the kernel's side of extended", last.kernel, given.kernel);
+        const int outputs = given.outputs;
+        const Thresholds thresholds{each_of("start", start, outputs), each_of("threshold", threshold, outputs),
+                                    each_of("level", level, outputs), each_of("amplitude", amplitude, outputs)};
+        new (self) Clocked(given, last, channels, each_of("bias", bias, outputs), thresholds, clock, path);
       },
-      "weights"_a, "extended"_a, "channels"_a, "bias"_a, "start"_a, "threshold"_a, "level"_a, "amplitude"_a, "clock"_a,
-      "path"_a);
+      "weights"_a.noconvert(), "extended"_a.noconvert(), "channels"_a, "bias"_a.noconvert(), "start"_a.noconvert(),
+      "threshold"_a.noconvert(), "level"_a.noconvert(), "amplitude"_a.noconvert(), "clock"_a, "path"_a);
   bind_fire<Clocked, Trains>(clocked);
 }
 
