@@ -11,6 +11,9 @@
 namespace spikingir {
 
 inline constexpr int phased_block = 16;   // output channels of a phased or an analog layer's block
+inline constexpr int integer_block = 16;  // those of a layer of counts of one byte
+inline constexpr int most_tile = 12;      // pixels of a row that such a layer does at a time, at most
+inline constexpr int most_stride = 8;     // of such a layer, in pixels
 inline constexpr int clocked_block = 32;  // those of a clocked layer's, one word of spikes
 inline constexpr int slack = 8;           // columns that may be read beyond an image's border
 inline constexpr int tile = 8;            // pixels of a row that a clocked layer does at a time
@@ -53,6 +56,50 @@ struct PhasedLayer {
   std::ptrdiff_t block;
   const int32_t* exponent;
   View<const int32_t> current;
+  View<int16_t> counts;
+  View<int32_t> residual;  // null where nobody asks for it
+};
+
+// One of the layers that a layer reads whose counts are bytes, from the upper left corner of the window around its first
+// pixel. A window's row has `words` words of four bytes; after `group` of them 16-bit sums are widened.
+struct IntegerSource {
+  View<const uint8_t> view;
+  int kernel, stride, words, group;
+};
+
+// One that is added as it is, each channel by its scale.
+struct Skip {
+  View<const uint8_t> view;
+  const int32_t* scale;
+};
+
+// The image in 16 bits. Its sums, in units of 2^-(k + shift), are rounded to the grid.
+// Weights: [block][row][column][pair of channels][16][2]; null where there is none.
+struct ImageSource {
+  View<const int16_t> view;
+  int kernel, stride, words;
+  const int16_t* weights;
+  std::ptrdiff_t block;
+  const int32_t *bias, *shift;
+};
+
+// Neurons that collect their window before they fire, of which a count takes one byte.
+// Weights: [block][digit][source][row][column][four channels][16][4]. An output channel belongs to one of factor^2 phases:
+// pixels of the layer into which one pixel of the sums is shuffled. Blocks are of one phase each, unless `scattered`.
+struct IntegerLayer {
+  int width;  // of the sums, in pixels
+  int outputs, channels, factor, blocks_per_phase, digits, steps;
+  bool has_sign, scattered;
+  int sources;
+  const IntegerSource* source;
+  const int8_t* weights;
+  std::ptrdiff_t block;
+  int skips;
+  const Skip* skip;
+  ImageSource image;
+  const int32_t *bias, *exponent;  // the bias of all steps
+  View<const int32_t> current;     // instead of the image, if any
+  View<uint8_t> levels;            // counts, or where they have a sign, the next
   View<int16_t> counts;
   View<int32_t> residual;  // null where nobody asks for it
 };
@@ -100,8 +147,10 @@ inline std::size_t list_room(const ClockedLayer& layer) {
 // Each does one row of an image.
 struct Kernels {
   const char* name;
+  bool has_narrow_sums;  // whether products of bytes are summed in 16 bits first
   void (*analog)(const AnalogLayer& layer, int y);
   void (*phased)(const PhasedLayer& layer, int y);
+  void (*integer)(const IntegerLayer& layer, int y, int block, int end);  // blocks from the one to the other
   void (*clocked)(const ClockedLayer& layer, int y, const Scratch& scratch);
   void (*clocked_few)(const ClockedLayer& layer, int y);
 };

@@ -15,12 +15,6 @@ namespace {
 constexpr int most_kernel = 7;
 constexpr int64_t most_numbers = int64_t{1} << 28;  // in the lists of a thread of a clocked layer
 
-const Kernels& choose(const std::string& path) {
-  for (const Kernels& kernels : paths())
-    if (path.empty() || path == kernels.name) return kernels;
-  refuse("this processor has no path '" + path + "'");
-}
-
 int whole(int channels, int block) { return (channels + block - 1) / block; }
 
 template <class Number>

@@ -1,8 +1,10 @@
 // What Python sees: layers made of NumPy arrays, spikes that stay on this side, and arrays of them on demand.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
@@ -10,7 +12,10 @@
 #include <climits>
 #include <cmath>
 #include <cstdlib>
+#include <optional>
+#include <tuple>
 #include <type_traits>
+#include <utility>
 
 #include "checks.hpp"
 #include "layers.hpp"
@@ -24,7 +29,8 @@ namespace {
 
 template <class Number>
 using Kernel = nb::ndarray<const Number, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
-using Image = nb::ndarray<const double, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+template <class Number>
+using Image = nb::ndarray<const Number, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 template <class Number>
 using Vector = nb::ndarray<const Number, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
@@ -125,22 +131,16 @@ nb::ndarray<nb::numpy, int64_t> spikes_of_trains(const Trains& trains, Span rows
   return to;
 }
 
-// The same where n spikes leave one per step, from the first step on.
-nb::ndarray<nb::numpy, int64_t> spikes_of_counts(const Counts& counts, int time_steps, Span rows, Span columns) {
-  const auto& picture = counts.picture;
-  check_range("time_steps", time_steps, counts.most, most_steps);
+// How many neurons of each channel fire n times in a window, whatever the sign, (most + 1, C).
+template <class Picture>
+nb::ndarray<nb::numpy, int64_t> histogram(const Picture& picture, int channels, int most, Span rows, Span columns) {
   check_window("rows", rows.first, rows.second, picture.height);
   check_window("columns", columns.first, columns.second, picture.width);
-  auto to = array<int64_t>({std::size_t(time_steps), std::size_t(counts.channels)});
-  // how many neurons fire n times; those that fire at a step are those that fire more often than that
-  std::vector<int64_t> neurons((time_steps + 1) * std::size_t(counts.channels));
+  auto to = array<int64_t>({std::size_t(most) + 1, std::size_t(channels)});
   for (int y = rows.first; y < rows.second; ++y)
-    for (int x = columns.first; x < columns.second; ++x)
-      for (int c = 0; c < counts.channels; ++c) ++neurons[std::abs(picture.at(y, x)[c]) * counts.channels + c];
-  for (int step = time_steps - 1; step >= 0; --step)
-    for (int c = 0; c < counts.channels; ++c) {
-      const int64_t later = step + 1 < time_steps ? to.data()[(step + 1) * counts.channels + c] : 0;
-      to.data()[step * counts.channels + c] = later + neurons[(step + 1) * counts.channels + c];
+    for (int x = columns.first; x < columns.second; ++x) {
+      const auto* counts = picture.at(y, x);
+      for (int c = 0; c < channels; ++c) ++to.data()[std::abs(int{counts[c]}) * channels + c];
     }
   return to;
 }
@@ -150,6 +150,58 @@ Fired<Spikes> fire(const Layer& layer, const std::vector<const Spikes*>& sources
                    int width, int border, int threads, bool residual) {
   nb::gil_scoped_release released;
   return layer.fire({sources, current, height, width, border, threads, residual});
+}
+
+template <class Spikes>
+void bind_counted(nb::module_& module, const char* name) {
+  nb::class_<Spikes>(module, name)
+      .def("array", [](const Spikes& spikes) { return planes(spikes.picture, spikes.channels); })
+      .def(
+          "histogram",
+          [](const Spikes& spikes, Span rows, Span columns) {
+            return histogram(spikes.picture, spikes.channels, spikes.most, rows, columns);
+          },
+          "rows"_a, "columns"_a);
+}
+
+// A convolution's weights, stride, padding, and how large what it reads may be.
+using Read = std::tuple<Kernel<int32_t>, int, int, int>;
+// One on the image: weights, stride, padding, bias, bits that its sums are rounded by.
+using ReadImage = std::tuple<Kernel<int32_t>, int, int, Vector<int32_t>, Vector<int32_t>>;
+
+void make_integer(Integer* self, int channels, int factor, int steps, bool has_sign, bool last,
+                  const std::vector<Read>& sources, const std::vector<Vector<int32_t>>& skips,
+                  const std::optional<ReadImage>& image, Vector<int32_t> bias, Vector<int32_t> exponent,
+                  const std::string& path) {
+  check_range("the number of channels", channels, 1, most_channels);
+  check_range("the factor", factor, 1, most_stride);
+  const int outputs = channels * factor * factor;
+  std::vector<LevelReading> readings;
+  for (const auto& [weights, stride, padding, most] : sources)
+    readings.push_back({{weights_of(weights), stride, padding}, most});
+  std::vector<const int32_t*> scales;
+  for (const auto& scale : skips) scales.push_back(each_of("a skip", scale, channels));
+  ImageReading reading;
+  if (image) {
+    const auto& [weights, stride, padding, shift, bits] = *image;
+    reading = {{weights_of(weights), stride, padding},
+               each_of("the image's bias", shift, outputs),
+               each_of("the image's shift", bits, outputs)};
+  }
+  new (self) Integer({channels, factor, steps, has_sign, last}, readings, scales, image ? &reading : nullptr,
+                     each_of("bias", bias, outputs), each_of("exponent", exponent, outputs), path);
+}
+
+nb::tuple fire_integer(const Integer& self, const std::vector<const Levels*>& sources,
+                       const std::vector<const Levels*>& skips, const Pixels* image, const Current* current, int height,
+                       int width, int border, int threads, bool residual) {
+  IntegerFired fired;
+  {
+    nb::gil_scoped_release released;
+    fired = self.fire({sources, skips, image, current, height, width, border, threads, residual});
+  }
+  const nb::object spikes = fired.levels ? nb::cast(std::move(fired.levels)) : nb::cast(std::move(fired.counts));
+  return nb::make_tuple(spikes, std::move(fired.residual));
 }
 
 template <class Layer, class Spikes>
@@ -167,10 +219,33 @@ NB_MODULE(_native, module) {
     return names;
   });
 
-  nb::class_<Current>(module, "Current").def("array", planes<int32_t>, "channels"_a);
-  nb::class_<Counts>(module, "Counts")
-      .def("array", [](const Counts& counts) { return planes(counts.picture, counts.channels); })
-      .def("spikes", spikes_of_counts, "time_steps"_a, "rows"_a, "columns"_a);
+  nb::class_<Current>(module, "Current")
+      .def(
+          "__init__",
+          [](Current* self, Image<int32_t> numbers) {
+            check_range("the number of channels", size_of(numbers.shape(0)), 1, most_channels);
+            check_picture(numbers.shape(1), numbers.shape(2), numbers.shape(0), 0);
+            new (self) Current(size_of(numbers.shape(1)), size_of(numbers.shape(2)), size_of(numbers.shape(0)), 0);
+            const int32_t* from = numbers.data();
+            for (int c = 0; c < self->depth; ++c)
+              for (int y = 0; y < self->height; ++y)
+                for (int x = 0; x < self->width; ++x) self->at(y, x)[c] = *from++;
+          },
+          "numbers"_a.noconvert())
+      .def("array", planes<int32_t>, "channels"_a);
+  bind_counted<Counts>(module, "Counts");
+  bind_counted<Levels>(module, "Levels");
+  nb::class_<Pixels>(module, "Pixels")
+      .def(
+          "__init__",
+          [](Pixels* self, Image<int16_t> numbers, int border) {
+            check_range("the number of channels", size_of(numbers.shape(0)), 1, most_channels);
+            check_picture(numbers.shape(1), numbers.shape(2), numbers.shape(0), border);
+            const auto size = [&](int axis) { return size_of(numbers.shape(axis)); };
+            new (self) Pixels(numbers.data(), size(0), size(1), size(2), border);
+          },
+          "numbers"_a.noconvert(), "border"_a)
+      .def_ro("most", &Pixels::most);
   nb::class_<Trains>(module, "Trains").def("array", unpacked).def("spikes", spikes_of_trains, "rows"_a, "columns"_a);
 
   nb::class_<Clock>(module, "Clock")
@@ -187,7 +262,7 @@ NB_MODULE(_native, module) {
           "weights"_a.noconvert(), "bias"_a.noconvert(), "after"_a.noconvert(), "path"_a)
       .def(
           "run",
-          [](const Analog& self, Image image, int threads) {
+          [](const Analog& self, Image<double> image, int threads) {
             nb::gil_scoped_release released;
             return self.run(image.data(), size_of(image.shape(0)), size_of(image.shape(1)), size_of(image.shape(2)),
                             threads);
@@ -205,6 +280,15 @@ NB_MODULE(_native, module) {
       },
       "weights"_a.noconvert(), "channels"_a, "bias"_a.noconvert(), "exponent"_a.noconvert(), "clock"_a, "path"_a);
   bind_fire<Phased, Counts>(phased);
+
+  nb::class_<Integer>(module, "Integer")
+      .def("__init__", make_integer, "channels"_a, "factor"_a, "steps"_a, "signed"_a, "last"_a,
+           "sources"_a.noconvert(), "skips"_a.noconvert(), "image"_a.noconvert().none(), "bias"_a.noconvert(),
+           "exponent"_a.noconvert(), "path"_a)
+      .def_prop_ro("image_limit", &Integer::image_limit)
+      .def_prop_ro("current_order", &Integer::current_order)
+      .def("fire", fire_integer, "sources"_a, "skips"_a, "image"_a.none(), "current"_a.none(), "height"_a, "width"_a,
+           "border"_a, "threads"_a, "residual"_a);
 
   nb::class_<Clocked> clocked(module, "Clocked");
   clocked.def(

@@ -16,8 +16,12 @@ namespace spikingir::SPIKINGIR_PATH {
 
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI2__)
 #define SPIKINGIR_AVX512
+#define SPIKINGIR_VNNI
 inline constexpr int vector_bytes = 64;
 #elif defined(__AVX2__)
+#if defined(__AVXVNNI__)
+#define SPIKINGIR_VNNI
+#endif
 inline constexpr int vector_bytes = 32;
 #else
 inline constexpr int vector_bytes = 16;
@@ -56,6 +60,47 @@ static inline Ints dot_pairs(Ints sum, Ints a, Ints b) {
   return sum + (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 #else
   return sum + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
+#endif
+}
+
+// dot_pairs of two numbers of the image, the same in all lanes, and of weights.
+static inline Ints dot_image(Ints sum, Ints image, Ints weights) { return dot_pairs(sum, image, weights); }
+
+// sum + a[0] b[0] + ... + a[3] b[3] in each lane, of the four bytes of its a, counts, and its b, which have signs.
+#if defined(SPIKINGIR_VNNI) || !defined(__AVX2__)
+static inline Ints dot_quads(Ints sum, Ints a, Ints b) {
+#if defined(SPIKINGIR_AVX512)
+  return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#elif defined(SPIKINGIR_VNNI)
+  return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)a, (__m256i)b);
+#else
+  const Ints byte = Ints{} + 255;
+  return sum + (a & byte) * ((b << 24) >> 24) + ((a >> 8) & byte) * ((b << 16) >> 24) +
+         ((a >> 16) & byte) * ((b << 8) >> 24) + ((a >> 24) & byte) * (b >> 24);
+#endif
+}
+#endif
+
+// As many counts of one byte as a vector has lanes.
+static inline Ints load_bytes(const uint8_t* from) {
+#if defined(SPIKINGIR_AVX512)
+  return (Ints)_mm512_maskz_cvtepu8_epi32(0xFFFF, _mm_loadu_si128((const __m128i*)from));
+#elif defined(__AVX2__)
+  return (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)from));
+#else
+  return Ints{from[0], from[1], from[2], from[3]};
+#endif
+}
+
+// 16 counts, of which each fits a byte.
+static inline void store_bytes(uint8_t* to, const Ints (&counts)[16 / lanes]) {
+#if defined(SPIKINGIR_AVX512)
+  _mm_storeu_si128((__m128i*)to, _mm512_maskz_cvtepi32_epi8(0xFFFF, (__m512i)counts[0]));
+#elif defined(__AVX2__)
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)counts[0], (__m256i)counts[1]), 0xD8);
+  _mm_storeu_si128((__m128i*)to, _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+#else
+  for (int i = 0; i < 16; ++i) to[i] = static_cast<uint8_t>(counts[i / lanes][i % lanes]);
 #endif
 }
 

@@ -1,0 +1,245 @@
+// The phased schedule in small numbers: a layer's window is a convolution of counts of one byte with weights of one
+// byte, summed in 32 bits, and its neurons fire behind it while the sums are still in the registers.
+//
+// Weights of more bits come as digits to the base of 128, the first digit first: sums are multiplied by 128 between two.
+// A window's row is one run of bytes, as the channels of a pixel's neighbours follow its own.
+#include "kernels.hpp"
+#include "vector.hpp"
+
+namespace spikingir::SPIKINGIR_PATH {
+
+namespace {
+
+constexpr int parts = integer_block / lanes;
+
+#if defined(SPIKINGIR_AVX512)
+constexpr int most_blocks = 2;
+constexpr int most = 12, middle = 8, least = 4;  // pixels of a tile
+#elif defined(SPIKINGIR_VNNI)
+constexpr int most_blocks = 1;
+constexpr int most = 6, middle = 4, least = 2;
+#elif defined(__AVX2__)
+constexpr int most_blocks = 1;
+constexpr int most = 4, middle = 4, least = 2;
+#else
+constexpr int most_blocks = 1;
+constexpr int most = 2, middle = 2, least = 1;
+#endif
+static_assert(most <= most_tile);
+
+template <int pixels, int blocks>
+struct Sums {
+  Ints value[pixels][blocks * parts];
+};
+
+inline Ints four_bytes(const void* from) {
+  int32_t bytes;
+  __builtin_memcpy(&bytes, from, sizeof bytes);
+  return Ints{} + bytes;
+}
+
+// Adds the products of `words` words of a window's row, of which each pixel of the tile has its own.
+template <Ints (*dot)(Ints, Ints, Ints), int pixels, int blocks>
+[[gnu::always_inline]] inline void add_run(Sums<pixels, blocks>& sums, const char* from, std::ptrdiff_t pixel, int words,
+                                           const char* weights, std::ptrdiff_t block) {
+  for (int q = 0; q < words; ++q, from += 4, weights += vector_bytes * parts) {
+    Ints weight[blocks * parts];
+#pragma GCC unroll 8
+    for (int i = 0; i < blocks * parts; ++i)
+      weight[i] = load<Ints>(weights + i / parts * block + i % parts * vector_bytes);
+#pragma GCC unroll 16
+    for (int p = 0; p < pixels; ++p) {
+      const Ints counts = four_bytes(from + p * pixel);
+#pragma GCC unroll 8
+      for (int i = 0; i < blocks * parts; ++i) sums.value[p][i] = dot(sums.value[p][i], counts, weight[i]);
+    }
+  }
+}
+
+#if defined(__AVX2__) && !defined(SPIKINGIR_VNNI)
+// Without an instruction for it, products are summed in 16 bits for as long as these weights cannot leave them.
+template <int pixels, int blocks>
+[[gnu::noinline]] void add_group(Sums<pixels, blocks>& sums, const uint8_t* from, std::ptrdiff_t pixel, int words,
+                                 const int8_t* weights) {
+  static_assert(blocks == 1 && parts == 2);
+  __m256i sum[pixels][parts]{};
+  for (int q = 0; q < words; ++q, from += 4, weights += vector_bytes * parts) {
+    const __m256i first = _mm256_load_si256((const __m256i*)weights);
+    const __m256i second = _mm256_load_si256((const __m256i*)(weights + vector_bytes));
+#pragma GCC unroll 8
+    for (int p = 0; p < pixels; ++p) {
+      const __m256i counts = (__m256i)four_bytes(from + p * pixel);
+      sum[p][0] = _mm256_add_epi16(sum[p][0], _mm256_maddubs_epi16(counts, first));
+      sum[p][1] = _mm256_add_epi16(sum[p][1], _mm256_maddubs_epi16(counts, second));
+    }
+  }
+  const __m256i ones = _mm256_set1_epi16(1);
+  for (int p = 0; p < pixels; ++p)
+    for (int i = 0; i < parts; ++i) sums.value[p][i] += (Ints)_mm256_madd_epi16(sum[p][i], ones);
+}
+
+template <int pixels, int blocks>
+void add_counts(Sums<pixels, blocks>& sums, const IntegerSource& source, const uint8_t* from, const int8_t* weights,
+                std::ptrdiff_t) {
+  const std::ptrdiff_t pixel = source.view.pixel * source.stride;
+  for (int q = 0; q < source.words; q += source.group) {
+    const int words = source.words - q < source.group ? source.words - q : source.group;
+    add_group<pixels, blocks>(sums, from + 4 * q, pixel, words, weights + std::ptrdiff_t(4) * integer_block * q);
+  }
+}
+#else
+template <int pixels, int blocks>
+[[gnu::always_inline]] inline void add_counts(Sums<pixels, blocks>& sums, const IntegerSource& source,
+                                              const uint8_t* from, const int8_t* weights, std::ptrdiff_t block) {
+  add_run<dot_quads>(sums, (const char*)from, source.view.pixel * source.stride, source.words, (const char*)weights,
+                     block);
+}
+#endif
+
+template <int pixels, int blocks>
+[[gnu::always_inline]] inline void convolve(const IntegerLayer& layer, int y, int x, int block,
+                                            Sums<pixels, blocks>& sums) {
+  const int8_t* weights = layer.weights + block * layer.block;
+  for (int digit = 0; digit < layer.digits; ++digit) {
+    if (digit > 0)
+      for (int p = 0; p < pixels; ++p)
+        for (int i = 0; i < blocks * parts; ++i) sums.value[p][i] *= 128;
+    for (int s = 0; s < layer.sources; ++s) {
+      const IntegerSource& source = layer.source[s];
+      for (int dy = 0; dy < source.kernel; ++dy) {
+        const uint8_t* from = source.view.at(y * source.stride + dy, x * source.stride);
+        add_counts(sums, source, from, weights, layer.block);
+        weights += std::ptrdiff_t(4) * integer_block * source.words;
+      }
+    }
+  }
+}
+
+// Half to even, in units of 2^bits.
+inline Ints rounded(Ints sum, Ints bits) {
+  const Ints one = Ints{} + 1, below_half = ((one << bits) - 1) >> 1;
+  const Ints is_odd = (sum >> bits) & one & (bits != 0);
+  return (sum + below_half + is_odd) >> bits;
+}
+
+// The image's current, rounded to the grid once, at each of the window's steps.
+template <int pixels, int blocks>
+[[gnu::always_inline]] inline void add_image(const IntegerLayer& layer, int y, int x, int block,
+                                             Sums<pixels, blocks>& sums) {
+  const ImageSource& image = layer.image;
+  Sums<pixels, blocks> currents;
+  for (int i = 0; i < blocks * parts; ++i) {
+    const Ints bias = load<Ints>(image.bias + block * integer_block + i * lanes);
+    for (int p = 0; p < pixels; ++p) currents.value[p][i] = bias;
+  }
+  const char* weights = (const char*)(image.weights + block * image.block);
+  for (int dy = 0; dy < image.kernel; ++dy, weights += std::ptrdiff_t(4) * integer_block * image.words) {
+    const int16_t* from = image.view.at(y * image.stride + dy, x * image.stride);
+    add_run<dot_image>(currents, (const char*)from, 2 * image.view.pixel * image.stride, image.words, weights,
+                       2 * image.block);
+  }
+  for (int i = 0; i < blocks * parts; ++i) {
+    const Ints bits = load<Ints>(image.shift + block * integer_block + i * lanes);
+    for (int p = 0; p < pixels; ++p) sums.value[p][i] += rounded(currents.value[p][i], bits) * layer.steps;
+  }
+}
+
+inline Ints clamped(Ints n, int low, int high) {
+  const Ints lowest = Ints{} + low, highest = Ints{} + high;
+  n = n < lowest ? lowest : n;
+  return n > highest ? highest : n;
+}
+
+inline Ints fired(const IntegerLayer& layer, Ints v, Ints exponent) {
+  const Ints one = Ints{} + 1;
+  return clamped((v + ((one << exponent) >> 1)) >> exponent, layer.has_sign ? -layer.steps : 0, layer.steps);
+}
+
+// 16 channels of a block lie side by side in one pixel of the layer.
+template <int pixels, int blocks>
+[[gnu::always_inline]] inline void fire(const IntegerLayer& layer, int y, int x, int block,
+                                        Sums<pixels, blocks>& sums) {
+  for (int b = 0; b < blocks; ++b) {
+    const int phase = (block + b) / layer.blocks_per_phase, first = (block + b) % layer.blocks_per_phase * integer_block;
+    const int row = y * layer.factor + phase / layer.factor, column = phase % layer.factor;
+    for (int p = 0; p < pixels && x + p < layer.width; ++p) {
+      const int at = (x + p) * layer.factor + column;
+      Ints n[parts];
+      for (int i = 0; i < parts; ++i) {
+        const int channel = (block + b) * integer_block + i * lanes;
+        Ints v = sums.value[p][b * parts + i] + load<Ints>(layer.bias + channel);
+        if (layer.current.first) v += load<Ints>(layer.current.at(y, x + p) + channel) * layer.steps;
+        for (int s = 0; s < layer.skips; ++s)
+          v += load_bytes(layer.skip[s].view.at(row, at) + first + i * lanes) *
+               load<Ints>(layer.skip[s].scale + first + i * lanes);
+        const Ints exponent = load<Ints>(layer.exponent + channel);
+        n[i] = fired(layer, v, exponent);
+        if (layer.residual.first)
+          store(layer.residual.at(row, at) + first + i * lanes, v - (n[i] << exponent));
+      }
+      store_bytes(layer.levels.at(row, at) + first, n);
+    }
+  }
+}
+
+// Channels of a block that belong to different pixels, or that fire -1: one by one.
+template <int pixels, int blocks>
+void fire_each(const IntegerLayer& layer, int y, int x, int block, const Sums<pixels, blocks>& sums) {
+  for (int p = 0; p < pixels && x + p < layer.width; ++p)
+    for (int b = 0; b < blocks; ++b) {
+      int32_t value[integer_block], count[integer_block];
+      for (int i = 0; i < parts; ++i) {
+        const int channel = (block + b) * integer_block + i * lanes;
+        Ints v = sums.value[p][b * parts + i] + load<Ints>(layer.bias + channel);
+        if (layer.current.first) v += load<Ints>(layer.current.at(y, x + p) + channel) * layer.steps;
+        store(value + i * lanes, v);
+        store(count + i * lanes, v);
+      }
+      for (int i = 0; i < integer_block; ++i) {
+        const int output = (block + b) * integer_block + i;
+        if (output >= layer.outputs) break;
+        const int phase = output / layer.channels, channel = output % layer.channels;
+        const int row = y * layer.factor + phase / layer.factor, at = (x + p) * layer.factor + phase % layer.factor;
+        int32_t v = value[i];
+        for (int s = 0; s < layer.skips; ++s) v += layer.skip[s].view.at(row, at)[channel] * layer.skip[s].scale[channel];
+        const int exponent = layer.exponent[output], half = (1 << exponent) >> 1, low = layer.has_sign ? -layer.steps : 0;
+        int n = (v + half) >> exponent;
+        n = n < low ? low : n > layer.steps ? layer.steps : n;
+        if (layer.counts.first)
+          layer.counts.at(row, at)[channel] = static_cast<int16_t>(n);
+        else
+          layer.levels.at(row, at)[channel] = static_cast<uint8_t>(n);
+        if (layer.residual.first) layer.residual.at(row, at)[channel] = v - n * (1 << exponent);
+      }
+    }
+}
+
+template <int pixels, int blocks>
+void run_tile(const IntegerLayer& layer, int y, int x, int block) {
+  Sums<pixels, blocks> sums{};
+  convolve(layer, y, x, block, sums);
+  if (layer.image.weights) add_image(layer, y, x, block, sums);
+  if (layer.scattered)
+    fire_each(layer, y, x, block, sums);
+  else
+    fire(layer, y, x, block, sums);
+}
+
+template <int blocks>
+void run_row(const IntegerLayer& layer, int y, int block) {
+  int x = 0;
+  for (; layer.width - x > middle; x += most) run_tile<most, blocks>(layer, y, x, block);
+  if (layer.width - x > least)
+    run_tile<middle, blocks>(layer, y, x, block);
+  else if (layer.width > x)
+    run_tile<least, blocks>(layer, y, x, block);
+}
+
+}  // namespace
+
+void integer_row(const IntegerLayer& layer, int y, int block, int end) {
+  for (; block + most_blocks <= end; block += most_blocks) run_row<most_blocks>(layer, y, block);
+  for (; block < end; ++block) run_row<1>(layer, y, block);
+}
+
+}  // namespace spikingir::SPIKINGIR_PATH
