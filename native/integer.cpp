@@ -115,33 +115,45 @@ template <int pixels, int blocks>
   }
 }
 
-// Half to even, in units of 2^bits.
-inline Ints rounded(Ints sum, Ints bits) {
-  const Ints one = Ints{} + 1, below_half = ((one << bits) - 1) >> 1;
-  const Ints is_odd = (sum >> bits) & one & (bits != 0);
-  return (sum + below_half + is_odd) >> bits;
+template <int pixels, int blocks>
+[[gnu::always_inline]] inline void convolve_image(const ImageSource& image, const int16_t* weights, int y, int x,
+                                                  int block, Sums<pixels, blocks>& sums) {
+  const char* from_weights = (const char*)(weights + block * image.block);
+  for (int dy = 0; dy < image.kernel; ++dy, from_weights += std::ptrdiff_t(4) * integer_block * image.words) {
+    const int16_t* from = image.view.at(y * image.stride + dy, x * image.stride);
+    add_run<dot_image>(sums, (const char*)from, 2 * image.view.pixel * image.stride, image.words, from_weights,
+                       2 * image.block);
+  }
 }
 
-// The image's current, rounded to the grid once, at each of the window's steps.
+// The image's current, rounded half to even to the grid once, at each of the window's steps. It is
+// whole + part 2^-bits, so that either fits 32 bits.
 template <int pixels, int blocks>
 [[gnu::always_inline]] inline void add_image(const IntegerLayer& layer, int y, int x, int block,
                                              Sums<pixels, blocks>& sums) {
   const ImageSource& image = layer.image;
-  Sums<pixels, blocks> currents;
+  Sums<pixels, blocks> whole, part{};
   for (int i = 0; i < blocks * parts; ++i) {
     const Ints bias = load<Ints>(image.bias + block * integer_block + i * lanes);
-    for (int p = 0; p < pixels; ++p) currents.value[p][i] = bias;
+    for (int p = 0; p < pixels; ++p) whole.value[p][i] = bias;
   }
-  const char* weights = (const char*)(image.weights + block * image.block);
-  for (int dy = 0; dy < image.kernel; ++dy, weights += std::ptrdiff_t(4) * integer_block * image.words) {
-    const int16_t* from = image.view.at(y * image.stride + dy, x * image.stride);
-    add_run<dot_image>(currents, (const char*)from, 2 * image.view.pixel * image.stride, image.words, weights,
-                       2 * image.block);
+  if (image.high) {
+    const int bits = image.bits - image_digit;
+    convolve_image(image, image.high, y, x, block, part);
+    for (int p = 0; p < pixels; ++p)
+      for (int i = 0; i < blocks * parts; ++i) {
+        whole.value[p][i] += part.value[p][i] >> bits;
+        part.value[p][i] = (part.value[p][i] & ((1 << bits) - 1)) << image_digit;
+      }
   }
-  for (int i = 0; i < blocks * parts; ++i) {
-    const Ints bits = load<Ints>(image.shift + block * integer_block + i * lanes);
-    for (int p = 0; p < pixels; ++p) sums.value[p][i] += rounded(currents.value[p][i], bits) * layer.steps;
-  }
+  convolve_image(image, image.low, y, x, block, part);
+  const int mask = (1 << image.bits) - 1, half = 1 << image.bits >> 1;
+  for (int p = 0; p < pixels; ++p)
+    for (int i = 0; i < blocks * parts; ++i) {
+      const Ints down = whole.value[p][i] + (part.value[p][i] >> image.bits);
+      const Ints rounded = down + (((part.value[p][i] & mask) + (half - 1) + (down & 1)) >> image.bits);
+      sums.value[p][i] += rounded * layer.steps;
+    }
 }
 
 inline Ints clamped(Ints n, int low, int high) {
@@ -218,7 +230,11 @@ template <int pixels, int blocks>
 void run_tile(const IntegerLayer& layer, int y, int x, int block) {
   Sums<pixels, blocks> sums{};
   convolve(layer, y, x, block, sums);
-  if (layer.image.weights) add_image(layer, y, x, block, sums);
+  for (int i = 0; i < blocks * parts; ++i) {
+    const Ints shift = load<Ints>(layer.shift + block * integer_block + i * lanes);
+    for (int p = 0; p < pixels; ++p) sums.value[p][i] <<= shift;
+  }
+  if (layer.image.low) add_image(layer, y, x, block, sums);
   if (layer.scattered)
     fire_each(layer, y, x, block, sums);
   else

@@ -13,6 +13,8 @@ namespace {
 
 constexpr int base_bits = 7;  // of a digit, where a weight takes several
 constexpr int64_t largest = INT32_MAX;
+constexpr int most_image_bits = 20;
+constexpr int most_image_weight = (1 << 22) - 1;  // its high part takes 16 bits
 
 int whole(int channels, int block) { return (channels + block - 1) / block; }
 
@@ -90,8 +92,8 @@ Pixels::Pixels(const int16_t* planes, int channels, int height, int width, int b
 }
 
 Integer::Integer(Integers given, const std::vector<LevelReading>& sources, const std::vector<const int32_t*>& skips,
-                 const ImageReading* reading, const int32_t* shift, const int32_t* grid, const std::string& path)
-    : kernels(choose(path)), kind(given), digits(1), limit(0), has_image(reading != nullptr), block(0), image_block(0),
+                 const ImageReading* reading, const int32_t* given_bias, const int32_t* grid, const std::string& path)
+    : kernels(choose(path)), kind(given), digits(1), limit(0), has_image(reading != nullptr), has_high(false), block(0), image_block(0),
       image{} {
   check_range("the number of channels", kind.channels, 1, most_channels);
   check_range("the factor", kind.factor, 1, most_stride);
@@ -109,19 +111,21 @@ Integer::Integer(Integers given, const std::vector<LevelReading>& sources, const
   const std::size_t padded = std::size_t(blocks) * integer_block;
   bias = Buffer<int32_t>(padded, 0);
   exponent = Buffer<int32_t>(padded, 0);
+  shift = Buffer<int32_t>(padded, 0);
   for (int o = 0; o < outputs; ++o) {
     check_range("an exponent", grid[o], 0, most_exponent);
-    int64_t sum = std::abs(int64_t{shift[o]}) * kind.steps + (int64_t{1} << grid[o]);
+    int64_t sum = std::abs(int64_t{given_bias[o]}) * kind.steps + (int64_t{1} << grid[o]);
     for (const LevelReading& source : sources) sum += source.most * reach(source.weights, o);
     for (const int32_t* scale : skips) sum += UINT8_MAX * std::abs(int64_t{scale[o / (kind.factor * kind.factor)]});
     if (sum > largest) refuse("the sums of output channel " + std::to_string(o) + " do not fit 32 bits");
-    bias[slot(o)] = shift[o] * kind.steps;
+    bias[slot(o)] = given_bias[o] * kind.steps;
     exponent[slot(o)] = grid[o];
   }
   for (const int32_t* scale : skips) {
     scales.emplace_back(std::size_t(blocks_per_phase) * integer_block, 0);
     std::copy_n(scale, kind.channels, scales.back().data());
   }
+  take_out_shifts(sources);
   pack(sources);
   if (reading) pack_image(*reading);
 }
@@ -138,10 +142,19 @@ std::vector<int> Integer::current_order() const {
   return order;
 }
 
+// All weights of an output channel are multiples of 2^shift.
+void Integer::take_out_shifts(const std::vector<LevelReading>& sources) {
+  std::vector<uint32_t> bits(outputs, 0);
+  for (const LevelReading& source : sources)
+    for_each_weight(source.weights, [&](int o, int, int, int, int32_t weight) { bits[o] |= static_cast<uint32_t>(weight); });
+  for (int o = 0; o < outputs; ++o) shift[slot(o)] = bits[o] == 0 ? 0 : __builtin_ctz(bits[o]);
+}
+
 void Integer::pack(const std::vector<LevelReading>& sources) {
   int64_t low = 0, high = 0;
   for (const LevelReading& source : sources)
-    for_each_weight(source.weights, [&](int, int, int, int, int32_t weight) {
+    for_each_weight(source.weights, [&](int o, int, int, int, int32_t weight) {
+      weight >>= shift[slot(o)];
       low = std::min(low, int64_t{weight});
       high = std::max(high, int64_t{weight});
     });
@@ -152,7 +165,7 @@ void Integer::pack(const std::vector<LevelReading>& sources) {
     for (const LevelReading& source : sources) {
       const Weights<int32_t>& from = source.weights;
       const int run = whole(from.inputs, integer_block) * integer_block / 4 * from.kernel;
-      windows.push_back({from.inputs, from.kernel, source.stride, source.padding, source.most, run, run});
+      windows.push_back({from.inputs, from.kernel, source.stride, source.padding, source.most, run, run, 0});
       words += run * from.kernel;
     }
     const std::ptrdiff_t digit = std::ptrdiff_t(words) * 4 * integer_block;
@@ -163,6 +176,7 @@ void Integer::pack(const std::vector<LevelReading>& sources) {
       const int depth = windows[s].words / windows[s].kernel * 4;
       for_each_weight(sources[s].weights, [&](int o, int i, int dy, int dx, int32_t weight) {
         const int at = slot(o);
+        weight >>= shift[at];
         const std::ptrdiff_t word = first + dy * windows[s].words + (dx * depth + i) / 4;
         int8_t* to = weights.data() + at / integer_block * block + (word * integer_block + at % integer_block) * 4 + i % 4;
         for (int d = digits - 1; d > 0; --d) to[d * digit] = static_cast<int8_t>(next_digit(weight));
@@ -215,28 +229,39 @@ int Integer::group_of(int source, int first) const {
 void Integer::pack_image(const ImageReading& reading) {
   const Weights<int32_t>& from = reading.weights;
   check_reading(reading, outputs);
+  check_range("the bits of the image", reading.bits, image_digit, most_image_bits);
   const int depth = whole(from.inputs, 2) * 2;
-  image = {from.inputs, from.kernel, reading.stride, reading.padding, 0, depth / 2 * from.kernel, 0};
+  image = {from.inputs, from.kernel, reading.stride, reading.padding, 0, depth / 2 * from.kernel, 0, reading.bits};
   image_block = std::ptrdiff_t(image.words) * from.kernel * 2 * integer_block;
-  image_weights = Buffer<int16_t>(blocks * image_block, 0);
   image_bias = Buffer<int32_t>(std::size_t(blocks) * integer_block, 0);
-  image_shift = Buffer<int32_t>(std::size_t(blocks) * integer_block, 0);
-  limit = INT16_MAX;
-  for (int o = 0; o < outputs; ++o) {
-    check_range("a shift of the image's current", reading.shift[o], 0, most_exponent);
-    const int64_t room = largest - std::abs(int64_t{reading.bias[o]}) - (int64_t{1} << reading.shift[o]);
-    const int64_t sum = reach(from, o);
-    if (sum > 0) limit = static_cast<int>(std::clamp(room / sum, int64_t{0}, int64_t{limit}));
-    image_bias[slot(o)] = reading.bias[o];
-    image_shift[slot(o)] = reading.shift[o];
-  }
+  for (int o = 0; o < outputs; ++o) image_bias[slot(o)] = reading.bias[o];
+  for_each_weight(from, [&](int, int, int, int, int32_t weight) {
+    check_range("a weight on the image", weight, -most_image_weight, most_image_weight);
+    has_high = has_high || weight != static_cast<int16_t>(weight);
+  });
+  image_low = Buffer<int16_t>(blocks * image_block, 0);
+  if (has_high) image_high = Buffer<int16_t>(blocks * image_block, 0);
+  std::vector<int64_t> low(outputs, 0), high(outputs, 0);
   for_each_weight(from, [&](int o, int i, int dy, int dx, int32_t weight) {
-    check_range("a weight on the image", weight, INT16_MIN, INT16_MAX);
     const int at = slot(o);
     const std::ptrdiff_t pair = dy * image.words + (dx * depth + i) / 2;
-    image_weights[at / integer_block * image_block + (pair * integer_block + at % integer_block) * 2 + i % 2] =
-        static_cast<int16_t>(weight);
+    const std::ptrdiff_t to = at / integer_block * image_block + (pair * integer_block + at % integer_block) * 2 + i % 2;
+    if (has_high) {
+      constexpr int half = 1 << image_digit >> 1;
+      const int32_t digit = ((weight + half) & (2 * half - 1)) - half;
+      weight = (weight - digit) >> image_digit;
+      image_high[to] = static_cast<int16_t>(weight);
+      high[o] += std::abs(weight);
+      weight = digit;
+    }
+    image_low[to] = static_cast<int16_t>(weight);
+    low[o] += std::abs(weight);
   });
+  // sums in 32 bits: of the high parts, and of the low ones with what the high ones leave
+  limit = INT16_MAX;
+  for (int o = 0; o < outputs; ++o)
+    for (int64_t sum : {low[o], high[o]})
+      if (sum > 0) limit = static_cast<int>(std::min((largest - (int64_t{1} << reading.bits)) / sum, int64_t{limit}));
 }
 
 void Integer::check(const IntegerInput& input) const {
@@ -262,7 +287,7 @@ void Integer::check(const IntegerInput& input) const {
   if (input.current) {
     check_equal("the height of the current", input.current->height, input.height);
     check_equal("the width of the current", input.current->width, input.width);
-    check_equal("the channels of the current", input.current->depth, blocks * integer_block);
+    check_range("the channels of the current", input.current->depth, blocks * integer_block, 2 * most_channels);
   }
   if (has_image == !input.image && !input.current) refuse(has_image ? "the image is missing" : "the layer reads no image");
   if (input.image && input.current) refuse("a layer reads the image or its current, not both");
@@ -313,6 +338,7 @@ IntegerFired Integer::fire(const IntegerInput& input) const {
       .skips = static_cast<int>(skips.size()),
       .skip = skips.data(),
       .image = {},
+      .shift = shift.data(),
       .bias = bias.data(),
       .exponent = exponent.data(),
       .current = input.current ? input.current->view(0, 0) : View<const int32_t>{},
@@ -325,10 +351,11 @@ IntegerFired Integer::fire(const IntegerInput& input) const {
                    image.kernel,
                    image.stride,
                    image.words,
-                   image_weights.data(),
+                   image.bits,
+                   has_high ? image_high.data() : nullptr,
+                   image_low.data(),
                    image_block,
-                   image_bias.data(),
-                   image_shift.data()};
+                   image_bias.data()};
   // Few rows of many channels are shared out by channels too.
   const int wanted = input.threads > 1 ? whole(8 * input.threads, input.height) : 1;
   const int each = whole(whole(blocks, std::min(wanted, blocks)), 2) * 2, parts = whole(blocks, each);

@@ -13,6 +13,7 @@ namespace spikingir {
 inline constexpr int phased_block = 16;   // output channels of a phased or an analog layer's block
 inline constexpr int integer_block = 16;  // those of a layer of counts of one byte
 inline constexpr int most_tile = 12;      // pixels of a row that such a layer does at a time, at most
+inline constexpr int image_digit = 8;     // bits of the low part of a weight on the image, where it has two
 inline constexpr int most_stride = 8;     // of such a layer, in pixels
 inline constexpr int clocked_block = 32;  // those of a clocked layer's, one word of spikes
 inline constexpr int slack = 8;           // columns that may be read beyond an image's border
@@ -73,14 +74,15 @@ struct Skip {
   const int32_t* scale;
 };
 
-// The image in 16 bits. Its sums, in units of 2^-(k + shift), are rounded to the grid.
-// Weights: [block][row][column][pair of channels][16][2]; null where there is none.
+// The image in 16 bits, in units of 2^-bits. Its sums, in units of 2^-(k + bits), are rounded to the grid.
+// Weights: [block][row][column][pair of channels][16][2], those of more than 16 bits as high 2^image_digit + low; high is
+// null where none has more, low where there is no image.
 struct ImageSource {
   View<const int16_t> view;
-  int kernel, stride, words;
-  const int16_t* weights;
+  int kernel, stride, words, bits;
+  const int16_t *high, *low;
   std::ptrdiff_t block;
-  const int32_t *bias, *shift;
+  const int32_t* bias;
 };
 
 // Neurons that collect their window before they fire, of which a count takes one byte.
@@ -97,7 +99,7 @@ struct IntegerLayer {
   int skips;
   const Skip* skip;
   ImageSource image;
-  const int32_t *bias, *exponent;  // the bias of all steps
+  const int32_t *shift, *bias, *exponent;  // what sums are multiplied by, as a power of two; the bias of all steps
   View<const int32_t> current;     // instead of the image, if any
   View<uint8_t> levels;            // counts, or where they have a sign, the next
   View<int16_t> counts;

@@ -101,12 +101,13 @@ struct Reading {
   int stride, padding;
 };
 
-// One of counts from 0 to `most`, and one of the image, whose sums and bias are rounded by `shift` bits.
+// One of counts from 0 to `most`, and one of the image in units of 2^-bits; its bias is on the layer's grid.
 struct LevelReading : Reading {
   int most;
 };
 struct ImageReading : Reading {
-  const int32_t *bias, *shift;
+  int bits;
+  const int32_t* bias;
 };
 
 // What an integer layer gives: sums of channels * factor^2 channels, shuffled into factor x factor pixels each.
@@ -142,9 +143,10 @@ class Integer {
 
  private:
   struct Window {
-    int channels, kernel, stride, padding, most, words, group;
+    int channels, kernel, stride, padding, most, words, group, bits;
   };
   int slot(int output) const;
+  void take_out_shifts(const std::vector<LevelReading>& sources);
   void pack(const std::vector<LevelReading>& sources);
   void pack_image(const ImageReading& image);
   int group_of(int source, int first_word) const;
@@ -153,13 +155,13 @@ class Integer {
   const Kernels& kernels;
   Integers kind;
   int outputs, blocks_per_phase, blocks, digits, limit;
-  bool scattered, has_image;
+  bool scattered, has_image, has_high;
   std::ptrdiff_t block, image_block;
   std::vector<Window> windows;
   Window image;
   Buffer<int8_t> weights;
-  Buffer<int16_t> image_weights;
-  Buffer<int32_t> image_bias, image_shift, bias, exponent;
+  Buffer<int16_t> image_high, image_low;
+  Buffer<int32_t> image_bias, shift, bias, exponent;
   std::vector<Buffer<int32_t>> scales;
 };
 

@@ -166,8 +166,8 @@ void bind_counted(nb::module_& module, const char* name) {
 
 // A convolution's weights, stride, padding, and how large what it reads may be.
 using Read = std::tuple<Kernel<int32_t>, int, int, int>;
-// One on the image: weights, stride, padding, bias, bits that its sums are rounded by.
-using ReadImage = std::tuple<Kernel<int32_t>, int, int, Vector<int32_t>, Vector<int32_t>>;
+// One on the image: weights, stride, padding, bits behind the point of the image, bias.
+using ReadImage = std::tuple<Kernel<int32_t>, int, int, int, Vector<int32_t>>;
 
 void make_integer(Integer* self, int channels, int factor, int steps, bool has_sign, bool last,
                   const std::vector<Read>& sources, const std::vector<Vector<int32_t>>& skips,
@@ -183,10 +183,8 @@ void make_integer(Integer* self, int channels, int factor, int steps, bool has_s
   for (const auto& scale : skips) scales.push_back(each_of("a skip", scale, channels));
   ImageReading reading;
   if (image) {
-    const auto& [weights, stride, padding, shift, bits] = *image;
-    reading = {{weights_of(weights), stride, padding},
-               each_of("the image's bias", shift, outputs),
-               each_of("the image's shift", bits, outputs)};
+    const auto& [weights, stride, padding, bits, shift] = *image;
+    reading = {{weights_of(weights), stride, padding}, bits, each_of("the image's bias", shift, outputs)};
   }
   new (self) Integer({channels, factor, steps, has_sign, last}, readings, scales, image ? &reading : nullptr,
                      each_of("bias", bias, outputs), each_of("exponent", exponent, outputs), path);

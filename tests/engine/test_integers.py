@@ -34,7 +34,7 @@ class Layer:
         default_factory=list
     )  # weights, stride, padding, most, counts
     skips: list[tuple[Ints, Ints]] = field(default_factory=list)  # scale, counts
-    image: tuple[Ints, int, int, Ints, Ints, Ints] | None = None  # weights, stride, padding, bias, shift, numbers
+    image: tuple[Ints, int, int, int, Ints, Ints] | None = None  # weights, stride, padding, bits, bias, numbers
     bias: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     exponent: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -57,9 +57,8 @@ def shuffled(x: Ints, factor: int) -> Ints:
     return split.transpose(0, 3, 1, 4, 2).reshape(channels, height * factor, width * factor)
 
 
-def half_to_even(x: Ints, bits: Ints) -> Ints:
-    unit = np.left_shift(1, bits)[:, None, None]
-    return np.rint(x / unit).astype(np.int64)  # exact: both fit a double
+def on_grid(sums: Ints, bits: int, bias: Ints) -> Ints:
+    return np.rint(sums / 2**bits + bias[:, None, None]).astype(np.int64)  # half to even, and exact: it fits a double
 
 
 def expected(layer: Layer) -> tuple[Ints, Ints]:
@@ -68,9 +67,8 @@ def expected(layer: Layer) -> tuple[Ints, Ints]:
     for weights, stride, padding, _, counts in layer.reads:
         v = v + convolved(counts, weights, stride, padding, layer.size)
     if layer.image is not None:
-        weights, stride, padding, bias, shift, numbers = layer.image
-        current = convolved(numbers, weights, stride, padding, layer.size) + bias[:, None, None]
-        v = v + half_to_even(current, shift) * layer.steps
+        weights, stride, padding, bits, bias, numbers = layer.image
+        v = v + on_grid(convolved(numbers, weights, stride, padding, layer.size), bits, bias) * layer.steps
     v = shuffled(v, layer.factor)
     for scale, counts in layer.skips:
         v = v + scale[:, None, None] * counts
@@ -85,7 +83,7 @@ def as_levels(counts: Ints, most: int, border: int, path: str) -> Any:
     channels, (height, width) = len(counts), counts.shape[1:]
     identity = np.eye(channels, dtype=np.int32)[:, :, None, None]
     none = np.zeros(channels, np.int32)
-    image = (identity, 1, 0, none, none)
+    image = (256 * identity, 1, 0, 8, none)
     bits = [(counts >> b) & 1 for b in range(8)]
     readers = [
         _native.Integer(channels, 1, 1, False, False, [], [], image, none, none, path).fire(
@@ -105,16 +103,16 @@ def run(layer: Layer, path: str, border: int, threads: int, *, by_current: bool)
     image: Any = None
     pixels = current = None
     if layer.image is not None and not by_current:
-        weights, stride, padding, bias, shift, numbers = layer.image
-        image = (weights.astype(np.int32), stride, padding, bias.astype(np.int32), shift.astype(np.int32))
+        weights, stride, padding, bits, bias, numbers = layer.image
+        image = (weights.astype(np.int32), stride, padding, bits, bias.astype(np.int32))
         pixels = _native.Pixels(numbers.astype(np.int16), border)
     bias, exponent = layer.bias.astype(np.int32), layer.exponent.astype(np.int32)
     made = _native.Integer(
         layer.channels, layer.factor, layer.steps, layer.signed, layer.last, reads, skips, image, bias, exponent, path
     )
     if layer.image is not None and by_current:
-        weights, stride, padding, shift, bits, numbers = layer.image
-        sums = half_to_even(convolved(numbers, weights, stride, padding, layer.size) + shift[:, None, None], bits)
+        weights, stride, padding, bits, shift, numbers = layer.image
+        sums = on_grid(convolved(numbers, weights, stride, padding, layer.size), bits, shift)
         order = np.array(made.current_order)
         current = _native.Current(np.where((order >= 0)[:, None, None], sums[order], 7).astype(np.int32))
     sources = [as_levels(counts, most, border, path) for _, _, _, most, counts in layer.reads]
@@ -139,6 +137,7 @@ def layers(draw: st.DrawFn) -> Layer:
         weights = random.integers(-largest, largest, (outputs, inputs, kernel, kernel))
         if draw(st.booleans()):  # as far from zero as can be, where 16 bits would not hold
             weights = np.where(weights < 0, -largest, largest - 1)
+        weights = weights << random.integers(0, draw(st.integers(1, 7)), (outputs, 1, 1, 1))
         before = [max(1, stride * (n - 1) + kernel - 2 * padding + draw(st.integers(0, 2))) for n in size]
         counts = random.integers(0, most + 1, (inputs, *before)) * (random.random((inputs, *before)) < 0.7)
         if draw(st.booleans()):
@@ -151,10 +150,13 @@ def layers(draw: st.DrawFn) -> Layer:
         inputs, kernel, stride, padding = (draw(st.integers(1, 4)) for _ in range(4))
         padding -= 1
         before = [max(1, stride * (n - 1) + kernel - 2 * padding) for n in size]
-        weights = random.integers(-2000, 2000, (outputs, inputs, kernel, kernel))
+        high = draw(st.sampled_from([200, 4000, 2**22 - 1]))
+        weights = random.integers(-high, high, (outputs, inputs, kernel, kernel))
         numbers = random.integers(-4096, 4097, (inputs, *before))
-        bias, shift = random.integers(-(2**20), 2**20, outputs), random.integers(draw(st.integers(0, 16)), 20, outputs)
-        layer.image = (weights, stride, padding, bias, shift, numbers)
+        bits = draw(st.integers(8, 16))
+        if draw(st.booleans()):  # ties
+            weights, numbers = weights >> 4 << 4, numbers >> (bits - 5) << (bits - 5)
+        layer.image = (weights, stride, padding, bits, random.integers(-100, 100, outputs), numbers)
     layer.bias = random.integers(-3000, 3000, outputs)
     spread = draw(st.integers(0, 14))
     layer.exponent = np.repeat(random.integers(spread, spread + 6, channels), factor**2)
@@ -172,8 +174,8 @@ def test_any_layer(layer: Layer, threads: int, by_current: bool) -> None:
             run(layer, "", 12, threads, by_current=by_current)
         return
     if layer.image is not None:
-        weights, _, _, bias, shift, _ = layer.image
-        reach += ((np.abs(weights).sum((1, 2, 3)) * 4096 + np.abs(bias) >> shift) + 1) * layer.steps
+        weights, _, _, bits, bias, _ = layer.image
+        reach += ((np.abs(weights).sum((1, 2, 3)) * 4096 >> bits) + np.abs(bias) + 1) * layer.steps
         assume(reach.max() < 2**31)  # such a layer is no network's: folding bounds its membranes
     counts, residual = expected(layer)
     for path in _native.paths():
