@@ -239,6 +239,7 @@ void Integer::pack_image(const ImageReading& reading) {
     check_range("a weight on the image", weight, -most_image_weight, most_image_weight);
     has_high = has_high || weight != static_cast<int16_t>(weight);
   });
+  for (int o = 0; o < outputs; ++o) has_high = has_high || reach(from, o) * INT16_MAX > largest;
   image_low = Buffer<int16_t>(blocks * image_block, 0);
   if (has_high) image_high = Buffer<int16_t>(blocks * image_block, 0);
   std::vector<int64_t> low(outputs, 0), high(outputs, 0);

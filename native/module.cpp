@@ -39,6 +39,7 @@ int size_of(std::size_t size) { return static_cast<int>(std::min<std::size_t>(si
 
 template <class Number>
 Weights<Number> weights_of(const Kernel<Number>& kernel) {
+  if (!kernel.is_valid()) refuse("a kernel is None");
   check_equal("the width of the kernel", kernel.shape(3), kernel.shape(2));
   const int outputs = size_of(kernel.shape(0)), inputs = size_of(kernel.shape(1)), side = size_of(kernel.shape(2));
   if constexpr (std::is_floating_point_v<Number>)
@@ -50,6 +51,7 @@ Weights<Number> weights_of(const Kernel<Number>& kernel) {
 // One number for each output channel.
 template <class Number>
 const Number* each_of(const char* what, const Vector<Number>& numbers, int outputs) {
+  if (!numbers.is_valid()) refuse(std::string(what) + " is None");
   check_equal(std::string("the length of ") + what, size_of(numbers.shape(0)), outputs);
   return numbers.data();
 }

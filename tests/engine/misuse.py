@@ -12,6 +12,7 @@ import numpy as np
 from spikingir.engine import _native
 
 SIZE = (5, 6)
+WINDOW = {"rows": (0, 5), "columns": (0, 6)}
 Call = tuple[str, Callable[..., Any], Mapping[str, Any]]
 
 
@@ -167,10 +168,8 @@ def phased() -> Iterator[Call]:
     yield from replaced("Phased", _native.Phased, {**good, "path": ""}, wrong)
     yield from layers("Phased", lambda **other: _native.Phased(**{**good, "path": "", **other}))
     counts, _ = first_layer(_native.Phased).fire([], current(), *SIZE, 3, 1, False)
-    window = {"time_steps": 4, "rows": (0, 5), "columns": (0, 6)}
-    spikes = {"time_steps": numbers(4, 2**15 - 1), "rows": spans(5), "columns": spans(6)}
-    yield from replaced("Counts.spikes", counts.spikes, window, spikes)
-    yield uninitialised(_native.Counts, "spikes", window)
+    yield from replaced("Counts.histogram", counts.histogram, WINDOW, {"rows": spans(5), "columns": spans(6)})
+    yield uninitialised(_native.Counts, "histogram", WINDOW)
     yield uninitialised(_native.Counts, "array", {})
     yield "Counts()", _native.Counts, {}
 
@@ -190,16 +189,141 @@ def clocked() -> Iterator[Call]:
     yield "Clocked that reads many channels for long", _native.Clocked, {**good, **many, **long}
     yield from layers("Clocked", lambda **other: _native.Clocked(**{**good, **other}))
     trains, _ = first_layer(_native.Clocked).fire([], current(), *SIZE, 3, 1, False)
-    window = {"rows": (0, 5), "columns": (0, 6)}
-    yield from replaced("Trains.spikes", trains.spikes, window, {"rows": spans(5), "columns": spans(6)})
+    yield from replaced("Trains.spikes", trains.spikes, WINDOW, {"rows": spans(5), "columns": spans(6)})
     layer = _native.Clocked(**good)
     fire = {"current": None, "height": 5, "width": 6, "border": 1, "threads": 1, "residual": False}
     for name, clock in (("steps", _native.Clock(5, 0, False, False)), ("signs", _native.Clock(4, 0, False, True))):
         others, _ = first_layer(_native.Clocked, clock).fire([], current(), *SIZE, 3, 1, False)
         yield f"Clocked.fire of a source with other {name}", layer.fire, {**fire, "sources": [others]}
-    yield uninitialised(_native.Trains, "spikes", window)
+    yield uninitialised(_native.Trains, "spikes", WINDOW)
     yield uninitialised(_native.Trains, "array", {})
     yield "Trains()", _native.Trains, {}
+
+
+def integers() -> Iterator[Call]:
+    weights, each = ints(8, 4, 3, 3), ints(8)
+    read, image = (weights, 1, 1, 7), (ints(8, 2, 3, 3), 1, 1, 12, each)
+    good = {"channels": 2, "factor": 2, "steps": 7, "signed": False, "last": False, "sources": [read]}
+    good |= {"skips": [ints(2)], "image": image, "bias": each, "exponent": each, "path": ""}
+    exponents = [*arrays(each), ("negative", -each), ("31", 31 * each), ("least", each * -(2**31))]
+    wrong: dict[str, Any] = {"channels": numbers(1, 2**16), "factor": numbers(1, 8), "steps": numbers(1, 255)}
+    wrong |= {"signed": [("None", None), ("before the last", True)], "last": [("None", None), ("a text", "no")]}
+    wrong |= {"bias": [*arrays(each), ("beyond 32 bits", each * (2**31 - 1))], "exponent": exponents, "path": paths()}
+    wrong["skips"] = [("None", None), ("a number", 1), ("an object", [Odd()]), ("too long", [ints(8)])]
+    wrong["skips"] += [("beyond 32 bits", [ints(2) * (2**31 - 1)]), ("of floats", [np.ones(2)]), ("a None", [None])]
+    reads = [(what, [(value, *read[1:])]) for what, value in kernels(weights) if what not in MORE]
+    for place, most in ((1, 8), (2, 64), (3, 255)):
+        least = 0 if place == 2 else 1
+        reads += [(f"{what}, place {place}", [swapped(read, place, value)]) for what, value in numbers(least, most)]
+    reads += [("no list", None), ("a None", [None]), ("too short", [read[:3]]), ("too long", [(*read, 1)])]
+    reads += [("the largest weights", [(weights * (2**31 - 1), *read[1:])]), ("two of four", [list(read)[:2]])]
+    wrong["sources"] = reads
+    images = [(what, (value, *image[1:])) for what, value in kernels(image[0]) if what not in MORE]
+    for place, most in ((1, 8), (2, 64), (3, 20)):
+        least = (0, 1, 0, 8)[place]
+        images += [(f"{what}, place {place}", swapped(image, place, value)) for what, value in numbers(least, most)]
+    images += [(f"{what}, bias", swapped(image, 4, value)) for what, value in arrays(each)]
+    images += [("too short", image[:4]), ("one number", 1), ("the largest", (image[0] * (2**31 - 1), *image[1:]))]
+    wrong["image"] = images
+    yield from replaced("Integer", _native.Integer, good, wrong)
+    yield from pixels()
+    yield from integer_layers(good)
+
+
+MORE = ("more inputs", *(f"a kernel of {side} x {side}" for side in (2, 8, 9)))
+"""What is wrong with other kernels alone: a reading says how many inputs it has, and how large it is."""
+
+
+def swapped(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:
+    return (*values[:place], value, *values[place + 1 :])
+
+
+def pixels() -> Iterator[Call]:
+    numbers_ = np.ones((2, *SIZE), np.int16)
+    some = [("of three dimensions too many", numbers_[None, None]), ("no rows", numbers_[:, :0])]
+    some += [(what, value) for what, value in arrays(numbers_) if what != "longer"]
+    good = {"numbers": numbers_, "border": 1}
+    yield from replaced("Pixels", _native.Pixels, good, {"numbers": some, "border": numbers(0, 64)})
+    others = [(what, value) for what, value in arrays(numbers_.astype(np.int32)) if what != "longer"]
+    yield from replaced("Current", _native.Current, {"numbers": numbers_.astype(np.int32)}, {"numbers": others})
+
+
+def integer_layers(made: Mapping[str, Any]) -> Iterator[Call]:
+    """Wrong calls of ``fire``."""
+    layer = _native.Integer(**made)
+
+    def levels(channels: int, height: int, width: int, steps: int = 7, border: int = 2) -> Any:
+        none = ints(channels)
+        source = _native.Integer(channels, 1, steps, False, False, [], [], None, none, none, "")
+        return source.fire(
+            [], [], None, currents(16 * -(-channels // 16), height, width), height, width, border, 1, False
+        )[0]
+
+    def currents(channels: int, height: int = 5, width: int = 6) -> Any:
+        return _native.Current(ints(channels, height, width))
+
+    def image(channels: int = 2, height: int = 5, width: int = 6, border: int = 1, largest: int = 1) -> Any:
+        return _native.Pixels(np.full((channels, height, width), largest, np.int16), border)
+
+    good = {"sources": [levels(4, 5, 6)], "skips": [levels(2, 10, 12)], "image": image(), "current": None}
+    good |= {"height": 5, "width": 6, "border": 1, "threads": 1, "residual": True}
+    of_any = [("None", None), ("a None", [None]), ("none", []), ("a number", [1]), ("a current", [currents(16)])]
+    of_any += [("an array", [ints(4, 5, 6)]), ("a layer", [layer]), ("an image", [image()])]
+    of_any += [("empty", [_native.Levels.__new__(_native.Levels)])]
+    wrong: dict[str, Any] = {
+        "sources": [
+            *of_any,
+            ("two", [levels(4, 5, 6)] * 2),
+            ("fewer channels", [levels(3, 5, 6)]),
+            ("more channels", [levels(5, 5, 6)]),
+            ("lower", [levels(4, 3, 6)]),
+            ("narrower", [levels(4, 5, 4)]),
+            ("no border", [levels(4, 5, 6, border=0)]),
+            ("larger counts", [levels(4, 5, 6, steps=8)]),
+        ],
+        "skips": [
+            *of_any,
+            ("two", [levels(2, 10, 12)] * 2),
+            ("other channels", [levels(3, 10, 12)]),
+            ("lower", [levels(2, 9, 12)]),
+            ("wider", [levels(2, 10, 13)]),
+            ("of the sums' size", [levels(2, 5, 6)]),
+        ],
+        "image": [
+            ("None", None),
+            ("counts", levels(2, 5, 6)),
+            ("a current", currents(16)),
+            ("empty", _native.Pixels.__new__(_native.Pixels)),
+            ("other channels", image(3)),
+            ("lower", image(height=3)),
+            ("narrower", image(width=4)),
+            ("no border", image(border=0)),
+        ],
+        "current": [
+            ("beside the image", currents(16)),
+            ("a number", 1),
+            ("counts", levels(2, 5, 6)),
+            ("empty", _native.Current.__new__(_native.Current)),
+        ],
+    }
+    wrong |= {size: [*numbers(1, 2**24), ("another", 9)] for size in ("height", "width")}
+    wrong |= {"border": numbers(0, 64), "threads": numbers(1, 1024), "residual": [("None", None), ("a text", "no")]}
+    yield from replaced("Integer.fire", layer.fire, good, wrong)
+    by_current = {**good, "image": None}
+    for name, value in (("few", currents(4)), ("lower", currents(16, 4)), ("wider", currents(16, 5, 7))):
+        yield f"Integer.fire by a current: {name}", layer.fire, {**by_current, "current": value}
+    blind = _native.Integer(**{**made, "image": None})
+    yield "Integer.fire with an image that it does not read", blind.fire, good
+    bright = _native.Integer(**{**made, "image": (ints(8, 2, 3, 3) * (2**22 - 1), 1, 1, 12, ints(8))})
+    yield "Integer.fire with an image beyond 32 bits", bright.fire, {**good, "image": image(largest=2**15 - 1)}
+    nothing = {"sources": [], "skips": [], "image": None, "current": None, "height": 2**24, "width": 2**24}
+    empty = _native.Integer(2, 1, 7, False, False, [], [], None, ints(2), ints(2), "")
+    yield "Integer.fire of nothing", empty.fire, {**nothing, "border": 0, "threads": 1, "residual": False}
+    yield uninitialised(_native.Integer, "fire", good)
+    yield from replaced("Levels.histogram", levels(4, 5, 6).histogram, WINDOW, {"rows": spans(5), "columns": spans(6)})
+    yield uninitialised(_native.Levels, "histogram", WINDOW)
+    yield uninitialised(_native.Levels, "array", {})
+    yield "Levels()", _native.Levels, {}
 
 
 def current(height: int = 5, width: int = 6, channels: int = 4) -> Any:
@@ -270,7 +394,7 @@ def layers(name: str, make: Callable[..., Any]) -> Iterator[Call]:
 
 def main() -> None:
     tried: set[str] = set()
-    for name, call, arguments in itertools.chain(clocks(), analog(), phased(), clocked()):
+    for name, call, arguments in itertools.chain(clocks(), analog(), phased(), clocked(), integers()):
         assert name not in tried, name
         tried.add(name)
         print(name, end=" -> ", flush=True)  # noqa: T201

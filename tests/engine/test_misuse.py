@@ -10,7 +10,7 @@ from spikingir import engine
 
 pytestmark = pytest.mark.skipif(not engine.native_available(), reason="SpikingIR was installed without a compiler")
 
-LEAST = 600
+LEAST = 1000
 
 
 def test_every_misuse_is_an_exception() -> None:
