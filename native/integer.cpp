@@ -194,35 +194,50 @@ template <int pixels, int blocks>
   }
 }
 
-// Channels of a block that belong to different pixels, or that fire -1: one by one.
+// Calls visit(lane, row, column, channel) for those channels of a block that a layer has: phases of few channels.
+template <class Visit>
+[[gnu::always_inline]] inline void for_each_output(const IntegerLayer& layer, int y, int x, int block,
+                                                   const Visit& visit) {
+  int phase = block * integer_block / layer.channels, channel = block * integer_block % layer.channels;
+  const int lanes_used = layer.outputs - block * integer_block;
+  for (int i = 0; i < integer_block && i < lanes_used; ++i) {
+    visit(i, y * layer.factor + phase / layer.factor, x * layer.factor + phase % layer.factor, channel);
+    if (++channel == layer.channels) {
+      channel = 0;
+      ++phase;
+    }
+  }
+}
+
+// Channels of a block that belong to different pixels, or that fire -1: stored one by one.
 template <int pixels, int blocks>
 void fire_each(const IntegerLayer& layer, int y, int x, int block, const Sums<pixels, blocks>& sums) {
-  for (int p = 0; p < pixels && x + p < layer.width; ++p)
-    for (int b = 0; b < blocks; ++b) {
+  for (int b = 0; b < blocks; ++b)
+    for (int p = 0; p < pixels && x + p < layer.width; ++p) {
       int32_t value[integer_block], count[integer_block];
+      const int first = (block + b) * integer_block;
       for (int i = 0; i < parts; ++i) {
-        const int channel = (block + b) * integer_block + i * lanes;
-        Ints v = sums.value[p][b * parts + i] + load<Ints>(layer.bias + channel);
-        if (layer.current.first) v += load<Ints>(layer.current.at(y, x + p) + channel) * layer.steps;
+        Ints v = sums.value[p][b * parts + i] + load<Ints>(layer.bias + first + i * lanes);
+        if (layer.current.first) v += load<Ints>(layer.current.at(y, x + p) + first + i * lanes) * layer.steps;
         store(value + i * lanes, v);
-        store(count + i * lanes, v);
       }
-      for (int i = 0; i < integer_block; ++i) {
-        const int output = (block + b) * integer_block + i;
-        if (output >= layer.outputs) break;
-        const int phase = output / layer.channels, channel = output % layer.channels;
-        const int row = y * layer.factor + phase / layer.factor, at = (x + p) * layer.factor + phase % layer.factor;
-        int32_t v = value[i];
-        for (int s = 0; s < layer.skips; ++s) v += layer.skip[s].view.at(row, at)[channel] * layer.skip[s].scale[channel];
-        const int exponent = layer.exponent[output], half = (1 << exponent) >> 1, low = layer.has_sign ? -layer.steps : 0;
-        int n = (v + half) >> exponent;
-        n = n < low ? low : n > layer.steps ? layer.steps : n;
+      for (int s = 0; s < layer.skips; ++s)
+        for_each_output(layer, y, x + p, block + b, [&](int lane, int row, int column, int channel) {
+          value[lane] += layer.skip[s].view.at(row, column)[channel] * layer.skip[s].scale[channel];
+        });
+      for (int i = 0; i < parts; ++i) {
+        const Ints v = load<Ints>(value + i * lanes), exponent = load<Ints>(layer.exponent + first + i * lanes);
+        const Ints n = fired(layer, v, exponent);
+        store(count + i * lanes, n);
+        store(value + i * lanes, v - (n << exponent));
+      }
+      for_each_output(layer, y, x + p, block + b, [&](int lane, int row, int column, int channel) {
         if (layer.counts.first)
-          layer.counts.at(row, at)[channel] = static_cast<int16_t>(n);
+          layer.counts.at(row, column)[channel] = static_cast<int16_t>(count[lane]);
         else
-          layer.levels.at(row, at)[channel] = static_cast<uint8_t>(n);
-        if (layer.residual.first) layer.residual.at(row, at)[channel] = v - n * (1 << exponent);
-      }
+          layer.levels.at(row, column)[channel] = static_cast<uint8_t>(count[lane]);
+        if (layer.residual.first) layer.residual.at(row, column)[channel] = value[lane];
+      });
     }
 }
 

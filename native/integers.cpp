@@ -1,5 +1,6 @@
 // A phased layer in small numbers: its weights in the order that integer.cpp reads them.
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 
 #include "checks.hpp"
@@ -77,18 +78,20 @@ Levels::Levels(int channels, int most, int height, int width, int border)
       picture(height, width, whole(channels, integer_block) * integer_block, border,
               behind(whole(channels, integer_block) * integer_block)) {}
 
-Pixels::Pixels(const int16_t* planes, int channels, int height, int width, int border)
-    : channels(channels), most(0), picture(height, width, whole(channels, 2) * 2, border, behind(whole(channels, 2) * 2)) {
-  for (int y = 0; y < height; ++y)
-    for (int x = 0; x < width; ++x) picture.at(y, x)[picture.depth - 1] = 0;
+Pixels::Pixels(const double* planes, int channels, int height, int width, int bits, int border)
+    : channels(channels), most(0), picture(height, width, channels, border, behind(channels)) {
+  const double unit = 1 << bits;
+  double largest = 0;
   for (int c = 0; c < channels; ++c)
     for (int y = 0; y < height; ++y) {
       int16_t* to = picture.at(y, 0) + c;
-      for (int x = 0; x < width; ++x, to += picture.depth) {
-        most = std::max(most, std::abs(int{*planes}));
-        *to = *planes++;
+      for (int x = 0; x < width; ++x, to += channels) {
+        const double number = *planes++ * unit, size = std::abs(number);
+        largest = size > largest ? size : largest;
+        *to = static_cast<int16_t>(static_cast<int32_t>(size < INT16_MAX ? number : 0));  // not a number neither
       }
     }
+  most = static_cast<int>(std::min(largest, double{INT32_MAX}));
 }
 
 Integer::Integer(Integers given, const std::vector<LevelReading>& sources, const std::vector<const int32_t*>& skips,
@@ -230,8 +233,9 @@ void Integer::pack_image(const ImageReading& reading) {
   const Weights<int32_t>& from = reading.weights;
   check_reading(reading, outputs);
   check_range("the bits of the image", reading.bits, image_digit, most_image_bits);
-  const int depth = whole(from.inputs, 2) * 2;
-  image = {from.inputs, from.kernel, reading.stride, reading.padding, 0, depth / 2 * from.kernel, 0, reading.bits};
+  // a window's row as pairs of its numbers; the last of an odd number has nothing beside it
+  image = {from.inputs, from.kernel, reading.stride, reading.padding, 0, whole(from.inputs * from.kernel, 2), 0,
+           reading.bits};
   image_block = std::ptrdiff_t(image.words) * from.kernel * 2 * integer_block;
   image_bias = Buffer<int32_t>(std::size_t(blocks) * integer_block, 0);
   for (int o = 0; o < outputs; ++o) image_bias[slot(o)] = reading.bias[o];
@@ -245,8 +249,10 @@ void Integer::pack_image(const ImageReading& reading) {
   std::vector<int64_t> low(outputs, 0), high(outputs, 0);
   for_each_weight(from, [&](int o, int i, int dy, int dx, int32_t weight) {
     const int at = slot(o);
-    const std::ptrdiff_t pair = dy * image.words + (dx * depth + i) / 2;
-    const std::ptrdiff_t to = at / integer_block * image_block + (pair * integer_block + at % integer_block) * 2 + i % 2;
+    const int place = dx * from.inputs + i;
+    const std::ptrdiff_t pair = dy * image.words + place / 2;
+    const std::ptrdiff_t to =
+        at / integer_block * image_block + (pair * integer_block + at % integer_block) * 2 + place % 2;
     if (has_high) {
       constexpr int half = 1 << image_digit >> 1;
       const int32_t digit = ((weight + half) & (2 * half - 1)) - half;
@@ -304,7 +310,7 @@ void Integer::check(const IntegerInput& input) const {
 IntegerFired Integer::fire(const IntegerInput& input) const {
   check(input);
   const int height = input.height * kind.factor, width = input.width * kind.factor;
-  const int depth = blocks_per_phase * integer_block;
+  const int depth = kind.last ? kind.channels : blocks_per_phase * integer_block;
   IntegerFired fired;
   if (kind.last)
     fired.counts = std::make_unique<Counts>(kind.channels, kind.steps, Picture<int16_t>(height, width, depth, 0));

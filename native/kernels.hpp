@@ -75,7 +75,7 @@ struct Skip {
 };
 
 // The image in 16 bits, in units of 2^-bits. Its sums, in units of 2^-(k + bits), are rounded to the grid.
-// Weights: [block][row][column][pair of channels][16][2], those of more than 16 bits as high 2^image_digit + low; high is
+// Weights: [block][row][pair of a window's row][16][2], those of more than 16 bits as high 2^image_digit + low; high is
 // null where none has more, low where there is no image.
 struct ImageSource {
   View<const int16_t> view;

@@ -41,14 +41,15 @@ struct Trains {
 };
 using Current = Picture<int32_t>;
 
-// Counts from 0 to `most` as bytes, and numbers of the image, of which none is larger than `most`.
+// Counts from 0 to `most` as bytes, and numbers of the image in units of 2^-bits, of which `most` is the largest
+// magnitude; those that 16 bits do not hold are lost.
 struct Levels {
   Levels(int channels, int most, int height, int width, int border);
   int channels, most;
   Picture<uint8_t> picture;
 };
 struct Pixels {
-  Pixels(const int16_t* planes, int channels, int height, int width, int border);
+  Pixels(const double* planes, int channels, int height, int width, int bits, int border);
   int channels, most;
   Picture<int16_t> picture;
 };

@@ -238,13 +238,14 @@ NB_MODULE(_native, module) {
   nb::class_<Pixels>(module, "Pixels")
       .def(
           "__init__",
-          [](Pixels* self, Image<int16_t> numbers, int border) {
+          [](Pixels* self, Image<double> numbers, int bits, int border) {
             check_range("the number of channels", size_of(numbers.shape(0)), 1, most_channels);
+            check_range("the number of bits", bits, 0, most_exponent);
             check_picture(numbers.shape(1), numbers.shape(2), numbers.shape(0), border);
             const auto size = [&](int axis) { return size_of(numbers.shape(axis)); };
-            new (self) Pixels(numbers.data(), size(0), size(1), size(2), border);
+            new (self) Pixels(numbers.data(), size(0), size(1), size(2), bits, border);
           },
-          "numbers"_a.noconvert(), "border"_a)
+          "numbers"_a.noconvert(), "bits"_a, "border"_a)
       .def_ro("most", &Pixels::most);
   nb::class_<Trains>(module, "Trains").def("array", unpacked).def("spikes", spikes_of_trains, "rows"_a, "columns"_a);
 

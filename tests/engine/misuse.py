@@ -239,11 +239,12 @@ def swapped(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:
 
 
 def pixels() -> Iterator[Call]:
-    numbers_ = np.ones((2, *SIZE), np.int16)
+    numbers_ = np.ones((2, *SIZE))
     some = [("of three dimensions too many", numbers_[None, None]), ("no rows", numbers_[:, :0])]
     some += [(what, value) for what, value in arrays(numbers_) if what != "longer"]
-    good = {"numbers": numbers_, "border": 1}
-    yield from replaced("Pixels", _native.Pixels, good, {"numbers": some, "border": numbers(0, 64)})
+    good = {"numbers": numbers_, "bits": 12, "border": 1}
+    wrong = {"numbers": some, "bits": numbers(0, 30), "border": numbers(0, 64)}
+    yield from replaced("Pixels", _native.Pixels, good, wrong)
     others = [(what, value) for what, value in arrays(numbers_.astype(np.int32)) if what != "longer"]
     yield from replaced("Current", _native.Current, {"numbers": numbers_.astype(np.int32)}, {"numbers": others})
 
@@ -263,7 +264,7 @@ def integer_layers(made: Mapping[str, Any]) -> Iterator[Call]:
         return _native.Current(ints(channels, height, width))
 
     def image(channels: int = 2, height: int = 5, width: int = 6, border: int = 1, largest: int = 1) -> Any:
-        return _native.Pixels(np.full((channels, height, width), largest, np.int16), border)
+        return _native.Pixels(np.full((channels, height, width), float(largest)), 0, border)
 
     good = {"sources": [levels(4, 5, 6)], "skips": [levels(2, 10, 12)], "image": image(), "current": None}
     good |= {"height": 5, "width": 6, "border": 1, "threads": 1, "residual": True}

@@ -34,7 +34,6 @@ from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.formation import form_image
 from spikingir.spiking.network import WHOLE, LayerTrace, Trace, Window
 
-_MOST_PIXEL = 2**15 - 1
 _MOST_IMAGE_WEIGHT = 2**22 - 1
 _MOST_DIGITS = 2  # with more, 16-bit weights are faster
 _TRIAL_SIDE = 11_520  # a multiple of many strides
@@ -193,8 +192,8 @@ class _IntegerLayers:
                 source = plan.image.source
                 if layer.in_pixels and source not in pixels:
                     pixels[source] = self._in_pixels(source, images[source][0])
-                image = pixels[source] if layer.in_pixels else None
-                if image is None or image.most > layer.neurons.image_limit:
+                image = pixels.get(source)
+                if image is None or not layer.in_pixels or image.most > layer.neurons.image_limit:
                     image, current = None, _current(layer, images[source], (height, width), threads)
             sources = [alive[term.source] for term in plan.terms]
             skips = [alive[name] for name, _ in plan.skips]
@@ -209,11 +208,8 @@ class _IntegerLayers:
             yield _Fired(plan.name, plan.size(size), spikes, None if residual is None else _membranes(residual, grid))
 
     def _in_pixels(self, name: str, wire: Tensor) -> Any:
-        """A wire of the image in 16 bits; None where it does not fit them."""
-        numbers = wire * 2.0 ** self._plan.image_bits[name]
-        if numbers.abs().max() > _MOST_PIXEL:
-            return None
-        return _native.Pixels(numbers.to(torch.int16).contiguous().numpy(), self._borders[name])
+        """A wire of the image in 16 bits."""
+        return _native.Pixels(wire.contiguous().numpy(), self._plan.image_bits[name], self._borders[name])
 
     def _bytes_alive(self, network: FoldedNetwork) -> float:
         """Bytes for each pixel of the image, at the layer that takes most."""
