@@ -59,40 +59,55 @@ template <Ints (*dot)(Ints, Ints, Ints), int pixels, int blocks>
 #if defined(__AVX2__) && !defined(SPIKINGIR_VNNI)
 // Without an instruction for it, products are summed in 16 bits for as long as these weights cannot leave them.
 template <int pixels, int blocks>
-[[gnu::noinline]] void add_group(Sums<pixels, blocks>& sums, const uint8_t* from, std::ptrdiff_t pixel, int words,
-                                 const int8_t* weights) {
+[[gnu::noinline]] void add_source(Sums<pixels, blocks>& sums, const IntegerSource& source, int y, int x,
+                                  const int8_t* weights, std::ptrdiff_t) {
   static_assert(blocks == 1 && parts == 2);
+  const std::ptrdiff_t pixel = source.view.pixel * source.stride;
+  const __m256i ones = _mm256_set1_epi16(1);
   __m256i sum[pixels][parts]{};
-  for (int q = 0; q < words; ++q, from += 4, weights += vector_bytes * parts) {
-    const __m256i first = _mm256_load_si256((const __m256i*)weights);
-    const __m256i second = _mm256_load_si256((const __m256i*)(weights + vector_bytes));
+  int left = source.group;
+  for (int dy = 0; dy < source.kernel; ++dy) {
+    const uint8_t* from = source.view.at(y * source.stride + dy, x * source.stride);
+    for (int words = source.words; words > 0;) {
+      const int count = words < left ? words : left;
+      words -= count;
+      left -= count;
+      for (const uint8_t* end = from + 4 * count; from != end; from += 4, weights += vector_bytes * parts) {
+        const __m256i first = _mm256_load_si256((const __m256i*)weights);
+        const __m256i second = _mm256_load_si256((const __m256i*)(weights + vector_bytes));
 #pragma GCC unroll 8
-    for (int p = 0; p < pixels; ++p) {
-      const __m256i counts = (__m256i)four_bytes(from + p * pixel);
-      sum[p][0] = _mm256_add_epi16(sum[p][0], _mm256_maddubs_epi16(counts, first));
-      sum[p][1] = _mm256_add_epi16(sum[p][1], _mm256_maddubs_epi16(counts, second));
+        for (int p = 0; p < pixels; ++p) {
+          const __m256i counts = (__m256i)four_bytes(from + p * pixel);
+          sum[p][0] = _mm256_add_epi16(sum[p][0], _mm256_maddubs_epi16(counts, first));
+          sum[p][1] = _mm256_add_epi16(sum[p][1], _mm256_maddubs_epi16(counts, second));
+        }
+      }
+      if (left > 0) continue;
+      left = source.group;
+#pragma GCC unroll 8
+      for (int p = 0; p < pixels; ++p)
+#pragma GCC unroll 2
+        for (int i = 0; i < parts; ++i) {
+          sums.value[p][i] += (Ints)_mm256_madd_epi16(sum[p][i], ones);
+          sum[p][i] = _mm256_setzero_si256();
+        }
     }
   }
-  const __m256i ones = _mm256_set1_epi16(1);
+  if (left == source.group) return;
+#pragma GCC unroll 8
   for (int p = 0; p < pixels; ++p)
+#pragma GCC unroll 2
     for (int i = 0; i < parts; ++i) sums.value[p][i] += (Ints)_mm256_madd_epi16(sum[p][i], ones);
-}
-
-template <int pixels, int blocks>
-void add_counts(Sums<pixels, blocks>& sums, const IntegerSource& source, const uint8_t* from, const int8_t* weights,
-                std::ptrdiff_t) {
-  const std::ptrdiff_t pixel = source.view.pixel * source.stride;
-  for (int q = 0; q < source.words; q += source.group) {
-    const int words = source.words - q < source.group ? source.words - q : source.group;
-    add_group<pixels, blocks>(sums, from + 4 * q, pixel, words, weights + std::ptrdiff_t(4) * integer_block * q);
-  }
 }
 #else
 template <int pixels, int blocks>
-[[gnu::always_inline]] inline void add_counts(Sums<pixels, blocks>& sums, const IntegerSource& source,
-                                              const uint8_t* from, const int8_t* weights, std::ptrdiff_t block) {
-  add_run<dot_quads>(sums, (const char*)from, source.view.pixel * source.stride, source.words, (const char*)weights,
-                     block);
+[[gnu::always_inline]] inline void add_source(Sums<pixels, blocks>& sums, const IntegerSource& source, int y, int x,
+                                              const int8_t* weights, std::ptrdiff_t block) {
+  for (int dy = 0; dy < source.kernel; ++dy, weights += std::ptrdiff_t(4) * integer_block * source.words) {
+    const uint8_t* from = source.view.at(y * source.stride + dy, x * source.stride);
+    add_run<dot_quads>(sums, (const char*)from, source.view.pixel * source.stride, source.words, (const char*)weights,
+                       block);
+  }
 }
 #endif
 
@@ -105,12 +120,8 @@ template <int pixels, int blocks>
       for (int p = 0; p < pixels; ++p)
         for (int i = 0; i < blocks * parts; ++i) sums.value[p][i] *= 128;
     for (int s = 0; s < layer.sources; ++s) {
-      const IntegerSource& source = layer.source[s];
-      for (int dy = 0; dy < source.kernel; ++dy) {
-        const uint8_t* from = source.view.at(y * source.stride + dy, x * source.stride);
-        add_counts(sums, source, from, weights, layer.block);
-        weights += std::ptrdiff_t(4) * integer_block * source.words;
-      }
+      add_source(sums, layer.source[s], y, x, weights, layer.block);
+      weights += std::ptrdiff_t(4) * integer_block * layer.source[s].words * layer.source[s].kernel;
     }
   }
 }
@@ -148,48 +159,49 @@ template <int pixels, int blocks>
   }
   convolve_image(image, image.low, y, x, block, part);
   const int mask = (1 << image.bits) - 1, half = 1 << image.bits >> 1;
-  for (int p = 0; p < pixels; ++p)
-    for (int i = 0; i < blocks * parts; ++i) {
+  for (int i = 0; i < blocks * parts; ++i) {
+    const Ints shift = load<Ints>(image.shift + block * integer_block + i * lanes);
+    for (int p = 0; p < pixels; ++p) {
       const Ints down = whole.value[p][i] + (part.value[p][i] >> image.bits);
       const Ints rounded = down + (((part.value[p][i] & mask) + (half - 1) + (down & 1)) >> image.bits);
-      sums.value[p][i] += rounded * layer.steps;
+      sums.value[p][i] = (sums.value[p][i] << shift) + rounded * layer.steps;
     }
+  }
 }
 
-inline Ints clamped(Ints n, int low, int high) {
-  const Ints lowest = Ints{} + low, highest = Ints{} + high;
-  n = n < lowest ? lowest : n;
-  return n > highest ? highest : n;
-}
-
-inline Ints fired(const IntegerLayer& layer, Ints v, Ints exponent) {
-  const Ints one = Ints{} + 1;
-  return clamped((v + ((one << exponent) >> 1)) >> exponent, layer.has_sign ? -layer.steps : 0, layer.steps);
+// The membranes of one vector of neurons of a pixel of sums, but for skips, with half of a threshold added.
+[[gnu::always_inline]] inline Ints membranes(const IntegerLayer& layer, Ints sum, int y, int x, int channel) {
+  Ints v = (sum << load<Ints>(layer.shift + channel)) + load<Ints>(layer.bias + channel);
+  if (layer.current.first) v += load<Ints>(layer.current.at(y, x) + channel) * layer.steps;
+  return v;
 }
 
 // 16 channels of a block lie side by side in one pixel of the layer.
 template <int pixels, int blocks>
 [[gnu::always_inline]] inline void fire(const IntegerLayer& layer, int y, int x, int block,
-                                        Sums<pixels, blocks>& sums) {
+                                        const Sums<pixels, blocks>& sums) {
   for (int b = 0; b < blocks; ++b) {
     const int phase = (block + b) / layer.blocks_per_phase, first = (block + b) % layer.blocks_per_phase * integer_block;
     const int row = y * layer.factor + phase / layer.factor, column = phase % layer.factor;
     for (int p = 0; p < pixels && x + p < layer.width; ++p) {
       const int at = (x + p) * layer.factor + column;
-      Ints n[parts];
+      Ints v[parts], n[parts];
       for (int i = 0; i < parts; ++i) {
         const int channel = (block + b) * integer_block + i * lanes;
-        Ints v = sums.value[p][b * parts + i] + load<Ints>(layer.bias + channel);
-        if (layer.current.first) v += load<Ints>(layer.current.at(y, x + p) + channel) * layer.steps;
+        v[i] = membranes(layer, sums.value[p][b * parts + i], y, x + p, channel);
         for (int s = 0; s < layer.skips; ++s)
-          v += load_bytes(layer.skip[s].view.at(row, at) + first + i * lanes) *
-               load<Ints>(layer.skip[s].scale + first + i * lanes);
-        const Ints exponent = load<Ints>(layer.exponent + channel);
-        n[i] = fired(layer, v, exponent);
-        if (layer.residual.first)
-          store(layer.residual.at(row, at) + first + i * lanes, v - (n[i] << exponent));
+          v[i] += load_bytes(layer.skip[s].view.at(row, at) + first + i * lanes) *
+                  load<Ints>(layer.skip[s].scale + first + i * lanes);
+        n[i] = v[i] >> load<Ints>(layer.exponent + channel);
       }
-      store_bytes(layer.levels.at(row, at) + first, n);
+      uint8_t* levels = layer.levels.at(row, at) + first;
+      store_bytes(levels, n, layer.steps);
+      if (!layer.residual.first) continue;
+      for (int i = 0; i < parts; ++i) {
+        const Ints exponent = load<Ints>(layer.exponent + (block + b) * integer_block + i * lanes), one = Ints{} + 1;
+        const Ints before = v[i] - ((one << exponent) >> 1);
+        store(layer.residual.at(row, at) + first + i * lanes, before - (load_bytes(levels + i * lanes) << exponent));
+      }
     }
   }
 }
@@ -216,20 +228,20 @@ void fire_each(const IntegerLayer& layer, int y, int x, int block, const Sums<pi
     for (int p = 0; p < pixels && x + p < layer.width; ++p) {
       int32_t value[integer_block], count[integer_block];
       const int first = (block + b) * integer_block;
-      for (int i = 0; i < parts; ++i) {
-        Ints v = sums.value[p][b * parts + i] + load<Ints>(layer.bias + first + i * lanes);
-        if (layer.current.first) v += load<Ints>(layer.current.at(y, x + p) + first + i * lanes) * layer.steps;
-        store(value + i * lanes, v);
-      }
+      for (int i = 0; i < parts; ++i)
+        store(value + i * lanes, membranes(layer, sums.value[p][b * parts + i], y, x + p, first + i * lanes));
       for (int s = 0; s < layer.skips; ++s)
         for_each_output(layer, y, x + p, block + b, [&](int lane, int row, int column, int channel) {
           value[lane] += layer.skip[s].view.at(row, column)[channel] * layer.skip[s].scale[channel];
         });
       for (int i = 0; i < parts; ++i) {
         const Ints v = load<Ints>(value + i * lanes), exponent = load<Ints>(layer.exponent + first + i * lanes);
-        const Ints n = fired(layer, v, exponent);
+        const Ints one = Ints{} + 1, least = Ints{} - (layer.has_sign ? layer.steps : 0), most = Ints{} + layer.steps;
+        Ints n = v >> exponent;
+        n = n < least ? least : n;
+        n = n > most ? most : n;
         store(count + i * lanes, n);
-        store(value + i * lanes, v - (n << exponent));
+        store(value + i * lanes, v - ((one << exponent) >> 1) - (n << exponent));
       }
       for_each_output(layer, y, x + p, block + b, [&](int lane, int row, int column, int channel) {
         if (layer.counts.first)
@@ -245,10 +257,6 @@ template <int pixels, int blocks>
 void run_tile(const IntegerLayer& layer, int y, int x, int block) {
   Sums<pixels, blocks> sums{};
   convolve(layer, y, x, block, sums);
-  for (int i = 0; i < blocks * parts; ++i) {
-    const Ints shift = load<Ints>(layer.shift + block * integer_block + i * lanes);
-    for (int p = 0; p < pixels; ++p) sums.value[p][i] <<= shift;
-  }
   if (layer.image.low) add_image(layer, y, x, block, sums);
   if (layer.scattered)
     fire_each(layer, y, x, block, sums);

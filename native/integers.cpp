@@ -115,13 +115,14 @@ Integer::Integer(Integers given, const std::vector<LevelReading>& sources, const
   bias = Buffer<int32_t>(padded, 0);
   exponent = Buffer<int32_t>(padded, 0);
   shift = Buffer<int32_t>(padded, 0);
+  no_shift = Buffer<int32_t>(padded, 0);
   for (int o = 0; o < outputs; ++o) {
     check_range("an exponent", grid[o], 0, most_exponent);
     int64_t sum = std::abs(int64_t{given_bias[o]}) * kind.steps + (int64_t{1} << grid[o]);
     for (const LevelReading& source : sources) sum += source.most * reach(source.weights, o);
     for (const int32_t* scale : skips) sum += UINT8_MAX * std::abs(int64_t{scale[o / (kind.factor * kind.factor)]});
     if (sum > largest) refuse("the sums of output channel " + std::to_string(o) + " do not fit 32 bits");
-    bias[slot(o)] = given_bias[o] * kind.steps;
+    bias[slot(o)] = given_bias[o] * kind.steps + (1 << grid[o] >> 1);
     exponent[slot(o)] = grid[o];
   }
   for (const int32_t* scale : skips) {
@@ -203,30 +204,27 @@ void Integer::pack(const std::vector<LevelReading>& sources) {
 int Integer::group_of(int source, int first) const {
   const Window& window = windows[source];
   const std::ptrdiff_t word = 4 * integer_block;
+  const int words = window.words * window.kernel;
   const auto holds = [&](int group) {
     for (int b = 0; b < blocks; ++b)
-      for (int d = 0; d < digits; ++d)
-        for (int dy = 0; dy < window.kernel; ++dy) {
-          const int8_t* row = weights.data() + b * block + d * (block / digits) + (first + dy * window.words) * word;
-          for (int begin = 0; begin < window.words; begin += group)
-            for (int lane = 0; lane < 2 * integer_block; ++lane) {
-              int up = 0, down = 0;
-              for (int q = begin; q < std::min(begin + group, window.words); ++q)
-                for (int j = 0; j < 2; ++j) {
-                  const int weight = row[q * word + 2 * lane + j];
-                  (weight > 0 ? up : down) += weight;
-                }
-              if (up * window.most > INT16_MAX || down * window.most < INT16_MIN) return false;
-            }
-        }
+      for (int d = 0; d < digits; ++d) {
+        const int8_t* row = weights.data() + b * block + d * (block / digits) + first * word;
+        for (int begin = 0; begin < words; begin += group)
+          for (int lane = 0; lane < 2 * integer_block; ++lane) {
+            int up = 0, down = 0;
+            for (int q = begin; q < std::min(begin + group, words); ++q)
+              for (int j = 0; j < 2; ++j) {
+                const int weight = row[q * word + 2 * lane + j];
+                (weight > 0 ? up : down) += weight;
+              }
+            if (up * window.most > INT16_MAX || down * window.most < INT16_MIN) return false;
+          }
+      }
     return true;
   };
-  int group = window.words;
-  while (!holds(group)) {
-    if (group == 1) return 0;
-    group = (group + 1) / 2;
-  }
-  return group;
+  for (int count = 1; count < words; ++count)
+    if (holds(whole(words, count))) return whole(words, count);
+  return holds(1) ? 1 : 0;
 }
 
 void Integer::pack_image(const ImageReading& reading) {
@@ -362,7 +360,9 @@ IntegerFired Integer::fire(const IntegerInput& input) const {
                    has_high ? image_high.data() : nullptr,
                    image_low.data(),
                    image_block,
+                   shift.data(),
                    image_bias.data()};
+  if (input.image) layer.shift = no_shift.data();
   // Few rows of many channels are shared out by channels too.
   const int wanted = input.threads > 1 ? whole(8 * input.threads, input.height) : 1;
   const int each = whole(whole(blocks, std::min(wanted, blocks)), 2) * 2, parts = whole(blocks, each);

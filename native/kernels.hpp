@@ -62,7 +62,7 @@ struct PhasedLayer {
 };
 
 // One of the layers that a layer reads whose counts are bytes, from the upper left corner of the window around its first
-// pixel. A window's row has `words` words of four bytes; after `group` of them 16-bit sums are widened.
+// pixel. A window's row has `words` words of four bytes; after `group` of all its words 16-bit sums are widened.
 struct IntegerSource {
   View<const uint8_t> view;
   int kernel, stride, words, group;
@@ -82,7 +82,7 @@ struct ImageSource {
   int kernel, stride, words, bits;
   const int16_t *high, *low;
   std::ptrdiff_t block;
-  const int32_t* bias;
+  const int32_t *shift, *bias;  // what the other sums are multiplied by before, as a power of two
 };
 
 // Neurons that collect their window before they fire, of which a count takes one byte.
@@ -99,7 +99,8 @@ struct IntegerLayer {
   int skips;
   const Skip* skip;
   ImageSource image;
-  const int32_t *shift, *bias, *exponent;  // what sums are multiplied by, as a power of two; the bias of all steps
+  // what sums are multiplied by, as a power of two; the bias of all steps and half a threshold; the threshold, as 2^exponent
+  const int32_t *shift, *bias, *exponent;
   View<const int32_t> current;     // instead of the image, if any
   View<uint8_t> levels;            // counts, or where they have a sign, the next
   View<int16_t> counts;

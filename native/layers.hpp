@@ -150,7 +150,7 @@ class Integer {
   void take_out_shifts(const std::vector<LevelReading>& sources);
   void pack(const std::vector<LevelReading>& sources);
   void pack_image(const ImageReading& image);
-  int group_of(int source, int first_word) const;
+  int group_of(int source, int first) const;
   void check(const IntegerInput& input) const;
 
   const Kernels& kernels;
@@ -162,7 +162,7 @@ class Integer {
   Window image;
   Buffer<int8_t> weights;
   Buffer<int16_t> image_high, image_low;
-  Buffer<int32_t> image_bias, shift, bias, exponent;
+  Buffer<int32_t> image_bias, shift, no_shift, bias, exponent;
   std::vector<Buffer<int32_t>> scales;
 };
 

@@ -92,15 +92,23 @@ static inline Ints load_bytes(const uint8_t* from) {
 #endif
 }
 
-// 16 counts, of which each fits a byte.
-static inline void store_bytes(uint8_t* to, const Ints (&counts)[16 / lanes]) {
+// 16 counts, clipped to the range from 0 to most, which fits a byte.
+static inline void store_bytes(uint8_t* to, const Ints (&counts)[16 / lanes], int most) {
 #if defined(SPIKINGIR_AVX512)
-  _mm_storeu_si128((__m128i*)to, _mm512_maskz_cvtepi32_epi8(0xFFFF, (__m512i)counts[0]));
+  const __m512i positive = _mm512_maskz_max_epi32(0xFFFF, (__m512i)counts[0], _mm512_setzero_si512());
+  const __m128i bytes = _mm512_maskz_cvtusepi32_epi8(0xFFFF, positive);
+  _mm_storeu_si128((__m128i*)to, _mm_min_epu8(bytes, _mm_set1_epi8(static_cast<char>(most))));
 #elif defined(__AVX2__)
   const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)counts[0], (__m256i)counts[1]), 0xD8);
-  _mm_storeu_si128((__m128i*)to, _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+  // the bytes' instruction takes numbers with a sign, which these are once they are small
+  const __m256i small = _mm256_min_epu16(words, _mm256_set1_epi16(static_cast<short>(most)));
+  const __m128i low = _mm256_castsi256_si128(small), high = _mm256_extracti128_si256(small, 1);
+  _mm_storeu_si128((__m128i*)to, _mm_packus_epi16(low, high));
 #else
-  for (int i = 0; i < 16; ++i) to[i] = static_cast<uint8_t>(counts[i / lanes][i % lanes]);
+  for (int i = 0; i < 16; ++i) {
+    const int n = counts[i / lanes][i % lanes];
+    to[i] = static_cast<uint8_t>(n < 0 ? 0 : n > most ? most : n);
+  }
 #endif
 }
 
