@@ -72,6 +72,7 @@ class NativeNetwork:
         path: Instructions to use, one of ``_native.paths()``; the best ones unless given.
 
     Attributes:
+        path: The instructions that were asked for.
         bytes_per_pixel: Bytes that restoring an image takes beside it, at its most.
 
     Raises:
@@ -79,6 +80,7 @@ class NativeNetwork:
     """
 
     def __init__(self, network: FoldedNetwork, path: str = "") -> None:
+        self.path = path
         self._layers = _layers(network, path)
         self.bytes_per_pixel = self._layers.bytes_per_pixel
 
@@ -146,8 +148,9 @@ class _IntegerLayer:
     Attributes:
         plan: Its plan.
         neurons: It, on the engine's side.
-        image: Its convolution of the image in 16 bits, or the only one where that cannot be.
-        analog: The image's current in float64, where the engine has it.
+        in_pixels: Whether it can sum an image of 16 bits.
+        analog: The image's current in float64, where the image takes more and the engine can.
+        order: The sum, or -1 for none, that each channel of such a current is for.
         border: Zeros around its counts for those that read them.
     """
 
