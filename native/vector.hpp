@@ -56,6 +56,8 @@ static inline void store(void* to, Vector vector) {
 static inline Ints dot_pairs(Ints sum, Ints a, Ints b) {
 #if defined(SPIKINGIR_AVX512)
   return (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#elif defined(SPIKINGIR_VNNI)
+  return (Ints)_mm256_dpwssd_avx_epi32((__m256i)sum, (__m256i)a, (__m256i)b);
 #elif defined(__AVX2__)
   return sum + (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 #else
