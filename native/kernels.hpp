@@ -11,6 +11,10 @@
 namespace spikingir {
 
 inline constexpr int phased_block = 16;   // output channels of a phased or an analog layer's block
+inline constexpr int integer_block = 16;  // those of a layer of counts of one byte
+inline constexpr int most_tile = 12;      // pixels of a row that such a layer does at a time, at most
+inline constexpr int image_digit = 8;     // bits of the low part of a weight on the image, where it has two
+inline constexpr int most_stride = 8;     // of such a layer, in pixels
 inline constexpr int clocked_block = 32;  // those of a clocked layer's, one word of spikes
 inline constexpr int slack = 8;           // columns that may be read beyond an image's border
 inline constexpr int tile = 8;            // pixels of a row that a clocked layer does at a time
@@ -53,6 +57,52 @@ struct PhasedLayer {
   std::ptrdiff_t block;
   const int32_t* exponent;
   View<const int32_t> current;
+  View<int16_t> counts;
+  View<int32_t> residual;  // null where nobody asks for it
+};
+
+// One of the layers that a layer reads whose counts are bytes, from the upper left corner of the window around its first
+// pixel. A window's row has `words` words of four bytes; after `group` of all its words 16-bit sums are widened.
+struct IntegerSource {
+  View<const uint8_t> view;
+  int kernel, stride, words, group;
+};
+
+// One that is added as it is, each channel by its scale.
+struct Skip {
+  View<const uint8_t> view;
+  const int32_t* scale;
+};
+
+// The image in 16 bits, in units of 2^-bits. Its sums, in units of 2^-(k + bits), are rounded to the grid.
+// Weights: [block][row][pair of a window's row][16][2], those of more than 16 bits as high 2^image_digit + low; high is
+// null where none has more, low where there is no image.
+struct ImageSource {
+  View<const int16_t> view;
+  int kernel, stride, words, bits;
+  const int16_t *high, *low;
+  std::ptrdiff_t block;
+  const int32_t *shift, *bias;  // what the other sums are multiplied by before, as a power of two
+};
+
+// Neurons that collect their window before they fire, of which a count takes one byte.
+// Weights: [block][digit][source][row][column][four channels][16][4]. An output channel belongs to one of factor^2 phases:
+// pixels of the layer into which one pixel of the sums is shuffled. Blocks are of one phase each, unless `scattered`.
+struct IntegerLayer {
+  int width;  // of the sums, in pixels
+  int outputs, channels, factor, blocks_per_phase, digits, steps;
+  bool has_sign, scattered;
+  int sources;
+  const IntegerSource* source;
+  const int8_t* weights;
+  std::ptrdiff_t block;
+  int skips;
+  const Skip* skip;
+  ImageSource image;
+  // what sums are multiplied by, as a power of two; the bias of all steps and half a threshold; the threshold, as 2^exponent
+  const int32_t *shift, *bias, *exponent;
+  View<const int32_t> current;     // instead of the image, if any
+  View<uint8_t> levels;            // counts, or where they have a sign, the next
   View<int16_t> counts;
   View<int32_t> residual;  // null where nobody asks for it
 };
@@ -100,8 +150,10 @@ inline std::size_t list_room(const ClockedLayer& layer) {
 // Each does one row of an image.
 struct Kernels {
   const char* name;
+  bool has_narrow_sums;  // whether products of bytes are summed in 16 bits first
   void (*analog)(const AnalogLayer& layer, int y);
   void (*phased)(const PhasedLayer& layer, int y);
+  void (*integer)(const IntegerLayer& layer, int y, int block, int end);  // blocks from the one to the other
   void (*clocked)(const ClockedLayer& layer, int y, const Scratch& scratch);
   void (*clocked_few)(const ClockedLayer& layer, int y);
 };

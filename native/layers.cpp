@@ -1,9 +1,10 @@
 #include "layers.hpp"
 
 #include <algorithm>
-#include <stdexcept>
+#include <cmath>
 #include <utility>
 
+#include "checks.hpp"
 #include "paths.hpp"
 #include "threads.hpp"
 
@@ -11,11 +12,8 @@ namespace spikingir {
 
 namespace {
 
-const Kernels& choose(const std::string& path) {
-  for (const Kernels& kernels : paths())
-    if (path.empty() || path == kernels.name) return kernels;
-  throw std::invalid_argument("this processor has no path '" + path + "'");
-}
+constexpr int most_kernel = 7;
+constexpr int64_t most_numbers = int64_t{1} << 28;  // in the lists of a thread of a clocked layer
 
 int whole(int channels, int block) { return (channels + block - 1) / block; }
 
@@ -113,6 +111,50 @@ std::vector<Source<Element>> sources_of(const std::vector<const Spikes*>& spikes
   return sources;
 }
 
+// What a layer is given fits it: the spikes that it reads, and the image's current.
+template <class Spikes>
+void check_input(const Input<Spikes>& input, const std::vector<int>& channels, int kernel, int depth) {
+  check_picture(input.height, input.width, depth, input.border);
+  check_range("the number of threads", input.threads, 1, most_threads);
+  check_equal("the number of sources", std::ssize(input.sources), std::ssize(channels));
+  if (channels.empty() && !input.current) refuse("a layer reads neither spikes nor a current");
+  for (std::size_t i = 0; i < channels.size(); ++i) {
+    const Spikes* spikes = input.sources[i];
+    if (!spikes) refuse("a source is None");
+    check_equal("the channels of a source", spikes->channels, channels[i]);
+    check_equal("the height of a source", spikes->picture.height, input.height);
+    check_equal("the width of a source", spikes->picture.width, input.width);
+    check_range("the border of a source", spikes->picture.border, kernel / 2, most_border);
+  }
+  if (!input.current) return;
+  check_equal("the height of the current", input.current->height, input.height);
+  check_equal("the width of the current", input.current->width, input.width);
+  check_range("the channels of the current", input.current->depth, depth, 2 * most_channels);
+}
+
+void check_clock(const Clock& clock) {
+  check_range("time_steps", clock.time_steps, 1, most_steps);
+  check_range("delay", clock.delay, 0, clock.time_steps - 1);
+}
+
+// Sizes of a kernel, which reads the channels of its sources.
+template <class Number>
+void check_weights(const Weights<Number>& weights) {
+  check_range("the number of output channels", weights.outputs, 1, most_channels);
+  check_range("the number of input channels", weights.inputs, 0, most_channels);
+  check_range("the side of the kernel", weights.kernel, 1, most_kernel);
+  if (weights.kernel % 2 == 0) refuse("the side of the kernel is even; expected an odd one");
+}
+
+void check_channels(const std::vector<int>& channels, int inputs) {
+  int64_t sum = 0;
+  for (int size : channels) {
+    check_range("the channels of a source", size, 1, most_channels);
+    sum += size;
+  }
+  check_equal("the sum of the sources' channels", sum, inputs);
+}
+
 template <class Spikes>
 std::unique_ptr<Current> residual_of(const Input<Spikes>& input, int depth) {
   if (!input.wants_residual) return nullptr;
@@ -126,7 +168,7 @@ View<const int32_t> current_of(const Current* current, const Buffer<int32_t>& bi
 }  // namespace
 
 Analog::Analog(Weights<double> given, const double* shift, const int32_t* whole_shift, const std::string& path)
-    : kernels(choose(path)),
+    : kernels((check_weights(given), choose(path))),
       kernel(given.kernel),
       channels(given.inputs),
       blocks(whole(given.outputs, clocked_block) * clocked_block / phased_block),
@@ -142,7 +184,12 @@ Analog::Analog(Weights<double> given, const double* shift, const int32_t* whole_
             if (o < given.outputs) *end = given.at(o, i, dy, dx);
 }
 
-std::unique_ptr<Current> Analog::run(const double* planes, int height, int width, int threads) const {
+std::unique_ptr<Current> Analog::run(const double* planes, int read, int height, int width, int threads) const {
+  check_equal("the channels of the image", read, channels);
+  check_picture(height, width, blocks * phased_block, 0);
+  check_range("the number of threads", threads, 1, most_threads);
+  if (!std::all_of(planes, planes + std::ptrdiff_t(read) * height * width, [](double x) { return std::isfinite(x); }))
+    refuse("a value of the image is not finite");
   Picture<double> image(height, width, channels, kernel / 2);
   for (int c = 0; c < channels; ++c)
     for (int y = 0; y < height; ++y)
@@ -167,12 +214,14 @@ std::unique_ptr<Current> Analog::run(const double* planes, int height, int width
 
 Phased::Phased(Weights<int32_t> weights, const std::vector<int>& channels, const int32_t* shift, const int32_t* grid,
                Clock clock, const std::string& path)
-    : kernels(choose(path)),
+    : kernels((check_weights(weights), check_channels(channels, weights.inputs), check_clock(clock), choose(path))),
       clock(clock),
       outputs(weights.outputs),
       kernel(weights.kernel),
+      channels(channels),
       bias(filled_up(shift, outputs, phased_block, 0)),
       exponent(filled_up(grid, outputs, phased_block, 0)) {
+  for (int o = 0; o < outputs; ++o) check_range("an exponent", grid[o], 0, most_exponent);
   const bool fits = largest_sum(weights, 1) <= INT16_MAX;
   const int group = fits ? 2 : 1;
   block = 0;
@@ -185,8 +234,9 @@ Phased::Phased(Weights<int32_t> weights, const std::vector<int>& channels, const
 
 Fired<Counts> Phased::fire(const Input<Counts>& input) const {
   const int blocks = whole(outputs, phased_block);
+  check_input(input, channels, kernel, blocks * phased_block);
   auto counts = std::make_unique<Counts>(
-      outputs, Picture<int16_t>(input.height, input.width, blocks * phased_block, input.border));
+      outputs, clock.time_steps, Picture<int16_t>(input.height, input.width, blocks * phased_block, input.border));
   auto residual = residual_of(input, blocks * phased_block);
   const auto sources = sources_of<int16_t>(input.sources, kernel);
   const PhasedLayer layer{
@@ -213,10 +263,11 @@ Fired<Counts> Phased::fire(const Input<Counts>& input) const {
 
 Clocked::Clocked(Weights<int32_t> weights, Weights<int32_t> extended, const std::vector<int>& channels,
                  const int32_t* shift, const Thresholds& thresholds, Clock clock, const std::string& path)
-    : kernels(choose(path)),
+    : kernels((check_weights(weights), check_channels(channels, weights.inputs), check_clock(clock), choose(path))),
       clock(clock),
       outputs(weights.outputs),
       kernel(weights.kernel),
+      channels(channels),
       rows(0),
       chunk(0),
       few(outputs <= few_outputs && std::ranges::all_of(channels, [](int size) { return size <= clocked_block; })),
@@ -232,7 +283,10 @@ Clocked::Clocked(Weights<int32_t> weights, Weights<int32_t> extended, const std:
   }
   for (int size : channels) rows += whole(size, clocked_block) * clocked_block * kernel * kernel;
   if (rows > UINT16_MAX)
-    throw std::invalid_argument("a layer reads " + std::to_string(rows) + " weights per neuron; expected at most 65535");
+    refuse("a layer reads " + std::to_string(rows) + " weights per neuron; expected at most 65535");
+  if (int64_t{tile} * (clock.time_steps + 1) * (rows + 4) > most_numbers)
+    refuse("a layer reads " + std::to_string(rows) + " weights per neuron at " + std::to_string(clock.time_steps) +
+           " steps, too many for the lists of a tile's spikes");
   const auto fits = [&](int count) {
     return std::max(largest_sum(weights, count), largest_sum(extended, count)) <= INT16_MAX;
   };
@@ -248,6 +302,12 @@ Clocked::Clocked(Weights<int32_t> weights, Weights<int32_t> extended, const std:
 
 Fired<Trains> Clocked::fire(const Input<Trains>& input) const {
   const int blocks = whole(outputs, clocked_block), steps = clock.time_steps + clock.has_extended_step;
+  check_input(input, channels, kernel, blocks * clocked_block);
+  check_picture(input.height, input.width, steps * (1 + clock.has_sign) * blocks, input.border);
+  for (const Trains* trains : input.sources) {
+    check_equal("the steps of a source", trains->steps, steps);
+    if (trains->has_sign) refuse("a source fires -1, which a clocked layer cannot read");
+  }
   auto trains = std::make_unique<Trains>(
       outputs, steps, clock.has_sign,
       Picture<uint32_t>(input.height, input.width, steps * (1 + clock.has_sign) * blocks, input.border));

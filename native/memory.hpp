@@ -36,16 +36,17 @@ class Buffer {
 template <class Element>
 class Picture {
  public:
-  Picture(int height, int width, int depth, int border)
+  // `behind`: elements that may be read behind the end.
+  Picture(int height, int width, int depth, int border, int behind = most_lanes)
       : height(height), width(width), depth(depth), border(border), row(std::ptrdiff_t(width + 2 * border + slack) * depth),
-        elements((height + 2 * border) * row + most_lanes) {
+        elements((height + 2 * border) * row + behind) {
     Element* end = elements.data();
     for (int y = -border; y < height + border; ++y, end += row) {
       const bool inside = y >= 0 && y < height;
       std::fill_n(end, inside ? std::ptrdiff_t(border) * depth : row, Element{});
       if (inside) std::fill(at(y, width), end + row, Element{});
     }
-    std::fill_n(end, most_lanes, Element{});
+    std::fill_n(end, behind, Element{});
   }
 
   Element* at(int y, int x) { return elements.data() + (y + border) * row + std::ptrdiff_t(x + border) * depth; }

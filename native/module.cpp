@@ -1,14 +1,23 @@
 // What Python sees: layers made of NumPy arrays, spikes that stay on this side, and arrays of them on demand.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <climits>
+#include <cmath>
 #include <cstdlib>
+#include <optional>
+#include <tuple>
+#include <type_traits>
+#include <utility>
 
+#include "checks.hpp"
 #include "layers.hpp"
 #include "paths.hpp"
 
@@ -20,21 +29,38 @@ namespace {
 
 template <class Number>
 using Kernel = nb::ndarray<const Number, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
-using Image = nb::ndarray<const double, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+template <class Number>
+using Image = nb::ndarray<const Number, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 template <class Number>
 using Vector = nb::ndarray<const Number, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
+// A size as the kernels count; what is beyond them stays beyond every limit.
+int size_of(std::size_t size) { return static_cast<int>(std::min<std::size_t>(size, INT_MAX)); }
+
 template <class Number>
 Weights<Number> weights_of(const Kernel<Number>& kernel) {
-  const auto size = [&](int axis) { return static_cast<int>(kernel.shape(axis)); };
-  return {kernel.data(), size(0), size(1), size(2)};
+  if (!kernel.is_valid()) refuse("a kernel is None");
+  check_equal("the width of the kernel", kernel.shape(3), kernel.shape(2));
+  const int outputs = size_of(kernel.shape(0)), inputs = size_of(kernel.shape(1)), side = size_of(kernel.shape(2));
+  if constexpr (std::is_floating_point_v<Number>)
+    if (!std::all_of(kernel.data(), kernel.data() + kernel.size(), [](Number x) { return std::isfinite(x); }))
+      refuse("a weight is not finite");
+  return {kernel.data(), outputs, inputs, side};
+}
+
+// One number for each output channel.
+template <class Number>
+const Number* each_of(const char* what, const Vector<Number>& numbers, int outputs) {
+  if (!numbers.is_valid()) refuse(std::string(what) + " is None");
+  check_equal(std::string("the length of ") + what, size_of(numbers.shape(0)), outputs);
+  return numbers.data();
 }
 
 template <class Number>
 nb::ndarray<nb::numpy, Number> array(std::vector<std::size_t> shape) {
   std::size_t size = 1;
   for (std::size_t n : shape) size *= n;
-  Number* data = new Number[size]{};
+  Number* data = new Number[size]();
   nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<Number*>(p); });
   return {data, shape.size(), shape.data(), owner};
 }
@@ -42,6 +68,7 @@ nb::ndarray<nb::numpy, Number> array(std::vector<std::size_t> shape) {
 // (C, H, W)
 template <class Number>
 nb::ndarray<nb::numpy, Number> planes(const Picture<Number>& picture, int channels) {
+  check_range("the number of channels", channels, 1, picture.depth);
   auto to = array<Number>({std::size_t(channels), std::size_t(picture.height), std::size_t(picture.width)});
   Number* end = to.data();
   for (int c = 0; c < channels; ++c)
@@ -77,6 +104,8 @@ using Span = std::pair<int, int>;
 nb::ndarray<nb::numpy, int64_t> spikes_of_trains(const Trains& trains, Span rows, Span columns) {
   constexpr int planes = 8, most = (1 << planes) - 1;
   const auto& picture = trains.picture;
+  check_window("rows", rows.first, rows.second, picture.height);
+  check_window("columns", columns.first, columns.second, picture.width);
   auto to = array<int64_t>({std::size_t(trains.steps), std::size_t(trains.channels)});
   const int depth = picture.depth, words = depth / trains.steps, blocks = words / (1 + trains.has_sign);
   std::vector<uint32_t> plane(std::size_t(planes) * depth), carry(depth);
@@ -104,19 +133,16 @@ nb::ndarray<nb::numpy, int64_t> spikes_of_trains(const Trains& trains, Span rows
   return to;
 }
 
-// The same where n spikes leave one per step, from the first step on.
-nb::ndarray<nb::numpy, int64_t> spikes_of_counts(const Counts& counts, int time_steps, Span rows, Span columns) {
-  const auto& picture = counts.picture;
-  auto to = array<int64_t>({std::size_t(time_steps), std::size_t(counts.channels)});
-  // how many neurons fire n times; those that fire at a step are those that fire more often than that
-  std::vector<int64_t> neurons((time_steps + 1) * std::size_t(counts.channels));
+// How many neurons of each channel fire n times in a window, whatever the sign, (most + 1, C).
+template <class Picture>
+nb::ndarray<nb::numpy, int64_t> histogram(const Picture& picture, int channels, int most, Span rows, Span columns) {
+  check_window("rows", rows.first, rows.second, picture.height);
+  check_window("columns", columns.first, columns.second, picture.width);
+  auto to = array<int64_t>({std::size_t(most) + 1, std::size_t(channels)});
   for (int y = rows.first; y < rows.second; ++y)
-    for (int x = columns.first; x < columns.second; ++x)
-      for (int c = 0; c < counts.channels; ++c) ++neurons[std::abs(picture.at(y, x)[c]) * counts.channels + c];
-  for (int step = time_steps - 1; step >= 0; --step)
-    for (int c = 0; c < counts.channels; ++c) {
-      const int64_t later = step + 1 < time_steps ? to.data()[(step + 1) * counts.channels + c] : 0;
-      to.data()[step * counts.channels + c] = later + neurons[(step + 1) * counts.channels + c];
+    for (int x = columns.first; x < columns.second; ++x) {
+      const auto* counts = picture.at(y, x);
+      for (int c = 0; c < channels; ++c) ++to.data()[std::abs(int{counts[c]}) * channels + c];
     }
   return to;
 }
@@ -126,6 +152,56 @@ Fired<Spikes> fire(const Layer& layer, const std::vector<const Spikes*>& sources
                    int width, int border, int threads, bool residual) {
   nb::gil_scoped_release released;
   return layer.fire({sources, current, height, width, border, threads, residual});
+}
+
+template <class Spikes>
+void bind_counted(nb::module_& module, const char* name) {
+  nb::class_<Spikes>(module, name)
+      .def("array", [](const Spikes& spikes) { return planes(spikes.picture, spikes.channels); })
+      .def(
+          "histogram",
+          [](const Spikes& spikes, Span rows, Span columns) {
+            return histogram(spikes.picture, spikes.channels, spikes.most, rows, columns);
+          },
+          "rows"_a, "columns"_a);
+}
+
+// A convolution's weights, stride, padding, and how large what it reads may be.
+using Read = std::tuple<Kernel<int32_t>, int, int, int>;
+// One on the image: weights, stride, padding, bits behind the point of the image, bias.
+using ReadImage = std::tuple<Kernel<int32_t>, int, int, int, Vector<int32_t>>;
+
+void make_integer(Integer* self, int channels, int factor, int steps, bool has_sign, bool last,
+                  const std::vector<Read>& sources, const std::vector<Vector<int32_t>>& skips,
+                  const std::optional<ReadImage>& image, Vector<int32_t> bias, Vector<int32_t> exponent,
+                  const std::string& path) {
+  check_range("the number of channels", channels, 1, most_channels);
+  check_range("the factor", factor, 1, most_stride);
+  const int outputs = channels * factor * factor;
+  std::vector<LevelReading> readings;
+  for (const auto& [weights, stride, padding, most] : sources)
+    readings.push_back({{weights_of(weights), stride, padding}, most});
+  std::vector<const int32_t*> scales;
+  for (const auto& scale : skips) scales.push_back(each_of("a skip", scale, channels));
+  ImageReading reading;
+  if (image) {
+    const auto& [weights, stride, padding, bits, shift] = *image;
+    reading = {{weights_of(weights), stride, padding}, bits, each_of("the image's bias", shift, outputs)};
+  }
+  new (self) Integer({channels, factor, steps, has_sign, last}, readings, scales, image ? &reading : nullptr,
+                     each_of("bias", bias, outputs), each_of("exponent", exponent, outputs), path);
+}
+
+nb::tuple fire_integer(const Integer& self, const std::vector<const Levels*>& sources,
+                       const std::vector<const Levels*>& skips, const Pixels* image, const Current* current, int height,
+                       int width, int border, int threads, bool residual) {
+  IntegerFired fired;
+  {
+    nb::gil_scoped_release released;
+    fired = self.fire({sources, skips, image, current, height, width, border, threads, residual});
+  }
+  const nb::object spikes = fired.levels ? nb::cast(std::move(fired.levels)) : nb::cast(std::move(fired.counts));
+  return nb::make_tuple(spikes, std::move(fired.residual));
 }
 
 template <class Layer, class Spikes>
@@ -143,10 +219,34 @@ NB_MODULE(_native, module) {
     return names;
   });
 
-  nb::class_<Current>(module, "Current").def("array", planes<int32_t>, "channels"_a);
-  nb::class_<Counts>(module, "Counts")
-      .def("array", [](const Counts& counts) { return planes(counts.picture, counts.channels); })
-      .def("spikes", spikes_of_counts, "time_steps"_a, "rows"_a, "columns"_a);
+  nb::class_<Current>(module, "Current")
+      .def(
+          "__init__",
+          [](Current* self, Image<int32_t> numbers) {
+            check_range("the number of channels", size_of(numbers.shape(0)), 1, most_channels);
+            check_picture(numbers.shape(1), numbers.shape(2), numbers.shape(0), 0);
+            new (self) Current(size_of(numbers.shape(1)), size_of(numbers.shape(2)), size_of(numbers.shape(0)), 0);
+            const int32_t* from = numbers.data();
+            for (int c = 0; c < self->depth; ++c)
+              for (int y = 0; y < self->height; ++y)
+                for (int x = 0; x < self->width; ++x) self->at(y, x)[c] = *from++;
+          },
+          "numbers"_a.noconvert())
+      .def("array", planes<int32_t>, "channels"_a);
+  bind_counted<Counts>(module, "Counts");
+  bind_counted<Levels>(module, "Levels");
+  nb::class_<Pixels>(module, "Pixels")
+      .def(
+          "__init__",
+          [](Pixels* self, Image<double> numbers, int bits, int border) {
+            check_range("the number of channels", size_of(numbers.shape(0)), 1, most_channels);
+            check_range("the number of bits", bits, 0, most_exponent);
+            check_picture(numbers.shape(1), numbers.shape(2), numbers.shape(0), border);
+            const auto size = [&](int axis) { return size_of(numbers.shape(axis)); };
+            new (self) Pixels(numbers.data(), size(0), size(1), size(2), bits, border);
+          },
+          "numbers"_a.noconvert(), "bits"_a, "border"_a)
+      .def_ro("most", &Pixels::most);
   nb::class_<Trains>(module, "Trains").def("array", unpacked).def("spikes", spikes_of_trains, "rows"_a, "columns"_a);
 
   nb::class_<Clock>(module, "Clock")
@@ -157,26 +257,39 @@ NB_MODULE(_native, module) {
           "__init__",
           [](Analog* self, Kernel<double> weights, Vector<double> bias, Vector<int32_t> after,
              const std::string& path) {
-            new (self) Analog(weights_of(weights), bias.data(), after.data(), path);
+            const auto given = weights_of(weights);
+            new (self) Analog(given, each_of("bias", bias, given.outputs), each_of("after", after, given.outputs), path);
           },
-          "weights"_a, "bias"_a, "after"_a, "path"_a)
+          "weights"_a.noconvert(), "bias"_a.noconvert(), "after"_a.noconvert(), "path"_a)
       .def(
           "run",
-          [](const Analog& self, Image image, int threads) {
+          [](const Analog& self, Image<double> image, int threads) {
             nb::gil_scoped_release released;
-            return self.run(image.data(), static_cast<int>(image.shape(1)), static_cast<int>(image.shape(2)), threads);
+            return self.run(image.data(), size_of(image.shape(0)), size_of(image.shape(1)), size_of(image.shape(2)),
+                            threads);
           },
-          "image"_a, "threads"_a);
+          "image"_a.noconvert(), "threads"_a);
 
   nb::class_<Phased> phased(module, "Phased");
   phased.def(
       "__init__",
       [](Phased* self, Kernel<int32_t> weights, const std::vector<int>& channels, Vector<int32_t> bias,
          Vector<int32_t> exponent, const Clock& clock, const std::string& path) {
-        new (self) Phased(weights_of(weights), channels, bias.data(), exponent.data(), clock, path);
+        const auto given = weights_of(weights);
+        new (self) Phased(given, channels, each_of("bias", bias, given.outputs),
+                          each_of("exponent", exponent, given.outputs), clock, path);
       },
-      "weights"_a, "channels"_a, "bias"_a, "exponent"_a, "clock"_a, "path"_a);
+      "weights"_a.noconvert(), "channels"_a, "bias"_a.noconvert(), "exponent"_a.noconvert(), "clock"_a, "path"_a);
   bind_fire<Phased, Counts>(phased);
+
+  nb::class_<Integer>(module, "Integer")
+      .def("__init__", make_integer, "channels"_a, "factor"_a, "steps"_a, "signed"_a, "last"_a,
+           "sources"_a.noconvert(), "skips"_a.noconvert(), "image"_a.noconvert().none(), "bias"_a.noconvert(),
+           "exponent"_a.noconvert(), "path"_a)
+      .def_prop_ro("image_limit", &Integer::image_limit)
+      .def_prop_ro("current_order", &Integer::current_order)
+      .def("fire", fire_integer, "sources"_a, "skips"_a, "image"_a.none(), "current"_a.none(), "height"_a, "width"_a,
+           "border"_a, "threads"_a, "residual"_a);
 
   nb::class_<Clocked> clocked(module, "Clocked");
   clocked.def(
@@ -184,11 +297,17 @@ NB_MODULE(_native, module) {
       [](Clocked* self, Kernel<int32_t> weights, Kernel<int32_t> extended, const std::vector<int>& channels,
          Vector<int32_t> bias, Vector<int32_t> start, Vector<int32_t> threshold, Vector<int32_t> level,
          Vector<int32_t> amplitude, const Clock& clock, const std::string& path) {
-        const Thresholds thresholds{start.data(), threshold.data(), level.data(), amplitude.data()};
-        new (self) Clocked(weights_of(weights), weights_of(extended), channels, bias.data(), thresholds, clock, path);
+        const auto given = weights_of(weights), last = weights_of(extended);
+        check_equal("the output channels of extended", last.outputs, given.outputs);
+        check_equal("the input channels of extended", last.inputs, given.inputs);
+        check_equal("the kernel's side of extended", last.kernel, given.kernel);
+        const int outputs = given.outputs;
+        const Thresholds thresholds{each_of("start", start, outputs), each_of("threshold", threshold, outputs),
+                                    each_of("level", level, outputs), each_of("amplitude", amplitude, outputs)};
+        new (self) Clocked(given, last, channels, each_of("bias", bias, outputs), thresholds, clock, path);
       },
-      "weights"_a, "extended"_a, "channels"_a, "bias"_a, "start"_a, "threshold"_a, "level"_a, "amplitude"_a, "clock"_a,
-      "path"_a);
+      "weights"_a.noconvert(), "extended"_a.noconvert(), "channels"_a, "bias"_a.noconvert(), "start"_a.noconvert(),
+      "threshold"_a.noconvert(), "level"_a.noconvert(), "amplitude"_a.noconvert(), "clock"_a, "path"_a);
   bind_fire<Clocked, Trains>(clocked);
 }
 

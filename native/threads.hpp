@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -25,15 +27,27 @@ class Threads {
 };
 
 // Calls work(next) in each of `threads` threads; next() gives rows until there are none. Starting a thread takes a
-// thousandth of what a layer does, so that there is no pool.
+// thousandth of what a layer does, so that there is no pool. What one of them throws, the caller gets.
 template <class Work>
 void share_rows(int rows, int threads, const Work& work) {
   std::atomic<int> taken = 0;
   const auto next = [&] { return taken.fetch_add(1, std::memory_order_relaxed); };
-  const auto run = [&] { work(next); };
-  Threads others;
-  for (int i = 1; i < std::min(threads, rows); ++i) others.start(run);
-  run();
+  std::exception_ptr failed;
+  std::mutex failing;
+  const auto run = [&]() noexcept {
+    try {
+      work(next);
+    } catch (...) {
+      const std::lock_guard lock(failing);
+      failed = std::current_exception();
+    }
+  };
+  {
+    Threads others;
+    for (int i = 1; i < std::min(threads, rows); ++i) others.start(run);
+    run();
+  }
+  if (failed) std::rethrow_exception(failed);
 }
 
 }  // namespace spikingir

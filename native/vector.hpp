@@ -16,8 +16,12 @@ namespace spikingir::SPIKINGIR_PATH {
 
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI2__)
 #define SPIKINGIR_AVX512
+#define SPIKINGIR_VNNI
 inline constexpr int vector_bytes = 64;
 #elif defined(__AVX2__)
+#if defined(__AVXVNNI__)
+#define SPIKINGIR_VNNI
+#endif
 inline constexpr int vector_bytes = 32;
 #else
 inline constexpr int vector_bytes = 16;
@@ -52,10 +56,61 @@ static inline void store(void* to, Vector vector) {
 static inline Ints dot_pairs(Ints sum, Ints a, Ints b) {
 #if defined(SPIKINGIR_AVX512)
   return (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#elif defined(SPIKINGIR_VNNI)
+  return (Ints)_mm256_dpwssd_avx_epi32((__m256i)sum, (__m256i)a, (__m256i)b);
 #elif defined(__AVX2__)
   return sum + (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 #else
   return sum + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
+#endif
+}
+
+// dot_pairs of two numbers of the image, the same in all lanes, and of weights.
+static inline Ints dot_image(Ints sum, Ints image, Ints weights) { return dot_pairs(sum, image, weights); }
+
+// sum + a[0] b[0] + ... + a[3] b[3] in each lane, of the four bytes of its a, counts, and its b, which have signs.
+#if defined(SPIKINGIR_VNNI) || !defined(__AVX2__)
+static inline Ints dot_quads(Ints sum, Ints a, Ints b) {
+#if defined(SPIKINGIR_AVX512)
+  return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#elif defined(SPIKINGIR_VNNI)
+  return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)a, (__m256i)b);
+#else
+  const Ints byte = Ints{} + 255;
+  return sum + (a & byte) * ((b << 24) >> 24) + ((a >> 8) & byte) * ((b << 16) >> 24) +
+         ((a >> 16) & byte) * ((b << 8) >> 24) + ((a >> 24) & byte) * (b >> 24);
+#endif
+}
+#endif
+
+// As many counts of one byte as a vector has lanes.
+static inline Ints load_bytes(const uint8_t* from) {
+#if defined(SPIKINGIR_AVX512)
+  return (Ints)_mm512_maskz_cvtepu8_epi32(0xFFFF, _mm_loadu_si128((const __m128i*)from));
+#elif defined(__AVX2__)
+  return (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)from));
+#else
+  return Ints{from[0], from[1], from[2], from[3]};
+#endif
+}
+
+// 16 counts, clipped to the range from 0 to most, which fits a byte.
+static inline void store_bytes(uint8_t* to, const Ints (&counts)[16 / lanes], int most) {
+#if defined(SPIKINGIR_AVX512)
+  const __m512i positive = _mm512_maskz_max_epi32(0xFFFF, (__m512i)counts[0], _mm512_setzero_si512());
+  const __m128i bytes = _mm512_maskz_cvtusepi32_epi8(0xFFFF, positive);
+  _mm_storeu_si128((__m128i*)to, _mm_min_epu8(bytes, _mm_set1_epi8(static_cast<char>(most))));
+#elif defined(__AVX2__)
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)counts[0], (__m256i)counts[1]), 0xD8);
+  // the bytes' instruction takes numbers with a sign, which these are once they are small
+  const __m256i small = _mm256_min_epu16(words, _mm256_set1_epi16(static_cast<short>(most)));
+  const __m128i low = _mm256_castsi256_si128(small), high = _mm256_extracti128_si256(small, 1);
+  _mm_storeu_si128((__m128i*)to, _mm_packus_epi16(low, high));
+#else
+  for (int i = 0; i < 16; ++i) {
+    const int n = counts[i / lanes][i % lanes];
+    to[i] = static_cast<uint8_t>(n < 0 ? 0 : n > most ? most : n);
+  }
 #endif
 }
 

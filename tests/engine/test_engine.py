@@ -277,6 +277,17 @@ def test_without_the_extension_torch_does_it(monkeypatch: pytest.MonkeyPatch, ca
         engine.restore(folded, image, engine="native")
 
 
+def test_instructions_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    folded, image = fold(convert(chain(1, 3, 1), torch.rand(2, 1, 8, 8), time_steps=3)), torch.rand(1, 1, 8, 8)
+    for path in paths():
+        monkeypatch.setenv(choice.ISA, path)
+        assert torch.equal(engine.restore(folded, image, engine="native"), folded(image))
+        assert choice._made[folded].path == path
+    monkeypatch.setenv(choice.ISA, "mmx")
+    with pytest.raises(engine.EngineError, match=r"SPIKINGIR_ISA is 'mmx'; this processor has .*portable"):
+        engine.restore(folded, image)
+
+
 def test_refusals() -> None:
     network = convert(chain(1, 3, 1), torch.rand(2, 1, 8, 8), time_steps=3)
     image = torch.rand(1, 1, 8, 8)

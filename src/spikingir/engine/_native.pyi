@@ -6,11 +6,20 @@ from numpy.typing import NDArray
 def paths() -> list[str]: ...
 
 class Current:
+    def __init__(self, numbers: NDArray[np.int32]) -> None: ...
     def array(self, channels: int) -> NDArray[np.int32]: ...
 
 class Counts:
     def array(self) -> NDArray[np.int16]: ...
-    def spikes(self, time_steps: int, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[np.int64]: ...
+    def histogram(self, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[np.int64]: ...
+
+class Levels:
+    def array(self) -> NDArray[np.uint8]: ...
+    def histogram(self, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[np.int64]: ...
+
+class Pixels:
+    most: int
+    def __init__(self, numbers: NDArray[np.float64], bits: int, border: int) -> None: ...
 
 class Trains:
     def array(self) -> NDArray[np.int8]: ...
@@ -45,6 +54,36 @@ class Phased:
         threads: int,
         residual: bool,
     ) -> tuple[Counts, Current | None]: ...
+
+class Integer:
+    image_limit: int
+    current_order: list[int]
+    def __init__(
+        self,
+        channels: int,
+        factor: int,
+        steps: int,
+        signed: bool,
+        last: bool,
+        sources: list[tuple[NDArray[np.int32], int, int, int]],
+        skips: list[NDArray[np.int32]],
+        image: tuple[NDArray[np.int32], int, int, int, NDArray[np.int32]] | None,
+        bias: NDArray[np.int32],
+        exponent: NDArray[np.int32],
+        path: str,
+    ) -> None: ...
+    def fire(
+        self,
+        sources: list[Levels],
+        skips: list[Levels],
+        image: Pixels | None,
+        current: Current | None,
+        height: int,
+        width: int,
+        border: int,
+        threads: int,
+        residual: bool,
+    ) -> tuple[Levels | Counts, Current | None]: ...
 
 class Clocked:
     def __init__(

@@ -1,6 +1,7 @@
 """The choice between the two ways to run a folded network, which give the same bits."""
 
 import logging
+import os
 from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from spikingir.engine.native import NativeNetwork
 
 Engine = Literal["auto", "native", "torch"]
+
+ISA = "SPIKINGIR_ISA"
+"""Variable of the environment that names the instructions for the native engine to use: avx512, avxvnni, avx2 or
+portable. Without it they are the best that the processor has. The results are the same."""
 
 _made: "WeakKeyDictionary[FoldedNetwork, NativeNetwork]" = WeakKeyDictionary()
 
@@ -113,10 +118,14 @@ def _prepared(network: FoldedNetwork, device: torch.device) -> "NativeNetwork":
         raise NotNativeError("it was not built when SpikingIR was installed, which takes a C++20 compiler")
     if device.type != "cpu" or network.theta.device.type != "cpu":
         raise NotNativeError(f"the image is on {device}, the network on {network.theta.device}")
+    from spikingir.engine import _native
     from spikingir.engine.native import NativeNetwork
 
-    if network not in _made:
-        _made[network] = NativeNetwork(network)
+    path, known = os.environ.get(ISA, ""), _native.paths()
+    if path not in ("", *known):
+        raise EngineError(f"{ISA} is {path!r}; this processor has {', '.join(known)}")
+    if network not in _made or _made[network].path != path:
+        _made[network] = NativeNetwork(network, path)
     return _made[network]
 
 

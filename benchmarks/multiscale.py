@@ -1,0 +1,90 @@
+"""Time of the multi-scale network on the native engine beside conventional networks, in one run.
+
+    python -m benchmarks.multiscale                       # by each of the processor's instructions
+    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python -m benchmarks.multiscale   # the ANNs with AVX2, too
+
+The network is untrained: its weights are random, with batch norm's disturbances folded in, and it is calibrated, so
+that its spikes are as dense as those of trained ones. Candidates take turns. A figure is the least time of all rounds,
+and its ratio to the least time of the float32 ANN of the same architecture; times are of the processor, over all
+threads, unless ``--wall``. DnCNN, which ships, is run on the phased schedule by weights of 8 bits and on its own grid.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.candidates import Workload
+from benchmarks.timing import take_turns
+from spikingir import convert, engine
+from spikingir.engine import _native
+from spikingir.engine.native import NativeNetwork
+from spikingir.networks.multiscale import MultiScaleNet
+from spikingir.spiking.fold import fold
+from spikingir.spiking.formation import pad_to_multiple, with_level
+
+LEVEL = 25 / 255
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    given = _arguments()
+    torch.set_num_threads(given.threads)
+    channels = 3 if given.color else 1
+    generator = torch.Generator().manual_seed(0)
+    random = MultiScaleNet(channels, batch_norm=True).eval()
+    random.reset_parameters(generator)
+    for parameter in random.parameters():
+        parameter.data.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    few = with_level(torch.rand(2, channels, 64, 64, generator=generator), LEVEL)
+    network = fold(convert(random, few, time_steps=5, schedule="phased", coding="binary", activation_bits=(5, 4, 3)))
+    whole = torch.rand(1, channels, given.height, given.width, generator=generator)
+    image = pad_to_multiple(with_level(whole, LEVEL), random.multiple)
+    gray = whole[:, :1].contiguous(memory_format=torch.channels_last)
+    ann = MultiScaleNet(channels).eval().to(memory_format=torch.channels_last)
+    candidates: dict[str, Callable[[], object]] = {"ANN": lambda: ann(image.to(memory_format=torch.channels_last))}
+    for path in _native.paths():
+        if path != "portable":
+            candidates[f"native, {path}"] = _native_run(network, path, image)
+    if given.dncnn:
+        load = Workload()
+        dncnn = load.ann()
+        candidates["DnCNN, ANN"] = lambda: dncnn(gray)
+        for path in _native.paths()[:-1]:
+            for bits in (8, None):
+                phased = fold(load.spiking("phased"), weight_bits=bits)
+                name = f"DnCNN phased T = {load.time_steps}, {bits or 'no'} weight bits, {path}"
+                candidates[name] = _native_run(phased, path, gray)
+    with torch.inference_mode():
+        seconds = take_turns(candidates, given.rounds, clock=time.perf_counter if given.wall else time.process_time)
+    least = {name: min(times) for name, times in seconds.items()}
+    windows = {name: (slice(None), slice(None)) for name in network.levels}
+    density = engine.count(network, image, windows)[1].spikes_per_neuron
+    print(f"{given.width}x{given.height}, {channels} channels, {given.threads} threads, {density:.2f} spikes a neuron")
+    for name, value in least.items():
+        of = "DnCNN, ANN" if name.startswith("DnCNN") else "ANN"
+        print(f"{name:45} {1e3 * value:8.1f} ms   {value / least[of]:.3f} of the {of}'s")
+    print(json.dumps({name: round(value / least["ANN"], 4) for name, value in least.items()}))
+
+
+def _native_run(network: torch.nn.Module, path: str, image: torch.Tensor) -> Callable[[], object]:
+    native = NativeNetwork(network, path)
+    return lambda: native.restore(network, image)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--height", type=int, default=321)
+    parser.add_argument("--width", type=int, default=481)
+    parser.add_argument("--color", action="store_true", help="three channels")
+    parser.add_argument("--dncnn", action="store_true", help="DnCNN too")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--wall", action="store_true", help="time by the clock on the wall")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
