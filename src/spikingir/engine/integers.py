@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from spikingir.engine.plan import NotNativeError
+from spikingir.graph.graph import Node
 from spikingir.spiking.folded import FoldedNetwork, Kernel
-from spikingir.spiking.graph import LINEAR, Node
 
 MOST_COUNT = 255
 """Spikes of a window that one byte counts."""
@@ -261,7 +261,7 @@ def image_wires(network: FoldedNetwork, plan: NetworkPlan, image: Tensor) -> dic
             found[node.name] = _pooled(network, node, inputs[0], side)
         else:
             kernel = network.kernel(node.name)
-            value = LINEAR[node.op].run(inputs, node.options, None if kernel is None else kernel.analog)
+            value = node.operation.run(node, inputs, None if kernel is None else kernel.analog)
             found[node.name] = value if kernel is None else kernel.round(value)
     return found
 
@@ -388,7 +388,8 @@ def _size_of_image(node: Node, sizes: Sequence[Sizes]) -> Sizes:
     def size_of(image: Size) -> Size:
         channels = node.options["factor"] ** 2 if node.op == "pixel_shuffle" else 1
         blanks = [torch.empty(1, channels, *size(image), device="meta") for size in sizes]
-        height, width = LINEAR[node.op].run(blanks, {**node.options, "channels": (None,) * 3}, None).shape[-2:]
+        of_one = replace(node, options={**node.options, "channels": (None,) * 3})
+        height, width = node.operation.run(of_one, blanks, None).shape[-2:]
         return height, width
 
     return size_of
