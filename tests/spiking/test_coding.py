@@ -51,7 +51,7 @@ def test_binary_is_unary_of_as_many_levels_bit_for_bit(time_steps: int, scales: 
     how = {"schedule": "phased", "percentile": 100}
     unary = convert(network, images, time_steps=2**time_steps - 1, **how)
     binary = convert(network, images, time_steps=time_steps, coding="binary", **how)
-    folded, reference = fold(binary), fold(unary, weight_bits=8)
+    folded, reference = fold(binary, weight_bits=8), fold(unary, weight_bits=8)
     reference.image_bits = folded.image_bits
     for (restored, trace), (expected, other) in (
         (binary.trace(images, trains=True), unary.trace(images, trains=True)),
@@ -94,17 +94,19 @@ def test_folded_without_a_grid_is_trained_spike_for_spike() -> None:
         assert (layer.trains != other.trains).float().mean() < 1e-3  # ties, on calibration images
 
 
-def test_weights_that_spikes_meet_are_eight_bit_integers() -> None:
-    folded = fold(_binary(activation_bits=(5, 3)))
+@pytest.mark.parametrize("bits", [4, 8, 12])
+def test_weights_that_spikes_meet_are_integers(bits: int) -> None:
+    folded = fold(_binary(activation_bits=(5, 3)), weight_bits=bits)
+    most = 2 ** (bits - 1) - 1
     for node in folded.nodes:
         if node.op != "conv2d" or node.inputs[0] == "cat":
             continue
         weight = folded.kernel(node.name).spike
         largest = weight.abs().amax((1, 2, 3))
-        step = torch.exp2((127 / largest).log2().floor())
+        step = torch.exp2((most / largest).log2().floor()).clamp_max(2.0**14)
         whole = weight * step.view(-1, 1, 1, 1)
         assert torch.equal(whole, whole.round())
-        assert whole.abs().max() <= 127
+        assert whole.abs().max() <= most
 
 
 @pytest.mark.parametrize("tile", [8, 16])

@@ -128,7 +128,7 @@ def _check_same(recipe: Recipe, stage: Stage, directory: Path) -> None:
 def _description(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     """What a stage's result depends on, beside the images themselves: plain values by dotted names."""
     parts = asdict(recipe) | asdict(stage)
-    kept = {k: parts[k] for k in parts if k not in ("name", "stages", "default", "licence")}
+    kept = {k: parts[k] for k in parts if k not in ("name", "stages", "default", "licence", "note")}
     flat = json.loads(json.dumps(_flat(kept)))  # tuples become lists, as in a file
     return {k: v for k, v in flat.items() if k not in _WITHOUT_EFFECT}
 

@@ -120,6 +120,8 @@ def card(recipe: Recipe, model: Model, runs: Mapping[str, Mapping[str, Any]]) ->
         run = runs[stage.name]
         patches = f"{run['batch_size'] * run['accumulate'] * run['processes']} of {stage.patch}x{stage.patch}"
         clock = "" if stage.kind == "ann" else f"T = {stage.time_steps}, {stage.schedule}"
+        if stage.coding == "binary":
+            clock += f", binary ({', '.join(map(str, stage.activation_bits or (stage.time_steps,)))} bits)"
         psnr = "" if run["psnr"] is None else f"{run['psnr']:.2f} dB"
         start = stage.start or "random weights"
         if stage.teacher is not None:
@@ -143,7 +145,7 @@ def card(recipe: Recipe, model: Model, runs: Mapping[str, Mapping[str, Any]]) ->
         "## Data",
         _data(recipe),
         "## Results",
-        "On the held-back images: in the table above.",
+        " ".join(["On the held-back images: in the table above.", *([recipe.note] if recipe.note else [])]),
         "## Licence",
         f"{recipe.licence}. The images that the weights were trained on are not distributed with them; their terms are "
         "for research.",
@@ -153,21 +155,25 @@ def card(recipe: Recipe, model: Model, runs: Mapping[str, Mapping[str, Any]]) ->
     return "\n\n".join(parts) + "\n"
 
 
+def _folders(folder: str | tuple[str, ...]) -> str:
+    return " and ".join(f"`{one}`" for one in ((folder,) if isinstance(folder, str) else folder))
+
+
 def _data(recipe: Recipe) -> str:
     if recipe.noise is not None:
         noise = recipe.noise
         sigma = f"{noise.sigma:g}" if isinstance(noise.sigma, float) else "{:g} to {:g}".format(*noise.sigma)
         return (
-            f"`{noise.folder}` of the image collection; Gaussian noise of sigma {sigma}, "
+            f"{_folders(noise.folder)} of the image collection; Gaussian noise of sigma {sigma}, "
             f"{'clipped' if noise.clip else 'unclipped'}, drawn for each patch. One image in "
             f"{noise.held_back_every} was held back."
         )
     if recipe.photographs is not None:
         photographs = recipe.photographs
         return (
-            f"`{photographs.folder}` of the image collection, with noise of cameras and JPEG, drawn for each patch; "
-            f"{100 * photographs.real:g} % of the patches are cut from the real pairs of `{photographs.pairs}`. Never "
-            f"trained on: the cameras {', '.join(photographs.left_out)} (tested on) and "
+            f"{_folders(photographs.folder)} of the image collection, with noise of cameras and JPEG, drawn for each "
+            f"patch; {100 * photographs.real:g} % of the patches are cut from the real pairs of `{photographs.pairs}`. "
+            f"Never trained on: the cameras {', '.join(photographs.left_out)} (tested on) and "
             f"{', '.join(photographs.validated)} (validated on), and one clean image in {photographs.held_back_every}."
         )
     if recipe.real_haze is not None:

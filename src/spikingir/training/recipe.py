@@ -232,6 +232,7 @@ class Recipe:
         conversion: How the ANN becomes an SNN.
         default: What the model runs unless another network is asked for, as in :attr:`Stage.publish`.
         licence: SPDX name of the licence of the weights.
+        note: What the model card says of its results.
     """
 
     name: _FileName
@@ -245,6 +246,7 @@ class Recipe:
     conversion: Conversion = field(default_factory=Conversion)
     default: _FileName = "snn"
     licence: str = "Apache-2.0"
+    note: str = ""
 
     def __post_init__(self) -> None:
         require_valid(self)

@@ -18,6 +18,7 @@ from spikingir.restoration.choice import Chooser, Device, Wishes
 from spikingir.restoration.formats import HEAD, format_of
 from spikingir.restoration.images import Photo, default_output, encode_image, read_image
 from spikingir.restoration.photo import Samples, to_samples
+from spikingir.tasks import TASKS
 
 if TYPE_CHECKING:
     from spikingir.engine import Engine
@@ -40,7 +41,6 @@ PICTURE = 2000
 
 Side = Literal["before", "after"]
 
-_TASK_WORDS = {"denoise": "denoised", "dehaze": "dehazed"}
 _LOADED = 4  # combinations of model, schedule and T that stay in memory
 _NAME = 120  # characters of a name that are kept: with what is added, in any script, a file system takes it
 _NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069<>:"|?*]')
@@ -223,10 +223,12 @@ class Service:
         with self._turn:
             photo = self._read(path, name or "the photograph")
             choice = self._chooser(wishes)(photo)
-            restored, took = choice.restorer.trace(photo, progress=progress)
+            restored, took = choice.restorer.trace(
+                photo, sigma=choice.level, strength=choice.strength, progress=progress
+            )
             shown = next((name for name, place in self._places.items() if place == choice.model), choice.model)
             task = self.models[shown].task
-            file = default_output(name or f"photo{_suffix(path)}", _TASK_WORDS[task])
+            file = default_output(name or f"photo{_suffix(path)}", TASKS[task].done)
             content, lost = encode_image(restored, file)
             path.with_name("result").write_bytes(content)
             for side, picture in (("before", photo), ("after", restored)):
