@@ -280,7 +280,7 @@ def looped() -> dict[str, Any]:
         (
             nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)).state_dict(),
             r"its 6 tensors \(0\.weight, 0\.bias, 1\.weight, 1\.bias, \.\.\.\) are not those of a known network; "
-            r"expected weights of one of dncnn \(denoise\), aodnet \(dehaze\)",
+            r"expected weights of one of dncnn, aodnet, multiscale",
         ),
         (
             with_entry("model.4.weight", torch.zeros(6, 6, 5, 5)),

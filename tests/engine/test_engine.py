@@ -17,6 +17,7 @@ from spikingir.engine import choice
 from spikingir.networks.aodnet import AODNet
 from spikingir.spiking.fold import FoldError, fold
 from spikingir.spiking.folded import FoldedNetwork
+from spikingir.spiking.formation import with_level
 from spikingir.spiking.network import SpikingNetwork, Trace
 from spikingir.store import from_pretrained
 
@@ -224,9 +225,16 @@ def test_weights_of_any_size(largest: int, schedule: str) -> None:
 @pytest.mark.parametrize("schedule", ["clocked", 2, "phased"])
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_shipped_networks(file: Path, schedule: str | int) -> None:
-    network = from_pretrained(file).at(time_steps=4, schedule=schedule)
-    channels = network.config.channels
-    assert_same(fold(network), torch.rand(1, channels, 13, 21, generator=torch.Generator().manual_seed(4)))
+    network = from_pretrained(file)
+    generator = torch.Generator().manual_seed(4)
+    if network.config.coding == "binary":  # on its own schedule alone, at sizes that its scales divide
+        if schedule != "phased":
+            pytest.skip("a binary network runs phased")
+        image = torch.rand(1, network.config.channels, 16, 24, generator=generator)
+        assert_same(fold(network), with_level(image, 0.1))
+        return
+    network = network.at(time_steps=4, schedule=schedule)
+    assert_same(fold(network), torch.rand(1, network.config.channels, 13, 21, generator=generator))
 
 
 def test_threads_and_batch_do_not_matter() -> None:

@@ -135,12 +135,12 @@ def test_onnx_gives_the_same_bits(name: str) -> None:
 
 
 def test_onnx_adds_spikes_as_integers() -> None:
-    """No convolution has a floating-point number; a binary layer is one convolution of bytes."""
+    """No convolution has a floating-point number; a binary layer of 8-bit weights is one convolution of bytes."""
     import onnx
 
     from spikingir.export.onnx import onnx_content
 
-    network = made("residual binary")
+    network = fold(NETWORKS["residual binary"](), weight_bits=8).eval()
     model = onnx.load_from_string(onnx_content(network))
     operations = [node.op_type for node in model.graph.node]
     assert not {"Conv", "MatMul", "Gemm", "Einsum"} & set(operations)

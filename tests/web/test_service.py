@@ -174,7 +174,7 @@ def test_the_model_for_the_noise_comes_first_where_the_shipped_ones_are_offered(
     path = tmp_path / "photo"
     Image.effect_noise((20, 12), 60).save(path, "PNG")
     found = service.restore(path, service.check(sigma="25")).report
-    assert (found["model"], found["sigma"], found["task"]) == ("denoise-gray-25", 25.0, "denoise")
+    assert (found["model"], found["sigma"], found["task"]) == ("denoise-gray", 25.0, "denoise")
 
 
 @pytest.mark.parametrize("format", FORMATS)
