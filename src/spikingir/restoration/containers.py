@@ -144,7 +144,7 @@ def open_png(content: bytes, check_size: Callable[[int, int], None]) -> Parts:
             size += length if kind == b"IDAT" else 0
             pieces.append(whole)
         elif zlib.crc32(whole[4:-4]) != struct.unpack(">I", whole[-4:])[0]:
-            parts.lost.append(f"a damaged {kind.decode('latin-1')} chunk")
+            parts.lost.append(f"a damaged {readable(kind.decode('latin-1'))} chunk")
         elif kind == b"eXIf":
             parts.exif = EXIF_HEAD + data.removeprefix(EXIF_HEAD)
         elif kind == b"iCCP":
