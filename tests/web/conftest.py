@@ -48,7 +48,13 @@ def offers(*options: object, folder: Path) -> subprocess.Popen[str]:
     """The command, as people run it, that serves the page; what it keeps lies in ``folder``."""
     command = [sys.executable, "-m", "spikingir.cli", "serve", *map(str, options)]
     environment = {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+    # a shell's background job and nohup have their children ignore these signals, and a server that ignores them stays
+    def heeding() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=heeding)
 
 
 @pytest.fixture(scope="session")
