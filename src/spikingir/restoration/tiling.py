@@ -26,6 +26,7 @@ from spikingir.graph.errors import TilingError
 from spikingir.graph.reach import Reach
 from spikingir.restoration.catalogue import ModelError
 from spikingir.spiking.folded import FoldedNetwork
+from spikingir.spiking.formation import pad_to_multiple
 from spikingir.spiking.network import WHOLE, LayerTrace, SpikingNetwork, Trace, Window, check_input
 
 Network = SpikingNetwork | FoldedNetwork
@@ -170,9 +171,7 @@ def padded(network: Network, image: Tensor) -> Tensor:
     Raises:
         TilingError: The network cannot be tiled, see :func:`layout`.
     """
-    stride = layout(network).stride
-    height, width = ((-size) % stride for size in image.shape[-2:])
-    return torch.nn.functional.pad(image, (0, width, 0, height), "replicate") if height or width else image
+    return pad_to_multiple(image, layout(network).stride)
 
 
 def restore_tiled(

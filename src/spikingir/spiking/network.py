@@ -363,11 +363,9 @@ class SpikingNetwork(nn.Module):
         steps, theta = self.config.time_steps, neuron.v_threshold.view(-1, 1, 1)
         if wave.spikes is None:
             assert wave.constant is not None
-            most = levels(self.config.coding, steps, neuron.activation_bits)
-            counts = wave.constant.abs() * most / theta
             if self.config.coding == "binary":
                 raise ValueError("spikes of a binary network cannot be trained on: their number has no slope")
-            return counts.mean()
+            return (wave.constant.abs() * steps / theta).mean()
         count = wave.spikes[:steps].abs().sum(0, dtype=theta.dtype) / theta
         if len(wave.spikes) > steps:
             count = count + wave.spikes[steps].abs() / (theta * neuron.beta.view(-1, 1, 1))
