@@ -235,19 +235,22 @@ class LiveBytes(TorchDispatchMode):
         self.peak = self.made = 0
         self._large = large
         self._tensors: dict[int, weakref.ref[Tensor]] = {}
-        self._storages: dict[int, int] = {}
+
+    def _storages(self) -> dict[int, int]:
+        """Bytes of what is alive, by address."""
+        alive = [tensor for reference in self._tensors.values() if (tensor := reference()) is not None]
+        self._tensors = {id(tensor): weakref.ref(tensor) for tensor in alive}
+        return {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in alive}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = self._storages()  # what was freed since may give its address to what is made now
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, (tuple, list)) else [result]:
             if isinstance(tensor, Tensor):
                 self._tensors[id(tensor)] = weakref.ref(tensor)
-        alive = [tensor for reference in self._tensors.values() if (tensor := reference()) is not None]
-        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in alive}
+        storages = self._storages()
         self.peak = max(self.peak, sum(storages.values()))
-        self.made += sum(size >= self._large for key, size in storages.items() if key not in self._storages)
-        self._storages = storages
-        self._tensors = {id(tensor): weakref.ref(tensor) for tensor in alive}
+        self.made += sum(size >= self._large for key, size in storages.items() if key not in before)
         return result
 
 
