@@ -76,13 +76,13 @@ sanitize: $(VENV)/$(STAMP) ## run the engine's tests under address and undefined
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 \
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	PYTHONPATH="$(SANITIZED):$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
-		$(VENV)/bin/python -S -m pytest tests/engine $(ARGS)
+		$(VENV)/bin/python -S -m pytest tests/deploy $(ARGS)
 
 # Valgrind knows no AVX-512: the engine takes AVX2 there. Without torch, which would take minutes to load.
 valgrind: $(VENV)/$(STAMP) ## run every kind of layer of the engine once under valgrind
 	@command -v valgrind > /dev/null || { echo "valgrind is missing: apt-get install valgrind (Debian, Ubuntu)"; exit 1; }
 	PYTHONMALLOC=malloc OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 valgrind --quiet --error-exitcode=1 \
-		--suppressions=native/valgrind.supp $(VENV)/bin/python tests/engine/smallest_run.py
+		--suppressions=native/valgrind.supp $(VENV)/bin/python tests/deploy/smallest_run.py
 
 lint: $(VENV)/$(STAMP) ## check format, rules and types
 	$(VENV)/bin/python -m ruff format --check .

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikingir import engine
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.data.samples import noisy_sample
-from spikingir.restoration.pretrained import load_ann, load_spiking, open_model
-from spikingir.spiking.fold import fold
-from spikingir.spiking.folded import FoldedNetwork
+from spikingir.deploy import engine
+from spikingir.deploy.fold import fold
+from spikingir.deploy.folded import FoldedNetwork
 from spikingir.spiking.network import Schedule, SpikingNetwork
+from spikingir.zoo.pretrained import load_ann, load_spiking, open_model
 
 ANN = "ANN, float32"
 ANN_HALF = "ANN, bfloat16"

@@ -19,11 +19,11 @@ import torch
 from benchmarks.candidates import Workload
 from benchmarks.timing import take_turns
 from spikingir import convert, engine
-from spikingir.engine import _native
-from spikingir.engine.native import NativeNetwork
+from spikingir.deploy import _native
+from spikingir.deploy.fold import fold
+from spikingir.deploy.native import NativeNetwork
+from spikingir.inputs import pad_to_multiple, with_level
 from spikingir.networks.multiscale import MultiScaleNet
-from spikingir.spiking.fold import fold
-from spikingir.spiking.formation import pad_to_multiple, with_level
 
 LEVEL = 25 / 255
 

@@ -15,7 +15,7 @@ import torch
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 
-from spikingir.spiking.folded import FoldedNetwork, Kernel
+from spikingir.deploy.folded import FoldedNetwork, Kernel
 from spikingir.spiking.formation import form_image
 
 StepMode = Literal["m", "s"]

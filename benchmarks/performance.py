@@ -146,7 +146,7 @@ def memory(workload: Workload, threads: int) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What the numbers depend on besides the code."""
-    from spikingir.engine import _native
+    from spikingir.deploy import _native
 
     available = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     return {

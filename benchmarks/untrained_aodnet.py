@@ -26,8 +26,8 @@ from spikingir.conversion.convert import convert
 from spikingir.data.folders import list_images
 from spikingir.data.haze import add_haze
 from spikingir.data.noise import sample_generator
-from spikingir.evaluation.energy import ann_energy, paper_energy
-from spikingir.evaluation.metrics import psnr, ssim
+from spikingir.energy.paper import ann_energy, paper_energy
+from spikingir.measures import psnr, ssim
 from spikingir.networks import RestorationNetwork
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.store import load_network

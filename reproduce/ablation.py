@@ -19,9 +19,9 @@ from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.data.testsets import TestPair
 from spikingir.evaluation.evaluate import Evaluation, Progress, evaluate, noise_level
 from spikingir.evaluation.testsets import open_testset
+from spikingir.inputs import with_level
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.restorer import Restorer
-from spikingir.spiking.formation import with_level
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.tasks import TaskName as Task
 

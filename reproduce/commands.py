@@ -183,7 +183,7 @@ def ablate(
     """
     from reproduce.ablation import ablate as measure
     from reproduce.ablation import noisy_calibration_images
-    from spikingir.restoration.pretrained import load_ann, load_spiking
+    from spikingir.zoo.pretrained import load_ann, load_spiking
 
     loaded = load_spiking(model, time_steps=time_steps)
     opened, config = loaded.model, loaded.network.config
@@ -232,7 +232,7 @@ def _check(models: Path | None) -> None:
 def _inputs(*folders: Path | None) -> "frozenset[Identity]":
     """All files of models that may be read."""
     from spikingir.files import identities
-    from spikingir.restoration.catalogue import SHIPPED
+    from spikingir.zoo.catalogue import SHIPPED
 
     return identities(path for folder in (SHIPPED, *folders) if folder is not None for path in folder.rglob("*"))
 

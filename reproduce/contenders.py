@@ -17,18 +17,18 @@ from spikingir.conversion.convert import METHODS as CONVERSIONS
 from spikingir.conversion.convert import convert
 from spikingir.data.calibration import hazy_calibration_images
 from spikingir.data.errors import DataError
+from spikingir.deploy.fold import fold
+from spikingir.energy.paper import Energy, ann_energy, paper_energy
 from spikingir.errors import SpikingIRError
-from spikingir.evaluation.energy import Energy, ann_energy, paper_energy
+from spikingir.inputs import with_level
 from spikingir.networks.base import RestorationNetwork
-from spikingir.restoration.catalogue import ANN_FILE, Model, ModelError, choose_variant
-from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.tiling import padded, trace_tiled
-from spikingir.spiking.fold import fold
-from spikingir.spiking.formation import with_level
 from spikingir.spiking.kinds import NEURONS, kind_of
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
 from spikingir.store import from_pretrained, load_network
 from spikingir.tasks import TaskName as Task
+from spikingir.zoo.catalogue import ANN_FILE, Model, ModelError, choose_variant
+from spikingir.zoo.pretrained import load_ann, open_model
 
 
 class UnavailableError(SpikingIRError):

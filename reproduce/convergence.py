@@ -18,8 +18,8 @@ from torch import Tensor
 
 from reproduce import WEIGHTS
 from reproduce.contenders import METHODS, Subject
-from spikingir.evaluation.metrics import psnr
 from spikingir.evaluation.testsets import open_testset
+from spikingir.measures import psnr
 
 HAZY = ("testset-a-like", "sots-indoor", "sots-outdoor", "middlebury")
 REFERENCES = {"rueckauer": "ann", "if": "ann", "qcfs": "qcfs-ann"}

@@ -8,9 +8,9 @@ import torch
 
 from reproduce.benchmark import Benchmark, Cell
 from reproduce.contenders import seen, spiking_network
-from spikingir.evaluation.columns import energy_columns
+from spikingir.deploy.fold import fold
+from spikingir.energy.columns import energy_columns
 from spikingir.restoration.tiling import padded, trace_tiled
-from spikingir.spiking.fold import fold
 from spikingir.spiking.network import SpikingNetwork, Trace
 
 EDGES = tuple(i / 20 for i in range(-30, 41))

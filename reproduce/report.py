@@ -23,7 +23,7 @@ from reproduce.sections import (
     suspects,
 )
 from spikingir import __version__
-from spikingir.evaluation.prices import ASSUMPTIONS
+from spikingir.energy.prices import ASSUMPTIONS
 
 DENOISERS = ("denoise-gray-15", "denoise-gray-25", "denoise-gray-50")
 DEHAZER = "dehaze"

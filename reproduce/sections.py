@@ -11,8 +11,8 @@ from reproduce.paper import PRINTED, SIZES, Printed
 from reproduce.pictures import comparison, sample
 from reproduce.plots import bars, curves, histograms
 from reproduce.profile import EDGES, profile
-from spikingir.evaluation.columns import COLUMNS
-from spikingir.evaluation.energy import ann_energy
+from spikingir.energy.columns import COLUMNS
+from spikingir.energy.paper import ann_energy
 from spikingir.tasks import TaskName as Task
 
 Contender = tuple[str, int | None]

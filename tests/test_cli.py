@@ -282,7 +282,7 @@ def test_folder_that_is_not_writable(
     denoise: Run, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # as root every folder is writable, so the system's answer is replaced
-    monkeypatch.setattr("spikingir.restoration.images.os.access", lambda path, mode: False)
+    monkeypatch.setattr("spikingir.photo.images.os.access", lambda path, mode: False)
     code, _, err = denoise(photo)
     assert code == 1
     assert one_sentence(err)

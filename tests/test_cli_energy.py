@@ -12,10 +12,10 @@ from torch import nn
 
 from spikingir.conversion.convert import convert
 from spikingir.data.noise import add_gaussian_noise, sample_generator
-from spikingir.evaluation.columns import energy_columns
+from spikingir.deploy.fold import fold
+from spikingir.energy.columns import energy_columns
+from spikingir.inputs import pad_to_multiple, with_level
 from spikingir.networks.multiscale import MultiScaleNet
-from spikingir.spiking.fold import fold
-from spikingir.spiking.formation import pad_to_multiple, with_level
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.store import save_pretrained
 

@@ -17,10 +17,10 @@ from spikingir.evaluation.evaluate import evaluate
 from spikingir.evaluation.testsets import open_testset
 from spikingir.networks import AODNet, DnCNN
 from spikingir.networks.multiscale import MultiScaleNet
-from spikingir.restoration.catalogue import model_names, read_shipped
-from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.restorer import Restorer
 from spikingir.store import save_network, save_pretrained
+from spikingir.zoo.catalogue import model_names, read_shipped
+from spikingir.zoo.pretrained import load_ann, open_model
 
 Run = Callable[..., tuple[int, str, str]]
 

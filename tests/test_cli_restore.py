@@ -21,14 +21,14 @@ from torch import Tensor
 from spikingir import files
 from spikingir.cli import console, main
 from spikingir.cli.program import app
+from spikingir.deploy.folded import FoldedNetwork
+from spikingir.photo.formats import HEAD
+from spikingir.photo.images import ImageError, read_image
+from spikingir.photo.photo import Photo
 from spikingir.restoration import sigma
-from spikingir.restoration.catalogue import SHIPPED, Model
 from spikingir.restoration.choice import Choice, Chooser
-from spikingir.restoration.formats import HEAD
-from spikingir.restoration.images import ImageError, read_image
-from spikingir.restoration.photo import Photo
 from spikingir.restoration.restorer import Restorer
-from spikingir.spiking.folded import FoldedNetwork
+from spikingir.zoo.catalogue import SHIPPED, Model
 
 CAMERA = 0x010F
 Run = Callable[..., tuple[int, str, str]]

@@ -13,12 +13,12 @@ from PIL import Image
 
 from spikingir.cli.console import is_expected, sentence
 from spikingir.networks import AODNet, DnCNN
-from spikingir.restoration.catalogue import SHIPPED
 from spikingir.store import from_pretrained, save_network
 from spikingir.training import follow as following
 from spikingir.training.fit import TrainingError, TrainingStopped
 from spikingir.training.journal import Log
 from spikingir.training.recipe import Recipe
+from spikingir.zoo.catalogue import SHIPPED
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from spikingir.conversion.convert import convert
+from spikingir.deploy.fold import fold
 from spikingir.networks import build_network
-from spikingir.spiking.fold import fold
 from spikingir.spiking.formation import form_image
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -19,11 +19,11 @@ from spikingir.data.testsets import Degradation, Reader, Request, TestPair, Test
 from spikingir.errors import InputError
 from spikingir.evaluation.testsets import testset_names as names_of_testsets
 from spikingir.networks import DnCNN
-from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.restorer import Restorer
 from spikingir.spiking.formation import IMAGE_FORMATIONS
 from spikingir.store import save_network
 from spikingir.tasks import TASKS, Task, find_task
+from spikingir.zoo.pretrained import load_ann, open_model
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -91,7 +91,7 @@ def test_a_new_task_is_one_record(tmp_path: Path, photos: Path, run: Run, monkey
     shipped = tmp_path / "models"
     shipped.mkdir()
     ship(shipped / "brighten", photos, run)
-    monkeypatch.setattr("spikingir.restoration.catalogue.SHIPPED", shipped)
+    monkeypatch.setattr("spikingir.zoo.catalogue.SHIPPED", shipped)
 
     code, out, err = run("evaluate", "brighten", "--data", photos, "--json")
     assert (code, err) == (0, "")

@@ -6,42 +6,42 @@ Public names are imported on first use, so that ``import spikingir`` loads no to
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from spikingir.version import __version__
 
 if TYPE_CHECKING:
     from spikingir.conversion.convert import convert, correct_biases
     from spikingir.conversion.qcfs import QCFS
     from spikingir.conversion.report import report
+    from spikingir.deploy.fold import FoldError, fold
+    from spikingir.deploy.folded import FoldedNetwork
+    from spikingir.energy.paper import paper_energy
     from spikingir.errors import SpikingIRError
-    from spikingir.evaluation.energy import paper_energy
     from spikingir.evaluation.evaluate import evaluate
     from spikingir.export.errors import ExportError
     from spikingir.export.export import export_network
     from spikingir.graph.errors import ConversionError
     from spikingir.networks.aodnet import AODNet
     from spikingir.networks.dncnn import DnCNN
-    from spikingir.restoration.catalogue import ModelError
-    from spikingir.restoration.images import ImageError
+    from spikingir.photo.images import ImageError
     from spikingir.restoration.restorer import Restoration, Restorer
-    from spikingir.spiking.fold import FoldError, fold
-    from spikingir.spiking.folded import FoldedNetwork
     from spikingir.spiking.network import SpikingNetwork
     from spikingir.spiking.neurons import MPRN, IFNeuron, MembranePotentialReuseNeuron
     from spikingir.spiking.readout import PixelMapper
     from spikingir.store import StorageError, WeightsError, from_pretrained, load_network, save_network, save_pretrained
+    from spikingir.zoo.catalogue import ModelError
 
 _HOMES = {
     "AODNet": "spikingir.networks.aodnet",
     "ConversionError": "spikingir.graph.errors",
     "DnCNN": "spikingir.networks.dncnn",
     "ExportError": "spikingir.export.errors",
-    "FoldError": "spikingir.spiking.fold",
-    "FoldedNetwork": "spikingir.spiking.folded",
+    "FoldError": "spikingir.deploy.fold",
+    "FoldedNetwork": "spikingir.deploy.folded",
     "IFNeuron": "spikingir.spiking.neurons",
-    "ImageError": "spikingir.restoration.images",
+    "ImageError": "spikingir.photo.images",
     "MPRN": "spikingir.spiking.neurons",
     "MembranePotentialReuseNeuron": "spikingir.spiking.neurons",
-    "ModelError": "spikingir.restoration.catalogue",
+    "ModelError": "spikingir.zoo.catalogue",
     "PixelMapper": "spikingir.spiking.readout",
     "QCFS": "spikingir.conversion.qcfs",
     "Restoration": "spikingir.restoration.restorer",
@@ -54,10 +54,10 @@ _HOMES = {
     "correct_biases": "spikingir.conversion.convert",
     "evaluate": "spikingir.evaluation.evaluate",
     "export_network": "spikingir.export.export",
-    "fold": "spikingir.spiking.fold",
+    "fold": "spikingir.deploy.fold",
     "from_pretrained": "spikingir.store",
     "load_network": "spikingir.store",
-    "paper_energy": "spikingir.evaluation.energy",
+    "paper_energy": "spikingir.energy.paper",
     "report": "spikingir.conversion.report",
     "save_network": "spikingir.store",
     "save_pretrained": "spikingir.store",

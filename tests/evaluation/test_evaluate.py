@@ -15,13 +15,13 @@ from torch import nn
 from spikingir.conversion.convert import convert
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.data.testsets import TestPair
-from spikingir.evaluation.energy import ann_energy, paper_energy
+from spikingir.deploy.fold import fold
+from spikingir.energy.paper import ann_energy, paper_energy
 from spikingir.evaluation.evaluate import Evaluation, Measures, confidence_interval, conversion_rate, evaluate
-from spikingir.evaluation.metrics import psnr, ssim
+from spikingir.measures import psnr, ssim
 from spikingir.networks import AODNet, DnCNN
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.restorer import Restorer
-from spikingir.spiking.fold import fold
 from spikingir.spiking.network import SpikingNetwork
 
 SIZES = ((14, 18), (12, 11), (17, 16))

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import spikingir
 from spikingir.conversion.convert import convert
+from spikingir.deploy.fold import fold
+from spikingir.deploy.folded import FoldedNetwork
 from spikingir.errors import InputError
 from spikingir.export.drift import measure, sample_images, spikes_of
 from spikingir.export.errors import ExportError
@@ -20,10 +22,8 @@ from spikingir.export.npz import load_npz, npz_content, read_npz
 from spikingir.networks.aodnet import AODNet
 from spikingir.networks.dncnn import DnCNN
 from spikingir.networks.multiscale import MultiScaleNet
-from spikingir.restoration.pretrained import load_spiking
-from spikingir.spiking.fold import fold
-from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.network import SpikingNetwork
+from spikingir.zoo.pretrained import load_spiking
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from spikingir.deploy.fold import fold
+from spikingir.deploy.folded import FoldedNetwork
 from spikingir.export.drift import measure, spikes_of
 from spikingir.export.errors import ExportError
 from spikingir.export.nir import image_currents, load_nir, nir_content, read_nir
 from spikingir.networks.aodnet import AODNet
 from spikingir.networks.dncnn import DnCNN
-from spikingir.restoration.pretrained import load_spiking
-from spikingir.spiking.fold import fold
-from spikingir.spiking.folded import FoldedNetwork
+from spikingir.zoo.pretrained import load_spiking
 from tests.export.test_export import Difference, plain
 
 SIZE = (20, 24)

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from spikingir.conversion.convert import convert
+from spikingir.deploy.fold import fold
 from spikingir.graph.graph import Graph, Node
-from spikingir.spiking.fold import fold
 
 
 def test_sums_belong_to_the_one_neuron_that_reads_them() -> None:

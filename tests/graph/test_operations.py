@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from spikingir.conversion.convert import convert
-from spikingir.evaluation.columns import ann_columns, energy_columns
+from spikingir.deploy.fold import fold
+from spikingir.energy.columns import ann_columns, energy_columns
 from spikingir.graph.graph import Graph, Node
 from spikingir.graph.operations import OPERATIONS
 from spikingir.graph.trace import HANDLERS, graph_of
-from spikingir.spiking.fold import fold
 
 CHANNELS, SIDE = 4, 6
 CONV = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2)}

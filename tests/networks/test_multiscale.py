@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from spikingir import load_network
+from spikingir.inputs import pad_to_multiple, with_level
 from spikingir.networks.multiscale import MultiScaleNet, without_level
-from spikingir.spiking.formation import pad_to_multiple, with_level
 from spikingir.store import save_network
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from spikingir.conversion.convert import convert
+from spikingir.deploy.fold import fold
 from spikingir.networks import AODNet, DnCNN
-from spikingir.spiking.fold import fold
 
 pytest.importorskip("spikingjelly.activation_based.neuron", reason="made for `make test-peers`")
 pytest.importorskip("snntorch", reason="made for `make test-peers`")

@@ -22,9 +22,9 @@ from torch.nn.functional import conv2d, pad
 from spikingir.conversion.convert import convert
 from spikingir.data.haze import add_haze
 from spikingir.data.noise import add_gaussian_noise, sample_generator
-from spikingir.evaluation.operations import count_operations
+from spikingir.deploy.fold import fold
+from spikingir.energy.operations import count_operations
 from spikingir.networks import build_network
-from spikingir.spiking.fold import fold
 from spikingir.spiking.network import SpikingNetwork, Trace
 from spikingir.store import load_network
 

@@ -13,10 +13,10 @@ from spikingir.conversion.convert import convert
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.data.testsets import TestPair
 from spikingir.evaluation.evaluate import evaluate
+from spikingir.inputs import with_level
 from spikingir.networks import DnCNN
 from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.restoration.restorer import Restorer
-from spikingir.spiking.formation import with_level
 from spikingir.spiking.network import SpikingNetwork
 
 CLEAN = torch.rand(1, 14, 15, generator=sample_generator(1, 0))

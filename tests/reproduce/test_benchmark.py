@@ -21,16 +21,16 @@ from reproduce.contenders import METHODS, Contender, Subject, UnavailableError, 
 from reproduce.profile import profile
 from spikingir.conversion.convert import convert
 from spikingir.data.testsets import TestPair
+from spikingir.deploy.fold import fold
+from spikingir.energy.paper import ann_energy, paper_energy
 from spikingir.errors import UsageError
-from spikingir.evaluation.energy import ann_energy, paper_energy
 from spikingir.evaluation.evaluate import confidence_interval, evaluate
 from spikingir.evaluation.testsets import open_testset
+from spikingir.inputs import pad_to_multiple, with_level
 from spikingir.networks.multiscale import MultiScaleNet
-from spikingir.restoration.pretrained import load_ann, open_model
 from spikingir.restoration.restorer import Restorer
-from spikingir.spiking.fold import fold
-from spikingir.spiking.formation import pad_to_multiple, with_level
 from spikingir.store import save_network, save_pretrained
+from spikingir.zoo.pretrained import load_ann, open_model
 
 NAME = "denoise-gray-25"
 OWN = Cell(NAME, "bsd68", "spikingir", 4)

@@ -9,7 +9,7 @@ import torch
 from reproduce.classical import bm3d, dark_channel_prior, non_local_means
 from spikingir.data.haze import add_haze
 from spikingir.data.noise import add_gaussian_noise, sample_generator
-from spikingir.evaluation.metrics import psnr
+from spikingir.measures import psnr
 
 
 def scene() -> torch.Tensor:

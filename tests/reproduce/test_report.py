@@ -18,7 +18,7 @@ from reproduce.report import SECTIONS, Target, reproduce
 from reproduce.sections import interval, quality_table
 from spikingir.conversion.convert import convert
 from spikingir.data.noise import sample_generator
-from spikingir.evaluation.energy import ann_energy
+from spikingir.energy.paper import ann_energy
 from spikingir.evaluation.evaluate import confidence_interval
 from spikingir.networks import AODNet
 from spikingir.networks.registry import build_network

@@ -12,19 +12,19 @@ from PIL import Image
 
 from spikingir.conversion.convert import convert
 from spikingir.errors import UsageError
-from spikingir.evaluation.metrics import psnr
+from spikingir.inputs import with_level
+from spikingir.measures import psnr
 from spikingir.networks.multiscale import MultiScaleNet
-from spikingir.restoration.catalogue import default_model
+from spikingir.photo.images import read_image
+from spikingir.photo.photo import Photo
 from spikingir.restoration.choice import AUTO, Chooser, Wishes
 from spikingir.restoration.demo import demo_model, run_demo
-from spikingir.restoration.images import read_image
-from spikingir.restoration.photo import Photo
-from spikingir.restoration.pretrained import open_model
 from spikingir.restoration.restorer import Restorer
-from spikingir.spiking.formation import with_level
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.store import save_pretrained
 from spikingir.tasks import DEHAZE, DENOISE, TASKS
+from spikingir.zoo.catalogue import default_model
+from spikingir.zoo.pretrained import open_model
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -68,7 +68,7 @@ def ship(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
         for path in models.iterdir():
             if path.name in names or not names:
                 (shipped / path.name).symlink_to(path)
-        monkeypatch.setattr("spikingir.restoration.catalogue.SHIPPED", shipped)
+        monkeypatch.setattr("spikingir.zoo.catalogue.SHIPPED", shipped)
 
     return call
 

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from spikingir.data.samples import AIRLIGHT, SIDE, hazy_sample, noisy_sample
-from spikingir.restoration.catalogue import model_names
+from spikingir.photo.images import ImageError
 from spikingir.restoration.demo import Demo, demo_model, run_demo
-from spikingir.restoration.images import ImageError
 from spikingir.restoration.restorer import Restorer
 from spikingir.tasks import TASKS
+from spikingir.zoo.catalogue import model_names
 
 
 @pytest.fixture(scope="module")

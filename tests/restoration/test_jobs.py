@@ -9,7 +9,7 @@ from types import FrameType
 import pytest
 
 from spikingir.errors import UsageError
-from spikingir.restoration.formats import FORMATS
+from spikingir.photo.formats import FORMATS
 from spikingir.restoration.jobs import Job, plan
 
 

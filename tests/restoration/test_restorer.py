@@ -17,17 +17,17 @@ from torch import Tensor, nn
 
 import spikingir
 from spikingir.conversion.convert import convert
-from spikingir.evaluation.energy import ann_energy, paper_energy
+from spikingir.energy.paper import ann_energy, paper_energy
 from spikingir.graph.errors import TilingError
+from spikingir.inputs import with_level
 from spikingir.networks import AODNet
 from spikingir.networks.multiscale import MultiScaleNet
+from spikingir.photo.photo import Photo
 from spikingir.restoration import restorer as restorer_module
-from spikingir.restoration.catalogue import ModelError, model_names
-from spikingir.restoration.photo import Photo
 from spikingir.restoration.restorer import Restorer
-from spikingir.spiking.formation import with_level
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.store import StorageError
+from spikingir.zoo.catalogue import ModelError, model_names
 
 H, W = 13, 18
 
@@ -216,12 +216,12 @@ def test_where_models_are_found(tiny_model: Path, tmp_path: Path, monkeypatch: p
     variants = {"snn.safetensors": {"schedule": "clocked", "time_steps": 3}}
     config = {"name": "denoise-tiny", "task": "denoise", "channels": 1, "variants": variants}
     (tmp_path / "denoise-tiny" / "config.json").write_text(json.dumps({**config, "default": "snn.safetensors"}))
-    monkeypatch.setattr("spikingir.restoration.catalogue.SHIPPED", tmp_path)
+    monkeypatch.setattr("spikingir.zoo.catalogue.SHIPPED", tmp_path)
     assert model_names() == ["denoise-tiny"]
     assert torch.equal(Restorer.from_pretrained("denoise-tiny")(image), wanted)
     with pytest.raises(ModelError, match="did you mean denoise-tiny"):
         Restorer.from_pretrained("denoise-tin")
-    monkeypatch.setattr("spikingir.restoration.catalogue.SHIPPED", tmp_path / "nowhere")
+    monkeypatch.setattr("spikingir.zoo.catalogue.SHIPPED", tmp_path / "nowhere")
     assert model_names() == []
 
 

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from spikingir.restoration import sigma as module
-from spikingir.restoration.catalogue import Model, ModelError
 from spikingir.restoration.sigma import estimate_sigma, has_colours, model_for
 from spikingir.tasks import DENOISE, TASKS
+from spikingir.zoo.catalogue import Model, ModelError
 
 
 def noise(level: float, channels: int = 1, size: int = 128) -> NDArray[np.float32]:

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from spikingir.conversion.convert import convert
+from spikingir.deploy.fold import fold
+from spikingir.deploy.folded import FoldedNetwork
 from spikingir.graph.errors import TilingError
 from spikingir.networks import AODNet, DnCNN
 from spikingir.restoration.tiling import default_tile, layout, restore_tiled, trace_tiled
-from spikingir.spiking.fold import fold
-from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.network import SpikingNetwork
 
 

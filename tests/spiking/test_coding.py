@@ -9,10 +9,10 @@ from torch import Tensor
 from spikingir import SpikingNetwork, convert, fold, from_pretrained, save_pretrained
 from spikingir.conversion.qcfs import quantise_activations
 from spikingir.graph.errors import ConversionError
+from spikingir.inputs import with_level
 from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.restoration.tiling import restore_tiled
 from spikingir.spiking.coding import spike_trains, spikes_per_step
-from spikingir.spiking.formation import with_level
 
 
 def _network(blocks: tuple[int, ...] = (1, 1), form: str = "level") -> MultiScaleNet:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spikingir.conversion.convert import convert
-from spikingir.spiking.fold import FoldError, fold
+from spikingir.deploy.fold import FoldError, fold
 from spikingir.spiking.kinds import NEURONS, IFSettings, NeuronKind, kind_of
 from spikingir.spiking.network import Schedule, SpikingNetwork
 from spikingir.spiking.neurons import Firing

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spikingir.conversion.convert import convert
-from spikingir.evaluation.operations import count_macs, count_operations
+from spikingir.energy.operations import count_macs, count_operations
 from spikingir.networks.aodnet import AODNet
 from spikingir.networks.base import RestorationNetwork
 from spikingir.networks.dncnn import DnCNN

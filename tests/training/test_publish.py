@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from spikingir.restoration.pretrained import load_ann, load_spiking
 from spikingir.restoration.restorer import Restorer
 from spikingir.training import follow as following
 from spikingir.training import publish as publishing
 from spikingir.training.publish import publish, training_record
 from spikingir.training.recipe import Recipe, RecipeError, load_recipe
+from spikingir.zoo.pretrained import load_ann, load_spiking
 
 RECIPE = """
 name = "tiny"

@@ -14,7 +14,6 @@ from spikingir.data.photographs import PhotographPatches
 from spikingir.data.real_haze import RealHazePatches
 from spikingir.data.scenes import Scene
 from spikingir.networks.registry import build_network
-from spikingir.restoration.catalogue import Model, Variant, choose_variant
 from spikingir.schema import SchemaError
 from spikingir.store import from_pretrained, load_any, load_network, save_network
 from spikingir.training import follow as following
@@ -22,6 +21,7 @@ from spikingir.training.config import FitConfig
 from spikingir.training.finetune import finetuning
 from spikingir.training.follow import follow
 from spikingir.training.recipe import Haze, Noise, Recipe, RecipeError, Stage, load_recipe, recipe_names
+from spikingir.zoo.catalogue import Model, Variant, choose_variant
 
 TINY = """
 name = "tiny"

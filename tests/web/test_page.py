@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 
 from spikingir.cli.serve import serve
-from spikingir.restoration.images import FORMATS, Photo, encode_image, read_image
+from spikingir.photo.images import FORMATS, Photo, encode_image, read_image
 from spikingir.restoration.restorer import Restorer
 from spikingir.web.server import ServerError, listening, serving
 from spikingir.web.server import address as address_of

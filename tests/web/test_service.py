@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spikingir.restoration.images import FORMATS, ImageError, Photo, encode_image, read_image, write_image
-from spikingir.restoration.photo import to_samples
+from spikingir.photo.images import FORMATS, ImageError, Photo, encode_image, read_image, write_image
+from spikingir.photo.photo import to_samples
 from spikingir.restoration.restorer import Restorer
 from spikingir.web.service import Answer, Box, GoneError, Limits, RequestError, Service, mix, plain_name
 

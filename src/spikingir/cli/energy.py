@@ -16,7 +16,7 @@ from spikingir.tasks import TASKS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spikingir.evaluation.columns import EnergyColumns
+    from spikingir.energy.columns import EnergyColumns
 
 _WIDTH = 100
 _VIDEO = 30  # images a second
@@ -68,7 +68,7 @@ def energy(
         raise UsageError(f"{network} is an architecture, which has no spikes; give it --size alone, or name a model")
     if wanted is None:
         raise UsageError(f"the energy of {network} depends on the image's size; give it with --size, such as 481x321")
-    from spikingir.evaluation.columns import ann_columns
+    from spikingir.energy.columns import ann_columns
     from spikingir.networks.registry import build_network
     from spikingir.restoration.tiling import memory_errors
 
@@ -93,11 +93,11 @@ def _spiking(
     json: bool,
     explain: bool,
 ) -> None:
-    from spikingir.evaluation.columns import energy_columns
-    from spikingir.restoration.pretrained import load_ann, load_spiking
+    from spikingir.deploy.fold import fold
+    from spikingir.energy.columns import energy_columns
+    from spikingir.inputs import with_level
     from spikingir.restoration.tiling import memory_errors, padded, trace_tiled
-    from spikingir.spiking.fold import fold
-    from spikingir.spiking.formation import with_level
+    from spikingir.zoo.pretrained import load_ann, load_spiking
 
     loaded = load_spiking(model, time_steps=time_steps, schedule=schedule)
     task = TASKS[loaded.model.task]
@@ -188,8 +188,8 @@ def _read(path: Path, channels: int, size: tuple[int, int] | None, sigma: float 
 def _print(
     head: dict[str, Any], found: "EnergyColumns", json: bool, title: str, counted: str = "", *, explain: bool
 ) -> None:
-    from spikingir.evaluation.columns import COLUMNS, border_rule
-    from spikingir.evaluation.prices import ASSUMPTIONS, PRICES
+    from spikingir.energy.columns import COLUMNS, border_rule
+    from spikingir.energy.prices import ASSUMPTIONS, PRICES
 
     if json:
         say(json_.dumps({**head, **found.as_dict()}, indent=2))

@@ -16,7 +16,7 @@ from spikingir.tasks import TASKS
 if TYPE_CHECKING:
     from spikingir.data.testsets import TestPair
     from spikingir.evaluation.evaluate import Measures
-    from spikingir.restoration.catalogue import Model
+    from spikingir.zoo.catalogue import Model
 
 _SMALLEST = 11  # the window of SSIM
 
@@ -60,8 +60,8 @@ def evaluate(
         json: Print JSON.
     """
     from spikingir.evaluation.evaluate import evaluate as measure
-    from spikingir.restoration.pretrained import load_ann, open_model
     from spikingir.restoration.restorer import Restorer
+    from spikingir.zoo.pretrained import load_ann, open_model
 
     opened = open_model(model)
     sigma = noise_level(opened, sigma)

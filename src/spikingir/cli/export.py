@@ -34,7 +34,7 @@ def export(
         overwrite: Replace the file to write if it exists.
     """
     from spikingir.export.export import export_network
-    from spikingir.restoration.pretrained import load_spiking
+    from spikingir.zoo.pretrained import load_spiking
 
     if os.path.lexists(out) and not overwrite:
         raise CommandError(f"{out} exists already; --overwrite replaces it")

@@ -15,7 +15,7 @@ def models(*, json: Annotated[bool, Parameter(negative=())] = False) -> None:
     Args:
         json: Print JSON.
     """
-    from spikingir.restoration.catalogue import Model, model_names, read_shipped
+    from spikingir.zoo.catalogue import Model, model_names, read_shipped
 
     def describe(model: Model) -> dict[str, Any]:
         variants = [

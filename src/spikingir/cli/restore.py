@@ -14,8 +14,8 @@ from cyclopts.validators import Number
 
 from spikingir.cli.console import STREAM, CommandError, complain, printable, progress_bar, progress_bars, say
 from spikingir.errors import UsageError
-from spikingir.restoration.catalogue import SHIPPED, default_model, model_files
 from spikingir.tasks import DENOISE, TASKS, Task
+from spikingir.zoo.catalogue import SHIPPED, default_model, model_files
 
 if TYPE_CHECKING:
     from spikingir.restoration.batch import Outcome
@@ -147,7 +147,7 @@ def demo(
         out: Folder for the pictures; in that of the demo itself, those of an earlier one are replaced.
         overwrite: Replace files of the same names in another folder.
     """
-    from spikingir.evaluation.energy import in_words
+    from spikingir.energy.paper import in_words
     from spikingir.restoration.demo import run_demo
 
     with progress_bar("restoring") as progress:
@@ -173,9 +173,9 @@ def _restore(
     options: RestoreOptions,
 ) -> None:
     from spikingir.files import identities
+    from spikingir.photo.formats import FORMATS
     from spikingir.restoration import batch, jobs
     from spikingir.restoration.choice import AUTO, WHOLE, Chooser, Wishes
-    from spikingir.restoration.formats import FORMATS
 
     if options.quiet and options.verbose:
         raise UsageError("--quiet and --verbose contradict each other; leave one out")
@@ -256,7 +256,7 @@ def _tell(outcome: "Outcome", verbose: bool, several: bool, said: set[str]) -> N
         return
     line += f"{outcome.clock}, {outcome.seconds:.1f} s"
     if verbose:
-        from spikingir.evaluation.energy import in_words
+        from spikingir.energy.paper import in_words
 
         cost = outcome.cost
         line += f", {outcome.model}, {cost['spikes_per_neuron']:.2f} spikes per neuron, {in_words(cost['snn_mj'])} "

@@ -92,10 +92,10 @@ def finetune(
         patch: Side of the patches in pixels.
         runs: Folder for the result; the model gets a folder in it.
     """
-    from spikingir.restoration.catalogue import choose_variant
-    from spikingir.restoration.pretrained import open_model
     from spikingir.training.finetune import finetuning
     from spikingir.training.follow import follow
+    from spikingir.zoo.catalogue import choose_variant
+    from spikingir.zoo.pretrained import open_model
 
     opened = open_model(model)
     choice = choose_variant(opened, schedule, time_steps)
@@ -147,9 +147,9 @@ def convert(
     from spikingir.conversion.report import report
     from spikingir.data.calibration import calibration_images
     from spikingir.files import check_replaceable, identities
-    from spikingir.restoration.catalogue import SHIPPED
-    from spikingir.spiking.formation import with_level
+    from spikingir.inputs import with_level
     from spikingir.store import load_network, save_pretrained
+    from spikingir.zoo.catalogue import SHIPPED
 
     target = weights.with_name(f"{weights.stem}_snn.safetensors") if out is None else out
     check_replaceable(target, identities([weights, *SHIPPED.glob("*/*")]))

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from spikingir.data.folders import to_tensor
 from spikingir.errors import InputError
-from spikingir.spiking.formation import with_level
+from spikingir.inputs import with_level
 
 
 def sample_generator(seed: int, index: int) -> torch.Generator:
@@ -54,7 +54,7 @@ class NoisyPatches(Dataset[tuple[Tensor, Tensor]]):
         sigma: Noise level on the 0..255 scale; of two, a level between them is drawn for each sample.
         seed: Seed of the whole set.
         clip: Whether noisy patches are clipped to [0, 1].
-        level: Whether the noisy patch brings its level, as :func:`spikingir.spiking.formation.with_level` lays it.
+        level: Whether the noisy patch brings its level, as :func:`spikingir.inputs.with_level` lays it.
 
     Shape:
         Each item: two tensors ``(C, size, size)``, the noisy one ``(C + 1, size, size)`` with its level.

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from spikingir.data.testsets import TestPair
 from spikingir.errors import InputError
-from spikingir.evaluation.metrics import psnr, ssim
+from spikingir.inputs import with_level
+from spikingir.measures import psnr, ssim
 from spikingir.networks.base import RestorationNetwork
-from spikingir.restoration.catalogue import ModelError
 from spikingir.restoration.restorer import Restorer
 from spikingir.restoration.tiling import padded, restore_tiled
-from spikingir.spiking.formation import with_level
 from spikingir.tasks import DENOISE, TASKS, TaskName
+from spikingir.zoo.catalogue import ModelError
 
 Progress = Callable[[int, int], None]
 

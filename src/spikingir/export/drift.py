@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spikingir.spiking.folded import FoldedNetwork
+from spikingir.deploy.folded import FoldedNetwork
 
 _SAMPLE_SIDE = 64  # a multiple of the strides of every network that ships
 _SAMPLE_LEVEL = 25 / 255

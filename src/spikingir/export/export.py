@@ -9,11 +9,11 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from spikingir.deploy.fold import fold
+from spikingir.deploy.folded import FoldedNetwork
 from spikingir.export.drift import Drift, measure, sample_images, spikes_of
 from spikingir.export.errors import ExportError
 from spikingir.files import write_atomically
-from spikingir.spiking.fold import fold
-from spikingir.spiking.folded import FoldedNetwork
 from spikingir.spiking.network import SpikingNetwork, check_input
 
 Format = Literal["npz", "onnx", "torch", "nir"]

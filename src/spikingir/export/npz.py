@@ -15,12 +15,12 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spikingir.deploy.folded import FoldedNetwork, Kernel
 from spikingir.errors import InputError
 from spikingir.export.errors import ExportError
 from spikingir.graph.graph import Node
 from spikingir.schema import Range, SchemaError, parse, shown
 from spikingir.spiking.firing import Clock
-from spikingir.spiking.folded import FoldedNetwork, Kernel
 from spikingir.spiking.network import SpikingConfig
 from spikingir.spiking.node_schema import node_from_json, node_to_json, weight_dimensions
 from spikingir.spiking.surrogate import Surrogate

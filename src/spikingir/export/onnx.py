@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from spikingir.deploy.folded import MAX_IMAGE, FoldedNetwork, Kernel
 from spikingir.export.errors import ExportError
 from spikingir.export.npz import require_plain
 from spikingir.graph.graph import Node
-from spikingir.spiking.folded import MAX_IMAGE, FoldedNetwork, Kernel
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch._dynamo.exc import UserError
 from torch.export import Dim
 
+from spikingir.deploy.folded import FoldedNetwork, Kernel, on_grid
 from spikingir.export.errors import ExportError
 from spikingir.export.npz import require_plain
-from spikingir.spiking.folded import FoldedNetwork, Kernel, on_grid
 
 
 class _Program(nn.Module):

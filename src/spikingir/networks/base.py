@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from spikingir.errors import InputError
-from spikingir.spiking.formation import ImageFormation, form_image, pad_to_multiple, with_level
+from spikingir.inputs import pad_to_multiple, with_level
+from spikingir.spiking.formation import ImageFormation, form_image
 
 
 class RestorationNetwork(nn.Module):
@@ -56,7 +57,7 @@ class RestorationNetwork(nn.Module):
         """Restored image.
 
         Args:
-            image: Degraded image, or :func:`~spikingir.spiking.formation.with_level` of it.
+            image: Degraded image, or :func:`~spikingir.inputs.with_level` of it.
             level: Noise level in units of the image, where the network takes one and ``image`` does not hold it.
 
         Raises:

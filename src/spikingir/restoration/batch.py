@@ -14,13 +14,13 @@ import numpy as np
 
 from spikingir.errors import UsageError
 from spikingir.files import Identity, OutputError, check_replaceable, write_atomically
-from spikingir.restoration import images
-from spikingir.restoration.catalogue import ModelError
+from spikingir.photo import images
+from spikingir.photo.formats import FORMATS, HEAD, Format, ImageError, format_of, format_of_name
+from spikingir.photo.images import MAX_PIXELS, check_output, encode_image, read_image, write_content
+from spikingir.photo.photo import Photo, over_white
 from spikingir.restoration.choice import Choice
-from spikingir.restoration.formats import FORMATS, HEAD, Format, ImageError, format_of, format_of_name
-from spikingir.restoration.images import MAX_PIXELS, check_output, encode_image, read_image, write_content
 from spikingir.restoration.jobs import Job, place
-from spikingir.restoration.photo import Photo, over_white
+from spikingir.zoo.catalogue import ModelError
 
 Progress = Callable[[int, int], None]
 

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from spikingir.errors import SpikingIRError, UsageError
-from spikingir.restoration.catalogue import default_model
-from spikingir.restoration.codecs import MAX_PIXELS
-from spikingir.restoration.photo import Photo
+from spikingir.photo.codecs import MAX_PIXELS
+from spikingir.photo.photo import Photo
 from spikingir.restoration.sigma import estimate_sigma, has_colours, model_for
 from spikingir.tasks import DENOISE, TaskName, find_task
+from spikingir.zoo.catalogue import default_model
 
 if TYPE_CHECKING:
-    from spikingir.engine import Engine
+    from spikingir.deploy.engine import Engine
     from spikingir.restoration.restorer import Restorer
     from spikingir.spiking.network import Schedule
 

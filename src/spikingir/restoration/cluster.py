@@ -15,7 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from spikingir import __version__
 from spikingir.environment import environment
 from spikingir.errors import SpikingIRError
 from spikingir.restoration.batch import (
@@ -31,10 +30,11 @@ from spikingir.restoration.batch import (
     read_job,
 )
 from spikingir.restoration.batch import store as write
-from spikingir.restoration.catalogue import CONFIG_FILE, model_names
 from spikingir.restoration.choice import AUTO, Chooser, Wishes
 from spikingir.restoration.jobs import Job
-from spikingir.restoration.pretrained import load_spiking
+from spikingir.version import __version__
+from spikingir.zoo.catalogue import CONFIG_FILE, model_names
+from spikingir.zoo.pretrained import load_spiking
 
 LOCAL = "local"
 """Stands for a cluster on this machine alone, made for the occasion, as with Ray itself."""

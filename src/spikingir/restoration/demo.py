@@ -9,14 +9,14 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from spikingir.data.samples import Sample
-from spikingir.evaluation.metrics import psnr
-from spikingir.restoration.catalogue import default_model
-from spikingir.restoration.images import check_output, write_image
-from spikingir.restoration.photo import Photo, to_pillow
+from spikingir.measures import psnr
+from spikingir.photo.images import check_output, write_image
+from spikingir.photo.photo import Photo, to_pillow
 from spikingir.restoration.restorer import Restoration, Restorer
 from spikingir.restoration.sigma import model_for
 from spikingir.restoration.tiling import Progress
 from spikingir.tasks import DENOISE, TaskName, find_task
+from spikingir.zoo.catalogue import default_model
 
 _MARGIN, _FONT, _WIDTH = 12, 18, 384
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from spikingir.errors import UsageError
 from spikingir.files import Identity, OutputError, check_replaceable, identities, require_file
-from spikingir.restoration.formats import SUFFIXES, Format, format_of_name
-from spikingir.restoration.images import default_output
+from spikingir.photo.formats import SUFFIXES, Format, format_of_name
+from spikingir.photo.images import default_output
 
 STREAM = "-"
 """Stands for stdin among the inputs, and for stdout as the output."""

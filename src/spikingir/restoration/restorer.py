@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from spikingir.engine import Engine
+from spikingir.deploy.engine import Engine
+from spikingir.deploy.fold import fold
+from spikingir.energy.paper import paper_energy
 from spikingir.errors import InputError
-from spikingir.evaluation.energy import paper_energy
-from spikingir.restoration.catalogue import ModelError
-from spikingir.restoration.forms import open_image
-from spikingir.restoration.photo import Photo
-from spikingir.restoration.pretrained import load_spiking
+from spikingir.inputs import with_level
+from spikingir.photo.forms import open_image
+from spikingir.photo.photo import Photo
 from spikingir.restoration.tiling import Progress, layout, memory_errors, padded, restore_tiled, trace_tiled
-from spikingir.spiking.fold import fold
-from spikingir.spiking.formation import with_level
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
+from spikingir.zoo.catalogue import ModelError
+from spikingir.zoo.pretrained import load_spiking
 
 Kind = TypeVar("Kind", bytes, Image.Image, NDArray[Any], Tensor, Photo)
 ImagePath = str | os.PathLike[str]
@@ -157,7 +157,7 @@ class Restorer:
 
         Args:
             image: A path (gives a Pillow image), the bytes of an image file (give those of a PNG), a Pillow
-                image, a NumPy array, a tensor, or a :class:`~spikingir.restoration.photo.Photo`. Values lie in
+                image, a NumPy array, a tensor, or a :class:`~spikingir.photo.photo.Photo`. Values lie in
                 [0, 255] for 8-bit and [0, 65535] for 16-bit integers, else in [0, 1]; results in floating point are
                 not clipped.
             sigma: Noise level on the 0..255 scale, a number or a map, where the network takes one.

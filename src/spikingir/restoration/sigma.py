@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from spikingir.restoration.catalogue import Model, ModelError, model_names, read_shipped
 from spikingir.tasks import DENOISE, TaskName
+from spikingir.zoo.catalogue import Model, ModelError, model_names, read_shipped
 
 _NORMAL = 0.6745  # median of the magnitude of a standard normal variable
 _MASK_NORM = 6.0  # root of the sum of squares of Immerkaer's mask

@@ -18,16 +18,16 @@ from itertools import chain, product
 import torch
 from torch import Tensor
 
-from spikingir.engine import Engine, bytes_per_pixel
-from spikingir.engine import count as run_counted
-from spikingir.engine import restore as run
-from spikingir.engine import trace as run_traced
+from spikingir.deploy.engine import Engine, bytes_per_pixel
+from spikingir.deploy.engine import count as run_counted
+from spikingir.deploy.engine import restore as run
+from spikingir.deploy.engine import trace as run_traced
+from spikingir.deploy.folded import FoldedNetwork
 from spikingir.graph.errors import TilingError
 from spikingir.graph.reach import Reach
-from spikingir.restoration.catalogue import ModelError
-from spikingir.spiking.folded import FoldedNetwork
-from spikingir.spiking.formation import pad_to_multiple
+from spikingir.inputs import pad_to_multiple
 from spikingir.spiking.network import WHOLE, LayerTrace, SpikingNetwork, Trace, Window, check_input
+from spikingir.zoo.catalogue import ModelError
 
 Network = SpikingNetwork | FoldedNetwork
 Progress = Callable[[int, int], None]
@@ -201,7 +201,7 @@ def restore_tiled(
         halo: Margin in pixels, rounded up likewise; the network's receptive field unless given.
         restore: What restores a tile in the network's stead: the conventional network that it was made of, whose
             receptive field is the same.
-        engine: What runs a folded network, see :func:`spikingir.engine.restore`.
+        engine: What runs a folded network, see :func:`spikingir.deploy.engine.restore`.
         progress: Told how many tiles are done, and of how many.
 
     Shape:

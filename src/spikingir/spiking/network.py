@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from spikingir.errors import InputError
 from spikingir.graph.graph import Graph, Node, Wave, Weights
 from spikingir.graph.operations import Affine
+from spikingir.inputs import with_level
 from spikingir.schema import Range
 from spikingir.spiking.coding import Coding, check_coding, levels, spike_trains, spikes_per_step
-from spikingir.spiking.formation import IMAGE_FORMATIONS, ImageFormation, form_image, with_level
+from spikingir.spiking.formation import IMAGE_FORMATIONS, ImageFormation, form_image
 from spikingir.spiking.kinds import kind_of
 from spikingir.spiking.neurons import Firing, IFNeuron
 from spikingir.spiking.readout import PixelMapper, read_out
@@ -292,7 +293,7 @@ class SpikingNetwork(nn.Module):
         """Restored image, not clipped.
 
         Args:
-            image: Degraded image, or :func:`~spikingir.spiking.formation.with_level` of it.
+            image: Degraded image, or :func:`~spikingir.inputs.with_level` of it.
             level: Noise level in units of the image, where the network takes one and ``image`` does not hold it.
         """
         return self._restore(image if level is None else with_level(image, level), None, trains=False)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from spikingir.evaluation.operations import count_macs, operations_per_layer
+from spikingir.energy.operations import count_macs, operations_per_layer
 from spikingir.spiking.network import SpikingNetwork
 
 _SIDE = 64  # a multiple of any network's strides; by border rule "full" operations a pixel are the same at any size

@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from spikingir.restoration.catalogue import Choice, Model
 from spikingir.tasks import TaskName
 from spikingir.training.config import FitConfig
 from spikingir.training.recipe import Haze, Noise, Recipe, RecipeError, Stage
+from spikingir.zoo.catalogue import Model, VariantChoice
 
 
 def finetuning(
     model: Model,
-    choice: Choice,
+    choice: VariantChoice,
     data: Path,
     *,
     sigma: float | None,

@@ -27,7 +27,6 @@ from spikingir.files import write_text
 from spikingir.networks.base import RestorationNetwork
 from spikingir.networks.multiscale import MultiScaleNet, without_level
 from spikingir.networks.registry import build_network
-from spikingir.restoration.catalogue import SHIPPED
 from spikingir.schema import nearest
 from spikingir.spiking.network import Schedule, SpikingNetwork
 from spikingir.store import load_any, save_network, save_pretrained
@@ -36,6 +35,7 @@ from spikingir.training.checkpoints import CHECKPOINT, load_checkpoint
 from spikingir.training.fit import FitResult, Pair, difference, fit
 from spikingir.training.machine import launch
 from spikingir.training.recipe import Noise, Photographs, RealHaze, Recipe, RecipeError, Stage
+from spikingir.zoo.catalogue import SHIPPED
 
 MODEL = "model.safetensors"
 QUANTISED = "quantised.safetensors"

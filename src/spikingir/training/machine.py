@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from spikingir import __version__
 from spikingir.provenance import commit
+from spikingir.version import __version__
 
 try:
     from lightning_fabric import Fabric

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from spikingir.files import write_text
-from spikingir.restoration.catalogue import CONFIG_FILE, SHIPPED, Model, read_model
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.store import load_any, load_network, save_network, save_pretrained
 from spikingir.training.follow import QUANTISED
 from spikingir.training.journal import LOG_FILE
 from spikingir.training.recipe import Recipe, RecipeError
+from spikingir.zoo.catalogue import CONFIG_FILE, SHIPPED, Model, read_model
 
 CARD_FILE = "README.md"
 RECORD_FILE = "training.json"

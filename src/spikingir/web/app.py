@@ -25,7 +25,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import spikingir
-from spikingir.restoration.formats import SUFFIXES
+from spikingir.photo.formats import SUFFIXES
 from spikingir.web.desk import Desk, FullError, Job
 from spikingir.web.service import MAX_SIGMA, PICTURE, SCHEDULES, Answer, Box, GoneError, RequestError
 

@@ -15,7 +15,7 @@ from spikingir.restoration.choice import Device
 from spikingir.web.service import Limits, Service
 
 if TYPE_CHECKING:
-    from spikingir.engine import Engine
+    from spikingir.deploy.engine import Engine
 
 LOCAL = "127.0.0.1"
 """Address that only this machine reaches."""

@@ -13,15 +13,15 @@ import numpy as np
 from PIL import Image
 
 from spikingir.errors import SpikingIRError
-from spikingir.restoration.catalogue import Model, ModelError, model_names
+from spikingir.photo.formats import HEAD, format_of
+from spikingir.photo.images import Photo, default_output, encode_image, read_image
+from spikingir.photo.photo import Samples, to_samples
 from spikingir.restoration.choice import Chooser, Device, Wishes
-from spikingir.restoration.formats import HEAD, format_of
-from spikingir.restoration.images import Photo, default_output, encode_image, read_image
-from spikingir.restoration.photo import Samples, to_samples
 from spikingir.tasks import TASKS
+from spikingir.zoo.catalogue import Model, ModelError, model_names
 
 if TYPE_CHECKING:
-    from spikingir.engine import Engine
+    from spikingir.deploy.engine import Engine
     from spikingir.restoration.restorer import Restoration
     from spikingir.restoration.tiling import Progress
     from spikingir.spiking.network import Schedule
@@ -127,7 +127,7 @@ class Service:
         device: Device = "auto",
         engine: "Engine" = "auto",
     ) -> None:
-        from spikingir.restoration.pretrained import open_model
+        from spikingir.zoo.pretrained import open_model
 
         self.limits = limits or Limits()
         self._device: Device = device

@@ -1,0 +1,335 @@
+"""A folded network at work: pure 0/1 (or -1/0/1) spikes, sums that are exact in any order.
+
+Made by :func:`spikingir.fold`, which explains the form.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikingir.errors import InputError
+from spikingir.graph.graph import Graph, Node, Wave, constant_part, spiking_part
+from spikingir.inputs import with_level
+from spikingir.spiking.coding import spike_trains, spikes_per_step
+from spikingir.spiking.firing import Clock, clocked_inference
+from spikingir.spiking.formation import form_image
+from spikingir.spiking.network import LayerTrace, SpikingConfig, Trace, check_input
+
+IMAGE_BITS = 20
+BINARY_IMAGE_BITS = 12
+"""Of binary networks: below any photograph's noise, and short enough for sums of integers."""
+MAX_IMAGE = 8.0
+
+
+def on_grid(x: Tensor, grid: Tensor) -> Tensor:
+    """``x`` rounded to multiples of ``1 / grid``."""
+    return (x * grid).round() / grid
+
+
+class Kernel(nn.Module):
+    """Weights of one operation: for spikes, for spikes of the extended step, for constants and analog sums; bias.
+
+    ``grid`` holds ``2^k`` per output channel, or nothing where numbers are left as they are.
+    """
+
+    spike: Tensor
+    extended: Tensor
+    analog: Tensor
+    bias: Tensor | None
+    grid: Tensor | None
+
+    def __init__(
+        self, spike: Tensor, extended: Tensor, analog: Tensor, bias: Tensor | None, grid: Tensor | None
+    ) -> None:
+        super().__init__()
+        for name, tensor in (
+            ("spike", spike),
+            ("extended", extended),
+            ("analog", analog),
+            ("bias", bias),
+            ("grid", grid),
+        ):
+            self.register_buffer(name, tensor)
+
+    @property
+    def weight(self) -> Tensor:
+        """Weights in the conventional network."""
+        return self.analog
+
+    def round(self, x: Tensor) -> Tensor:
+        """``x`` (..., C, H, W) on the grid."""
+        return x if self.grid is None else on_grid(x, self.grid.view(-1, 1, 1))
+
+
+class FoldedNetwork(nn.Module):
+    """The deployment form of a spiking network; made by :func:`fold`. For inference.
+
+    Attributes:
+        config: Time steps, schedule, image formation.
+        nodes: The body.
+        scalings: Nodes that folding put in: factors of wires whose thresholds cannot follow them.
+        kernels: Weights by node.
+        clocks: What each layer does at each of its steps, by name.
+        levels: Levels ``L`` of each layer on the phased schedule, by name.
+        gridded: Whether all numbers lie on a grid, so that sums are exact.
+
+    Shape:
+        ``(B, C, H, W)``, values in [0, 1] (magnitudes to 8 are exact), to the same dtype and shape; not clipped.
+    """
+
+    theta: Tensor
+
+    def __init__(
+        self,
+        config: SpikingConfig,
+        nodes: Sequence[Node],
+        kernels: Mapping[str, Kernel],
+        betas: Mapping[str, Tensor],
+        clocks: Mapping[str, Clock],
+        spiking: frozenset[str],
+        mapper: Kernel,
+        theta: Tensor,
+        levels: Mapping[str, int],
+        gridded: bool,
+        dtype: torch.dtype,
+        scalings: frozenset[str] = frozenset(),
+        raw: Mapping[str, Callable[..., Tensor]] = MappingProxyType({}),
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.nodes = tuple(nodes)
+        self.scalings = scalings
+        self.kernels = nn.ModuleDict(dict(kernels))
+        self.mapper = mapper
+        self.dtype = dtype
+        self.clocks = dict(clocks)
+        for name, beta in betas.items():
+            self.register_buffer(f"beta_{name}", beta)
+        self.register_buffer("theta", theta)
+        self.levels = dict(levels)
+        self.gridded = gridded
+        self.image_bits = BINARY_IMAGE_BITS if config.coding == "binary" else IMAGE_BITS
+        self.raw = {name: _in_precision(name, f, precision, gridded, self.image_bits) for name, f in raw.items()}
+        self.spiking = spiking  # wires whose spiking part is whole numbers of spikes, whatever constant is beside it
+
+    @property
+    def graph(self) -> Graph:
+        """The body, with the weights of its conventional network."""
+        # pooling and resizing have weights of their own; this form keeps no more than a grid for them
+        kernels = {node.name: self.kernel(node.name) for node in self.nodes if node.weights is not None}
+        weights = {name: (kernel.analog, kernel.bias) for name, kernel in kernels.items() if kernel is not None}
+        signed = frozenset(name for name, clock in self.clocks.items() if clock.signed)
+        return Graph(self.nodes, weights, self.raw, self.config.input_channels, signed, scalings=self.scalings)
+
+    @property
+    def exponents(self) -> dict[str, tuple[int, int]]:
+        """Coarsest and finest grid exponent ``k`` of each weighted operation; empty without a grid."""
+        found = {}
+        for name, kernel in self.kernels.items():
+            if isinstance(kernel, Kernel) and kernel.grid is not None:
+                exponent = kernel.grid.log2()
+                found[name] = (int(exponent.min()), int(exponent.max()))
+        return found
+
+    def forward(self, image: Tensor, level: Tensor | float | None = None) -> Tensor:
+        """Restored image, not clipped; see :meth:`SpikingNetwork.forward`."""
+        return self._restore(image if level is None else with_level(image, level), None, trains=False)
+
+    def trace(self, image: Tensor, *, trains: bool = False) -> tuple[Tensor, Trace]:
+        """Restored image and what every layer did; see :meth:`SpikingNetwork.trace`."""
+        layers: list[LayerTrace] = []
+        restored = self._restore(image, layers, trains)
+        size = (image.shape[-2], image.shape[-1])
+        return restored, Trace(self.config.time_steps, self.config.schedule, size, tuple(layers))
+
+    def on_image_grid(self, image: Tensor) -> Tensor:
+        """The image as the body sees it: float64, on a grid of ``2^-20`` (a binary network's: ``2^-12``) if gridded.
+
+        Raises:
+            ValueError: An image of another shape, or values beyond what is exact.
+        """
+        check_input(self.config, image)
+        exact = image.double()
+        if self.gridded:
+            exact = _on_image_grid(exact, "image values", self.image_bits)
+        return exact
+
+    @torch.no_grad()
+    def _restore(self, image: Tensor, layers: list[LayerTrace] | None, trains: bool) -> Tensor:
+        exact = self.on_image_grid(image)
+        with _exact_convolutions():
+            return self.run(image, exact, layers, trains)
+
+    def run(self, image: Tensor, exact: Tensor, layers: list[LayerTrace] | None, trains: bool) -> Tensor:
+        """Restored image of an image and its values :meth:`on_image_grid`; nothing is checked, settings are as outside.
+
+        ``layers`` collects what every layer did, with the spikes themselves if ``trains``.
+        """
+        read: list[Tensor] = []
+        last = self.nodes[-1].name
+
+        def neuron(node: Node, current: Wave, owned: bool) -> Wave:
+            spikes, residual = self._fire(node, current, owned)
+            if layers is not None:
+                layers.append(self._layer_trace(node, spikes, residual, trains))
+            if node.name == last:
+                read.append(self.read(spikes, residual))
+            return Wave(spikes, None)
+
+        self.graph.run(exact, neuron, self.linear)
+        restored = form_image(self.config.formation, image.double(), read[0])
+        return restored.to(image.dtype)
+
+    def kernel(self, name: str) -> Kernel | None:
+        """Weights of the node ``name``, if it has any."""
+        kernel = self.kernels[name] if name in self.kernels else None  # noqa: SIM401 (ModuleDict has no get)
+        assert kernel is None or isinstance(kernel, Kernel)
+        return kernel
+
+    def linear(self, node: Node, inputs: Sequence[Wave]) -> Wave:
+        """What an operation between neurons makes of its inputs."""
+        kernel = self.kernel(node.name)
+        if kernel is None:
+            if any(w.spikes is not None and w.spikes.dtype != torch.float64 for w in inputs) and any(
+                w.spikes is not None and w.spikes.dtype == torch.float64 for w in inputs
+            ):
+                inputs = [Wave(None if w.spikes is None else w.spikes.double(), w.constant) for w in inputs]
+            constant = constant_part(node, inputs, None)
+            return Wave(spiking_part(node, inputs, None), constant)
+        constant = constant_part(node, inputs, kernel.analog)
+        if kernel.bias is not None:
+            shift = kernel.bias.view(1, -1, 1, 1)
+            constant = shift if constant is None else constant + shift
+        constant = None if constant is None else kernel.round(constant)
+        if not node.operation.fixed and self.spiking.issuperset(node.inputs):
+            return Wave(self._weigh(node, inputs, kernel), constant)
+        analog = [Wave(None if w.spikes is None else w.spikes.double(), w.constant) for w in inputs]
+        spikes = spiking_part(node, analog, kernel.spike.double())
+        return Wave(None if spikes is None else kernel.round(spikes), constant)
+
+    def _weigh(self, node: Node, inputs: Sequence[Wave], kernel: Kernel) -> Tensor:
+        """Weighted sums of 0/1 spikes, with weights of their own at the extended step."""
+        steps = self.config.time_steps
+        regular = [Wave(None if w.spikes is None else w.spikes[:steps], w.constant) for w in inputs]
+        sums = spiking_part(node, regular, kernel.spike)
+        assert sums is not None
+        if all(w.spikes is None or len(w.spikes) <= steps for w in inputs):
+            return sums
+        extended = [Wave(None if w.spikes is None else w.spikes[steps:], w.constant) for w in inputs]
+        last = spiking_part(node, extended, kernel.extended)
+        assert last is not None
+        return torch.cat([sums, last])
+
+    def _fire(self, node: Node, current: Wave, owned: bool) -> tuple[Tensor, Tensor]:
+        """Spikes in {-1, 0, 1}, (S, B, C, H, W); phased: their number in the window, (1, B, C, H, W). And v(end)."""
+        clock, config = self.clocks[node.name], self.config
+        spikes = None if current.spikes is None else current.spikes.to(self.dtype)
+        constant = None if current.constant is None else current.constant.to(self.dtype)
+        if config.phased:
+            total: Tensor | float = 0.0 if spikes is None else spikes[0]
+            most = self.levels[node.name]
+            v = total if constant is None else constant * most + total
+            assert isinstance(v, Tensor)
+            counts = (v + 0.5).floor().clamp(-most if clock.signed else 0, most)
+            return counts[None], v - counts
+        shape = spikes.shape[1:] if spikes is not None else constant.shape  # type: ignore[union-attr]
+        batch, channels, height, width = shape
+        flat = None if spikes is None else spikes.movedim(2, -1).reshape(len(spikes), -1, channels)
+        if constant is None:
+            still = self.theta.new_zeros(1, channels, dtype=self.dtype)
+        elif constant.shape == (1, channels, 1, 1):
+            still = constant.view(1, channels)
+        else:
+            still = constant.expand(shape).movedim(1, -1).reshape(-1, channels)
+        one, beta = still.new_ones(1), self.beta(node.name).to(self.dtype)
+        fired, residual = clocked_inference(flat, still, one, beta, clock, overwrite=owned)
+        if clock.extended:
+            fired[-1].sign_()
+        return (
+            fired.view(-1, batch, height, width, channels).permute(0, 1, 4, 2, 3),
+            residual.view(batch, height, width, channels).permute(0, 3, 1, 2),
+        )
+
+    def beta(self, name: str) -> Tensor:
+        """Amplitude of a layer's extended step in units of the threshold, (C,), float64."""
+        beta: Tensor = getattr(self, f"beta_{name}")
+        return beta
+
+    def read(self, spikes: Tensor, residual: Tensor) -> Tensor:
+        """Body output in float64, from the spikes and residual membranes of the last layer: the mapper, and ``I``.
+
+        Shape:
+            ``spikes``: (S, B, C, H, W) in {-1, 0, 1}, phased (1, B, C, H, W) their number; ``residual`` and the
+            result: (B, C, H, W).
+        """
+        steps, kernel, last = self.config.time_steps, self.mapper, self.nodes[-1].name
+        clock, most = self.clocks[last], self.levels.get(last, steps)
+        padding = kernel.spike.shape[-1] // 2
+        counts = spikes[:steps].double().sum(0)
+        total = nn.functional.conv2d(counts, kernel.spike, padding=padding)
+        if len(spikes) > steps:
+            total = total + nn.functional.conv2d(spikes[steps].double(), kernel.extended, padding=padding)
+        output = total / most
+        if kernel.bias is not None:
+            output = output + kernel.bias.view(1, -1, 1, 1)
+        if self.config.recycling:
+            start = 0.0 if self.config.phased else clock.v0
+            output = output + (residual.double() - start) * self.theta.view(1, -1, 1, 1) / most
+        return output if clock.signed else torch.relu(output)
+
+    def _layer_trace(self, node: Node, spikes: Tensor, residual: Tensor, trains: bool) -> LayerTrace:
+        steps = self.config.time_steps
+        if self.config.phased:
+            counts = spikes_per_step(spikes[0], self.config.coding, steps)
+            spikes = spike_trains(spikes[0], self.config.coding, steps) if trains else spikes
+        else:
+            counts = spikes.abs().sum((-2, -1)).long()
+        return LayerTrace(node.name, counts, residual[0].numel(), residual, spikes.to(torch.int8) if trains else None)
+
+
+def _in_precision(
+    name: str, function: Callable[..., Tensor], dtype: torch.dtype, gridded: bool, bits: int
+) -> Callable[..., Tensor]:
+    """A user's function on the image, run in the precision of the network and put on the image's grid, if any."""
+
+    def run(*images: Tensor) -> Tensor:
+        result = function(*(image.to(dtype) for image in images)).double()
+        return _on_image_grid(result, f"what '{name}' makes of the image", bits) if gridded else result
+
+    return run
+
+
+def _on_image_grid(values: Tensor, what: str, bits: int) -> Tensor:
+    """Values as a body sees them, multiples of ``2^-bits``, within what its sums are exact for.
+
+    Raises:
+        ValueError: They are beyond it.
+    """
+    if not values.abs().max() <= MAX_IMAGE:
+        raise InputError(f"{what} must be finite and within {MAX_IMAGE:g} in magnitude")
+    return on_grid(values, values.new_tensor(2.0**bits))
+
+
+@contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    """Convolutions as plain sums of products: no Winograd, no reduced precision, whatever is set outside."""
+    settings: Any = getattr(torch.backends.mkldnn, "conv", None)  # torch >= 2.9; before, nothing lowers it
+    outside = getattr(settings, "fp32_precision", None)
+    if outside is not None:
+        settings.fp32_precision = "ieee"
+    try:
+        with (
+            torch.backends.nnpack.flags(enabled=False),
+            torch.backends.cudnn.flags(enabled=False),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+        ):
+            yield
+    finally:
+        if outside is not None:
+            settings.fp32_precision = outside

@@ -1,0 +1,44 @@
+"""What a network reads: the image, its noise level as one more channel, sides that the strides divide."""
+
+import torch
+from torch import Tensor
+
+from spikingir.errors import InputError
+
+
+def with_level(image: Tensor, level: Tensor | float) -> Tensor:
+    """What a network with a level input reads: the image, and its noise level as one more channel.
+
+    Args:
+        image: Degraded image.
+        level: Noise level in units of the image, sigma / 255: a number, one for each image, or a map.
+
+    Shape:
+        ``image`` (B, C, H, W); ``level`` a number, (B,) or (B, 1, H, W). Result: (B, C + 1, H, W).
+
+    Raises:
+        ValueError: A level that is negative, not finite, or of another shape.
+    """
+    values = torch.as_tensor(level, dtype=image.dtype, device=image.device)
+    batch, _, height, width = image.shape
+    if values.dim() <= 1 and values.numel() in (1, batch):
+        values = values.reshape(-1, 1, 1, 1)
+    elif values.shape != (batch, 1, height, width):
+        raise InputError(
+            f"the level has shape {tuple(values.shape)}; expected a number, ({batch},) or {(batch, 1, height, width)}"
+        )
+    if not (torch.isfinite(values) & (values >= 0)).all():
+        raise InputError("the level is negative or not finite; expected sigma / 255, 0 or more")
+    return torch.cat([image, values.expand(batch, 1, height, width)], 1)
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """The image with its last row and column repeated until both sides are multiples of ``multiple``.
+
+    Shape:
+        ``(B, C, H, W)`` to ``(B, C, H', W')``.
+    """
+    bottom, right = (-side % multiple for side in image.shape[-2:])
+    if not bottom and not right:
+        return image
+    return torch.nn.functional.pad(image, (0, right, 0, bottom), mode="replicate")

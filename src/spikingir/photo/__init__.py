@@ -1,0 +1,1 @@
+"""A photograph: its formats, its metadata, and its pixels as the networks take them."""

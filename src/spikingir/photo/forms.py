@@ -1,0 +1,131 @@
+"""The forms in which a photograph can come: files, bytes, Pillow images, arrays, tensors; and back."""
+
+import math
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from spikingir.deploy.folded import MAX_IMAGE
+from spikingir.photo.codecs import encode
+from spikingir.photo.formats import FORMATS
+from spikingir.photo.images import read_image
+from spikingir.photo.photo import Photo, from_pillow, to_pillow
+
+
+def open_image(image: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """Values of an image of any form, and what turns restored values into an image of the same form.
+
+    Args:
+        image: A path, the bytes of an image file, a Pillow image, a NumPy array, a tensor, or a photo.
+
+    Shape:
+        Values: (B, C, H, W), in [0, 1], float32, or float64 where the image is; an alpha channel is the last one.
+
+    Warns:
+        UserWarning: What is lost of a file or a Pillow image.
+
+    Raises:
+        ImageError: A file cannot be read.
+        TypeError: An image of no known form.
+        ValueError: Shapes, types or values that are not an image's.
+    """
+    if isinstance(image, Tensor):
+        return _open_tensor(image)
+    if isinstance(image, np.ndarray):
+        return _open_array(image)
+    if isinstance(image, Photo):
+        return _open_photo(image, _same)
+    if isinstance(image, Image.Image):
+        return _open_photo(from_pillow(image), _as_pillow)
+    if isinstance(image, bytes):
+        return _open_photo(read_image(image), _as_png)
+    if isinstance(image, str | os.PathLike):
+        return _open_photo(read_image(image), _as_pillow)
+    raise TypeError(
+        f"cannot restore a {type(image).__name__}; expected a path, bytes, a Pillow image, a NumPy array or a tensor"
+    )
+
+
+def _open_photo(photo: Photo, finish: Callable[[Photo], Any]) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    if finish is not _same:  # a photo has its notes with it
+        for note in photo.notes:
+            warnings.warn(note, stacklevel=4)
+
+    def close(restored: Tensor) -> Any:
+        return finish(replace(photo, pixels=np.ascontiguousarray(restored[0].permute(1, 2, 0).numpy())))
+
+    return torch.from_numpy(photo.pixels).permute(2, 0, 1)[None], close
+
+
+def _as_pillow(photo: Photo) -> Image.Image:
+    bits = photo.bits
+    if bits == 16 and (photo.pixels.shape[2] > 1 or photo.alpha is not None):
+        bits = 8
+        warnings.warn(
+            "Pillow holds 16 bits per sample for gray alone: they are cut to 8; read_image keeps them", stacklevel=2
+        )
+    image = to_pillow(photo.pixels, photo.alpha, bits)
+    for key, value in (("exif", photo.exif), ("icc_profile", photo.icc), ("xmp", photo.xmp)):
+        if value is not None:
+            image.info[key] = value
+    return image
+
+
+def _as_png(photo: Photo) -> bytes:
+    return encode(photo, FORMATS["png"])[0]
+
+
+def _same(photo: Photo) -> Photo:
+    return photo
+
+
+def _open_array(array: NDArray[Any]) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    if array.ndim not in (2, 3) or array.size == 0:
+        raise ValueError(f"the array has shape {array.shape}; expected (H, W) or (H, W, C)")
+    if array.dtype not in (np.uint8, np.uint16) and array.dtype.kind != "f":
+        raise ValueError(f"the array is of type {array.dtype}; expected uint8, uint16, or floating point in [0, 1]")
+    whole = array.dtype.kind == "u"
+    scale = float(np.iinfo(array.dtype).max) if whole else 1.0
+    # float64 keeps its precision, whatever is shorter is worth float32
+    precision = np.float64 if array.dtype.itemsize > 4 else np.float32
+    values = torch.from_numpy(np.array(array[..., None] if array.ndim == 2 else array, dtype=precision, order="C"))
+    values = _checked(values / scale)
+
+    def close(restored: Tensor) -> NDArray[Any]:
+        result = restored[0].permute(1, 2, 0).numpy()
+        result = np.rint(result.clip(0, 1) * scale) if whole else result
+        return np.ascontiguousarray(result.reshape(array.shape), dtype=array.dtype)
+
+    return values.permute(2, 0, 1)[None], close
+
+
+def _open_tensor(tensor: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    if tensor.dim() not in (3, 4) or tensor.numel() == 0:
+        raise ValueError(f"the tensor has shape {tuple(tensor.shape)}; expected (C, H, W) or (B, C, H, W)")
+    whole = tensor.dtype == torch.uint8
+    if not whole and not tensor.is_floating_point():
+        raise ValueError(f"the tensor is of type {tensor.dtype}; expected floating point in [0, 1], or uint8")
+    precision = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    values = _checked(tensor.detach().to("cpu", precision) / (255 if whole else 1))
+
+    def close(restored: Tensor) -> Tensor:
+        result = (restored.clamp(0, 1) * 255).round() if whole else restored
+        return result.reshape(tensor.shape).to(tensor.device, tensor.dtype)
+
+    return values if values.dim() == 4 else values[None], close
+
+
+def _checked(values: Tensor) -> Tensor:
+    """Refuse what is no image in [0, 1], but let noise reach beyond."""
+    largest = values.abs().max().item()
+    if not math.isfinite(largest) or largest > MAX_IMAGE:
+        raise ValueError(f"the image holds values of {largest:g} in magnitude; floating point is expected in [0, 1]")
+    return values

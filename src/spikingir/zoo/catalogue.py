@@ -1,0 +1,252 @@
+"""The models: what ships, what a model says of itself, and which of its networks serves a wish. Needs no torch.
+
+A model is a folder: ``ann.safetensors``, the conventional network; one spiking network or several, each trained at a
+clock of its own; ``config.json``, which lists them.
+"""
+
+import difflib
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spikingir.errors import InputError, SpikingIRError
+from spikingir.tasks import Task, TaskName, find_task
+
+if TYPE_CHECKING:
+    from spikingir.spiking.network import Schedule
+
+SHIPPED = Path(__file__).parent / "models"
+"""Folder of the models that ship."""
+
+CONFIG_FILE = "config.json"
+ANN_FILE = "ann.safetensors"
+
+
+class ModelError(SpikingIRError, ValueError):
+    """There is no such model, or it does not fit the image or the time steps; the text says what does."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One spiking network of a model.
+
+    Attributes:
+        file: Name of its file.
+        schedule: Schedule that it was trained on.
+        time_steps: ``T`` that it was trained at.
+    """
+
+    file: str
+    schedule: "Schedule"
+    time_steps: int
+
+    def __post_init__(self) -> None:
+        if type(self.time_steps) is not int:
+            raise TypeError(f"time_steps of {self.file} is {self.time_steps!r}; expected a whole number")
+
+
+@dataclass(frozen=True)
+class Model:
+    """What there is to know about a model without loading it.
+
+    Attributes:
+        folder: Where its files lie.
+        name: Its name.
+        task: What it removes, a key of :data:`spikingir.tasks.TASKS`.
+        channels: Channels of its images.
+        variants: Its spiking networks.
+        default: File of the one that runs unless another is asked for.
+        sigma: Noise level of a denoiser on the 0..255 scale, or the least and the greatest, where it is known.
+        architecture: Name of the conventional network, where it is known.
+        licence: SPDX name of the licence of the weights, where it is known.
+        takes_level: Whether its networks are told the noise level of the image.
+    """
+
+    folder: Path
+    name: str
+    task: TaskName
+    channels: int
+    variants: tuple[Variant, ...]
+    default: str
+    sigma: float | tuple[float, float] | None = None
+    architecture: str | None = None
+    licence: str | None = None
+    takes_level: bool = False
+
+    def __post_init__(self) -> None:
+        find_task(self.task)
+        if isinstance(self.sigma, list):  # as JSON has a pair
+            object.__setattr__(self, "sigma", tuple(self.sigma))
+        levels: tuple[Any, ...] = self.sigma if isinstance(self.sigma, tuple) else (self.sigma, self.sigma)
+        numbers = len(levels) == 2 and all(type(one) in (int, float) for one in levels)
+        if self.sigma is not None and not (numbers and 0 <= levels[0] <= levels[1]):
+            raise TypeError(f"sigma is {self.sigma!r}; expected a noise level, 0 to 255, or the least and the greatest")
+        if type(self.takes_level) is not bool:
+            raise TypeError(f"takes_level is {self.takes_level!r}; expected true or false")
+
+    @property
+    def fixed_sigma(self) -> float | None:
+        """The noise level that it is for, where it is for one alone."""
+        return None if isinstance(self.sigma, tuple) else self.sigma
+
+    @property
+    def default_variant(self) -> Variant:
+        """The spiking network that runs unless another is asked for."""
+        return next(variant for variant in self.variants if variant.file == self.default)
+
+    @property
+    def purpose(self) -> str:
+        """What the model is for, in a line."""
+        kind = {1: "gray", 3: "colour"}.get(self.channels, f"{self.channels}-channel")
+        task = find_task(self.task)
+        if self.sigma is None:
+            return f"{task.removes} in {kind} images"
+        sigma = " to ".join(f"{one:g}" for one in (self.sigma if isinstance(self.sigma, tuple) else (self.sigma,)))
+        return f"{task.sigma_of or task.removes} in {kind} images, sigma {sigma} of 255"
+
+
+@dataclass(frozen=True)
+class VariantChoice:
+    """The spiking network that serves a wish, and how it is to be run.
+
+    Attributes:
+        variant: The network.
+        schedule: Schedule to run it on.
+        time_steps: ``T`` to run it at.
+        notes: What the user should know: a sentence for each way in which it runs other than it was trained.
+    """
+
+    variant: Variant
+    schedule: "Schedule"
+    time_steps: int
+    notes: tuple[str, ...]
+
+
+def choose_variant(model: Model, schedule: "Schedule | None" = None, time_steps: int | None = None) -> VariantChoice:
+    """The spiking network of a model that serves a wish best.
+
+    A network trained at the ``T`` that is asked for, and no schedule, serves best; otherwise, what is not asked for is
+    as in the model's default. Of the networks trained on the schedule, or of all where there
+    is none, the one trained at the nearest ``T`` is taken, the larger of two that are as near. A clocked network
+    serves any ``T``; everything else that runs as it was not trained is said in a note, because it costs quality.
+
+    Args:
+        model: The model.
+        schedule: ``clocked``, ``phased`` or a delay.
+        time_steps: ``T``.
+    """
+    default = model.default_variant
+    if schedule is None:
+        exact = [v.schedule for v in (default, *model.variants) if v.time_steps == time_steps]
+        schedule = exact[0] if exact else default.schedule
+    trained = [variant for variant in model.variants if variant.schedule == schedule]
+    wanted = default.time_steps if time_steps is None else time_steps
+    candidates = trained or model.variants
+    variant = min(candidates, key=lambda variant: (abs(variant.time_steps - wanted), -variant.time_steps))
+    steps = variant.time_steps if time_steps is None else time_steps
+    made = f"{_schedule(variant.schedule)} at T = {variant.time_steps}"
+    notes: tuple[str, ...] = ()
+    if not trained:
+        notes = (
+            f"{model.name} has no network trained {_schedule(schedule)}: the one trained {made} runs in its place, "
+            "which may cost quality",
+        )
+    elif schedule != "clocked" and steps != variant.time_steps:
+        notes = (f"{model.name} was trained {made}: at T = {steps} it restores less well than one trained for that",)
+    return VariantChoice(variant, schedule, steps, notes)
+
+
+def _schedule(schedule: "Schedule") -> str:
+    return schedule if isinstance(schedule, str) else f"with a delay of {schedule}"
+
+
+def model_names() -> list[str]:
+    """Names of the models that ship."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG_FILE}"))
+
+
+def default_model(task: Task) -> str:
+    """Name of the model that restores unless another is asked for: the first of the task's that ships."""
+    shipped = model_names()
+    return next((name for name in task.default_models if name in shipped), task.default_models[-1])
+
+
+def model_files(model: str) -> list[Path]:
+    """Files of a model by its name or path, whatever is in them.
+
+    Raises:
+        ModelError: The name is empty.
+    """
+    require_name(model)
+    folder = SHIPPED / model if model in model_names() else Path(model)
+    return sorted(folder.iterdir()) if folder.is_dir() else [folder]
+
+
+def require_name(model: str) -> None:
+    """Check that a model is named at all: as a path, an empty name would be the folder that one is in.
+
+    Raises:
+        ModelError: It is not.
+    """
+    if not model:
+        raise ModelError(f"the name of the model is empty; expected one of {', '.join(model_names())}, or a path")
+
+
+def unknown_model(name: str) -> ModelError:
+    """The error that says which models there are; of a name that is nearly right, all of the family."""
+    known = model_names()
+    nearest = difflib.get_close_matches(name, known, 1) or [other for other in known if other.startswith(name)][:1]
+    if nearest:
+        family = [other for other in known if _family(other) == _family(nearest[0])]
+        hint = f"did you mean {' or '.join(family)}?"
+    else:
+        hint = f"those that ship: {', '.join(known) or 'none'}"
+    return ModelError(f"there is no model {name!r}: neither one that ships, nor a file, nor a folder; {hint}")
+
+
+def _family(name: str) -> str:
+    """``denoise-gray`` of ``denoise-gray-25``."""
+    return name.rstrip("0123456789").rstrip("-")
+
+
+def read_shipped(name: str) -> Model:
+    """A model that ships, see :func:`read_model`."""
+    return read_model(SHIPPED / name)
+
+
+def read_model(folder: Path) -> Model:
+    """The model of a folder, from its ``config.json``.
+
+    Raises:
+        ModelError: The configuration is no JSON, has an unknown or a missing key or an unknown task, or names a
+            spiking network that is not there.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        networks = table.pop("variants", {})
+        variants = tuple(_parse(Variant, entry, file=file) for file, entry in networks.items())
+        model: Model = _parse(Model, table, folder=folder, variants=variants)
+    except InputError as error:
+        raise ModelError(f"{path}: {error}") from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} is no configuration of a model: {error}") from None
+    files = [variant.file for variant in variants]
+    if model.default not in files:
+        raise ModelError(f"{path}: the default is {model.default!r}; expected one of the variants ({', '.join(files)})")
+    for file in files:
+        if not (folder / file).is_file():
+            raise ModelError(f"{path} names {file}, which is not in the folder; add the file or leave it out")
+    return model
+
+
+def _parse(kind: type[Any], table: dict[str, Any], **given: Any) -> Any:
+    """A dataclass from a table of JSON and what is known besides."""
+    known = [field.name for field in fields(kind) if field.name not in given]
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            raise ValueError(f"unknown key {key!r}; {hint}")
+    return kind(**table, **given)

@@ -1,0 +1,411 @@
+"""Every way to call the native module wrongly that a table can hold: run by test_misuse.py in a process of its own.
+
+Prints the name of each misuse before it tries it, and what came of it behind: the exception's name, or "accepted".
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from spikingir.deploy import _native
+
+SIZE = (5, 6)
+WINDOW = {"rows": (0, 5), "columns": (0, 6)}
+Call = tuple[str, Callable[..., Any], Mapping[str, Any]]
+
+
+class Odd:
+    """What is neither a number nor an array."""
+
+
+def ints(*shape: int) -> np.ndarray:
+    return np.ones(shape, np.int32)
+
+
+def arrays(good: np.ndarray) -> Iterator[tuple[str, Any]]:
+    """What is not the array that is expected: other types, orders, ranks, sizes."""
+    other = np.float32 if good.dtype == np.int32 else np.int32
+    yield "None", None
+    yield "a list", good.tolist()
+    yield "a number", 3
+    yield "a text", "weights"
+    yield "an object", Odd()
+    yield "another type", good.astype(other)
+    yield "wider numbers", good.astype(np.complex128 if good.dtype == np.float64 else np.int64)
+    yield "bytes", good.astype(np.uint8)
+    yield "big-endian", good.astype(good.dtype.newbyteorder(">"))
+    yield "objects", good.astype(object)
+    yield "a rank more", good[None]
+    yield "a rank less", good[0]
+    yield "a scalar", np.array(1, good.dtype)
+    yield "longer", np.concatenate([good, good])
+    yield "empty", good[:0]
+    yield "backwards", np.repeat(good, 2, 0)[::-1][:-1]
+    wide = np.ones((*good.shape[:-1], 2 * good.shape[-1]), good.dtype)
+    yield "every other", np.concatenate([wide, wide])[..., ::2]
+    if good.ndim > 1:
+        yield "columns first", np.asfortranarray(np.concatenate([good, good]))
+        yield "broadcast", np.broadcast_to(good[:1], (2 * len(good), *good.shape[1:]))
+
+
+def numbers(least: int, most: int) -> Iterator[tuple[str, Any]]:
+    """What is no whole number of a range."""
+    yield "below", least - 1
+    yield "far below", -(2**31)
+    yield "above", most + 1
+    yield "2^31 - 1", 2**31 - 1
+    yield "2^31", 2**31
+    yield "2^64", 2**64
+    yield "a fraction", least + 0.5
+    yield "NaN", float("nan")
+    yield "None", None
+    yield "a text", "1"
+    yield "an array", np.ones(3, np.int32)
+
+
+def paths() -> Iterator[tuple[str, Any]]:
+    yield "unknown", "mmx"
+    yield "of a folder", "/"
+    yield "with a zero", "avx2\0"
+    yield "None", None
+    yield "bytes", b"avx2"
+
+
+def channels() -> Iterator[tuple[str, Any]]:
+    yield from (
+        ("too few", []),
+        ("too many", [4, 4]),
+        ("zero", [0, 4]),
+        ("negative", [-4, 8]),
+        ("huge", [2**31 - 1, 2**31 - 1]),
+        ("beyond 32 bits", [2**40]),
+        ("fractions", [4.0]),
+        ("None", None),
+        ("a None in it", [None]),
+        ("a text", "4"),
+    )
+
+
+def spans(size: int) -> Iterator[tuple[str, Any]]:
+    yield from (
+        ("from below", (-1, size)),
+        ("beyond", (0, size + 1)),
+        ("far beyond", (2**31 - 2, 2**31 - 1)),
+        ("ends far below", (0, -(2**31))),
+        ("begins behind the end", (size + 1, size + 1)),
+        ("one number", (0,)),
+        ("three numbers", (0, 1, 2)),
+        ("a number", 3),
+        ("None", None),
+        ("texts", ("0", "1")),
+    )
+
+
+def replaced(name: str, call: Callable[..., Any], good: Mapping[str, Any], wrong: Mapping[str, Any]) -> Iterator[Call]:
+    """One argument after the other by each of its wrong values, and left out."""
+    for argument, values in wrong.items():
+        yield f"{name} without {argument}", call, {key: value for key, value in good.items() if key != argument}
+        for what, value in values:
+            yield f"{name}, {argument}: {what}", call, {**good, argument: value}
+    yield f"{name} with one argument more", call, {**good, "more": 1}
+    call(**good)  # what is not wrong is taken
+
+
+def uninitialised(kind: type, method: str, arguments: Mapping[str, Any]) -> Call:
+    return f"{kind.__name__}.{method} of an empty object", getattr(kind.__new__(kind), method), arguments
+
+
+def clocks() -> Iterator[Call]:
+    good = {"time_steps": 4, "delay": 0, "extended": False, "signed": False}
+    # a clock is plain numbers; a layer says whether it can run by them
+    wrong = {name: list(numbers(0, 9))[4:] for name in ("time_steps", "delay")}
+    flags = {name: [("None", None), ("a text", "no"), ("an array", ints(2))] for name in ("extended", "signed")}
+    yield from replaced("Clock", _native.Clock, good, {**wrong, **flags})
+
+
+def bad_clocks() -> list[tuple[str, Any]]:
+    steps = [(0, 0), (-1, 0), (2**15, 0), (2**31 - 1, 0), (4, 4), (4, -1), (4, 2**31 - 1)]
+    found: list[tuple[str, Any]] = [(f"T = {t}, delay {d}", _native.Clock(t, d, False, False)) for t, d in steps]
+    return [*found, ("empty", _native.Clock.__new__(_native.Clock)), ("None", None), ("a number", 4)]
+
+
+def kernels(good: np.ndarray) -> Iterator[tuple[str, Any]]:
+    yield from arrays(good)
+    outputs, inputs = good.shape[:2]
+    for rows, columns in ((3, 1), (1, 3), (2, 2), (9, 9), (0, 0), (8, 8)):
+        yield f"a kernel of {rows} x {columns}", np.ones((outputs, inputs, rows, columns), good.dtype)
+    yield "more inputs", np.ones((outputs, inputs + 1, 3, 3), good.dtype)
+
+
+def analog() -> Iterator[Call]:
+    weights, bias = np.ones((4, 2, 3, 3)), np.ones(4)
+    good = {"weights": weights, "bias": bias, "after": ints(4), "path": ""}
+    first = [("not finite", np.full_like(weights, np.nan)), ("infinite", np.full_like(weights, np.inf))]
+    sizes = [(what, value) for what, value in kernels(weights) if what != "more inputs"]  # the image says how many
+    wrong = {"weights": [*sizes, *first], "bias": arrays(bias), "after": arrays(ints(4)), "path": paths()}
+    yield from replaced("Analog", _native.Analog, good, wrong)
+    layer, image = _native.Analog(**good), np.ones((2, *SIZE))
+    images = [*arrays(image), ("of three channels", np.ones((3, *SIZE))), ("no rows", np.ones((2, 0, 6)))]
+    images += [("no columns", np.ones((2, 5, 0))), ("not finite", image * np.nan)]
+    run = {"image": image, "threads": 1}
+    yield from replaced("Analog.run", layer.run, run, {"image": images, "threads": numbers(1, 1024)})
+    current = layer.run(**run)
+    yield from replaced("Current.array", current.array, {"channels": 4}, {"channels": numbers(1, 32)})
+    yield uninitialised(_native.Analog, "run", run)
+    yield uninitialised(_native.Current, "array", {"channels": 4})
+    yield "Current()", _native.Current, {}
+    yield "Analog again", layer.__init__, {**good, "path": "mmx"}
+
+
+def phased() -> Iterator[Call]:
+    steps = _native.Clock(4, 3, False, False)
+    good = {"weights": ints(4, 4, 3, 3), "channels": [4], "bias": ints(4), "exponent": ints(4), "clock": steps}
+    exponents = [*arrays(ints(4)), ("negative", -ints(4)), ("31", 31 * ints(4)), ("least", ints(4) * -(2**31))]
+    wrong = {"weights": kernels(good["weights"]), "channels": channels(), "bias": arrays(ints(4))}
+    wrong |= {"exponent": exponents, "clock": bad_clocks(), "path": paths()}
+    yield from replaced("Phased", _native.Phased, {**good, "path": ""}, wrong)
+    yield from layers("Phased", lambda **other: _native.Phased(**{**good, "path": "", **other}))
+    counts, _ = first_layer(_native.Phased).fire([], current(), *SIZE, 3, 1, False)
+    yield from replaced("Counts.histogram", counts.histogram, WINDOW, {"rows": spans(5), "columns": spans(6)})
+    yield uninitialised(_native.Counts, "histogram", WINDOW)
+    yield uninitialised(_native.Counts, "array", {})
+    yield "Counts()", _native.Counts, {}
+
+
+def clocked() -> Iterator[Call]:
+    steps, weights = _native.Clock(4, 0, False, False), ints(4, 4, 3, 3)
+    each = dict.fromkeys(("bias", "start", "threshold", "level", "amplitude"), ints(4))
+    good = {"weights": weights, "extended": weights, "channels": [4], **each, "clock": steps, "path": ""}
+    wrong: dict[str, Any] = {name: list(arrays(ints(4))) for name in each}
+    wrong |= {"weights": kernels(weights), "extended": kernels(weights), "channels": channels()}
+    wrong |= {"clock": bad_clocks(), "path": paths()}
+    yield from replaced("Clocked", _native.Clocked, good, wrong)
+    many = {"weights": ints(33, 66_000, 1, 1), "extended": ints(33, 66_000, 1, 1), "channels": [66_000]}
+    yield "Clocked that reads 66,000 channels", _native.Clocked, {**good, **many, **dict.fromkeys(each, ints(33))}
+    many = {"weights": ints(33, 900, 7, 7), "extended": ints(33, 900, 7, 7), "channels": [900]}
+    long = {"clock": _native.Clock(2**15 - 1, 0, False, False), **dict.fromkeys(each, ints(33))}
+    yield "Clocked that reads many channels for long", _native.Clocked, {**good, **many, **long}
+    yield from layers("Clocked", lambda **other: _native.Clocked(**{**good, **other}))
+    trains, _ = first_layer(_native.Clocked).fire([], current(), *SIZE, 3, 1, False)
+    yield from replaced("Trains.spikes", trains.spikes, WINDOW, {"rows": spans(5), "columns": spans(6)})
+    layer = _native.Clocked(**good)
+    fire = {"current": None, "height": 5, "width": 6, "border": 1, "threads": 1, "residual": False}
+    for name, clock in (("steps", _native.Clock(5, 0, False, False)), ("signs", _native.Clock(4, 0, False, True))):
+        others, _ = first_layer(_native.Clocked, clock).fire([], current(), *SIZE, 3, 1, False)
+        yield f"Clocked.fire of a source with other {name}", layer.fire, {**fire, "sources": [others]}
+    yield uninitialised(_native.Trains, "spikes", WINDOW)
+    yield uninitialised(_native.Trains, "array", {})
+    yield "Trains()", _native.Trains, {}
+
+
+def integers() -> Iterator[Call]:
+    weights, each = ints(8, 4, 3, 3), ints(8)
+    read, image = (weights, 1, 1, 7), (ints(8, 2, 3, 3), 1, 1, 12, each)
+    good = {"channels": 2, "factor": 2, "steps": 7, "signed": False, "last": False, "sources": [read]}
+    good |= {"skips": [ints(2)], "image": image, "bias": each, "exponent": each, "path": ""}
+    exponents = [*arrays(each), ("negative", -each), ("31", 31 * each), ("least", each * -(2**31))]
+    wrong: dict[str, Any] = {"channels": numbers(1, 2**16), "factor": numbers(1, 8), "steps": numbers(1, 255)}
+    wrong |= {"signed": [("None", None), ("before the last", True)], "last": [("None", None), ("a text", "no")]}
+    wrong |= {"bias": [*arrays(each), ("beyond 32 bits", each * (2**31 - 1))], "exponent": exponents, "path": paths()}
+    wrong["skips"] = [("None", None), ("a number", 1), ("an object", [Odd()]), ("too long", [ints(8)])]
+    wrong["skips"] += [("beyond 32 bits", [ints(2) * (2**31 - 1)]), ("of floats", [np.ones(2)]), ("a None", [None])]
+    reads = [(what, [(value, *read[1:])]) for what, value in kernels(weights) if what not in MORE]
+    for place, most in ((1, 8), (2, 64), (3, 255)):
+        least = 0 if place == 2 else 1
+        reads += [(f"{what}, place {place}", [swapped(read, place, value)]) for what, value in numbers(least, most)]
+    reads += [("no list", None), ("a None", [None]), ("too short", [read[:3]]), ("too long", [(*read, 1)])]
+    reads += [("the largest weights", [(weights * (2**31 - 1), *read[1:])]), ("two of four", [list(read)[:2]])]
+    wrong["sources"] = reads
+    images = [(what, (value, *image[1:])) for what, value in kernels(image[0]) if what not in MORE]
+    for place, most in ((1, 8), (2, 64), (3, 20)):
+        least = (0, 1, 0, 8)[place]
+        images += [(f"{what}, place {place}", swapped(image, place, value)) for what, value in numbers(least, most)]
+    images += [(f"{what}, bias", swapped(image, 4, value)) for what, value in arrays(each)]
+    images += [("too short", image[:4]), ("one number", 1), ("the largest", (image[0] * (2**31 - 1), *image[1:]))]
+    wrong["image"] = images
+    yield from replaced("Integer", _native.Integer, good, wrong)
+    yield from pixels()
+    yield from integer_layers(good)
+
+
+MORE = ("more inputs", *(f"a kernel of {side} x {side}" for side in (2, 8, 9)))
+"""What is wrong with other kernels alone: a reading says how many inputs it has, and how large it is."""
+
+
+def swapped(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:
+    return (*values[:place], value, *values[place + 1 :])
+
+
+def pixels() -> Iterator[Call]:
+    numbers_ = np.ones((2, *SIZE))
+    some = [("of three dimensions too many", numbers_[None, None]), ("no rows", numbers_[:, :0])]
+    some += [(what, value) for what, value in arrays(numbers_) if what != "longer"]
+    good = {"numbers": numbers_, "bits": 12, "border": 1}
+    wrong = {"numbers": some, "bits": numbers(0, 30), "border": numbers(0, 64)}
+    yield from replaced("Pixels", _native.Pixels, good, wrong)
+    others = [(what, value) for what, value in arrays(numbers_.astype(np.int32)) if what != "longer"]
+    yield from replaced("Current", _native.Current, {"numbers": numbers_.astype(np.int32)}, {"numbers": others})
+
+
+def integer_layers(made: Mapping[str, Any]) -> Iterator[Call]:
+    """Wrong calls of ``fire``."""
+    layer = _native.Integer(**made)
+
+    def levels(channels: int, height: int, width: int, steps: int = 7, border: int = 2) -> Any:
+        none = ints(channels)
+        source = _native.Integer(channels, 1, steps, False, False, [], [], None, none, none, "")
+        return source.fire(
+            [], [], None, currents(16 * -(-channels // 16), height, width), height, width, border, 1, False
+        )[0]
+
+    def currents(channels: int, height: int = 5, width: int = 6) -> Any:
+        return _native.Current(ints(channels, height, width))
+
+    def image(channels: int = 2, height: int = 5, width: int = 6, border: int = 1, largest: int = 1) -> Any:
+        return _native.Pixels(np.full((channels, height, width), float(largest)), 0, border)
+
+    good = {"sources": [levels(4, 5, 6)], "skips": [levels(2, 10, 12)], "image": image(), "current": None}
+    good |= {"height": 5, "width": 6, "border": 1, "threads": 1, "residual": True}
+    of_any = [("None", None), ("a None", [None]), ("none", []), ("a number", [1]), ("a current", [currents(16)])]
+    of_any += [("an array", [ints(4, 5, 6)]), ("a layer", [layer]), ("an image", [image()])]
+    of_any += [("empty", [_native.Levels.__new__(_native.Levels)])]
+    wrong: dict[str, Any] = {
+        "sources": [
+            *of_any,
+            ("two", [levels(4, 5, 6)] * 2),
+            ("fewer channels", [levels(3, 5, 6)]),
+            ("more channels", [levels(5, 5, 6)]),
+            ("lower", [levels(4, 3, 6)]),
+            ("narrower", [levels(4, 5, 4)]),
+            ("no border", [levels(4, 5, 6, border=0)]),
+            ("larger counts", [levels(4, 5, 6, steps=8)]),
+        ],
+        "skips": [
+            *of_any,
+            ("two", [levels(2, 10, 12)] * 2),
+            ("other channels", [levels(3, 10, 12)]),
+            ("lower", [levels(2, 9, 12)]),
+            ("wider", [levels(2, 10, 13)]),
+            ("of the sums' size", [levels(2, 5, 6)]),
+        ],
+        "image": [
+            ("None", None),
+            ("counts", levels(2, 5, 6)),
+            ("a current", currents(16)),
+            ("empty", _native.Pixels.__new__(_native.Pixels)),
+            ("other channels", image(3)),
+            ("lower", image(height=3)),
+            ("narrower", image(width=4)),
+            ("no border", image(border=0)),
+        ],
+        "current": [
+            ("beside the image", currents(16)),
+            ("a number", 1),
+            ("counts", levels(2, 5, 6)),
+            ("empty", _native.Current.__new__(_native.Current)),
+        ],
+    }
+    wrong |= {size: [*numbers(1, 2**24), ("another", 9)] for size in ("height", "width")}
+    wrong |= {"border": numbers(0, 64), "threads": numbers(1, 1024), "residual": [("None", None), ("a text", "no")]}
+    yield from replaced("Integer.fire", layer.fire, good, wrong)
+    by_current = {**good, "image": None}
+    for name, value in (("few", currents(4)), ("lower", currents(16, 4)), ("wider", currents(16, 5, 7))):
+        yield f"Integer.fire by a current: {name}", layer.fire, {**by_current, "current": value}
+    blind = _native.Integer(**{**made, "image": None})
+    yield "Integer.fire with an image that it does not read", blind.fire, good
+    bright = _native.Integer(**{**made, "image": (ints(8, 2, 3, 3) * (2**22 - 1), 1, 1, 12, ints(8))})
+    yield "Integer.fire with an image beyond 32 bits", bright.fire, {**good, "image": image(largest=2**15 - 1)}
+    nothing = {"sources": [], "skips": [], "image": None, "current": None, "height": 2**24, "width": 2**24}
+    empty = _native.Integer(2, 1, 7, False, False, [], [], None, ints(2), ints(2), "")
+    yield "Integer.fire of nothing", empty.fire, {**nothing, "border": 0, "threads": 1, "residual": False}
+    yield uninitialised(_native.Integer, "fire", good)
+    yield from replaced("Levels.histogram", levels(4, 5, 6).histogram, WINDOW, {"rows": spans(5), "columns": spans(6)})
+    yield uninitialised(_native.Levels, "histogram", WINDOW)
+    yield uninitialised(_native.Levels, "array", {})
+    yield "Levels()", _native.Levels, {}
+
+
+def current(height: int = 5, width: int = 6, channels: int = 4) -> Any:
+    layer = _native.Analog(np.ones((channels, 2, 3, 3)), np.ones(channels), ints(channels), "")
+    return layer.run(np.ones((2, height, width)), 1)
+
+
+def first_layer(kind: Any, clock: Any = None, channels: int = 4) -> Any:
+    """A layer that reads the image's current alone."""
+    none, each = np.zeros((channels, 0, 1, 1), np.int32), ints(channels)
+    if kind is _native.Phased:
+        return kind(none, [], each, each, clock or _native.Clock(4, 3, False, False), "")
+    return kind(none, none, [], each, each, each, each, each, clock or _native.Clock(4, 0, False, False), "")
+
+
+def layers(name: str, make: Callable[..., Any]) -> Iterator[Call]:
+    """Wrong calls of ``fire``."""
+    kind, layer = getattr(_native, name), make()
+    other = _native.Clocked if kind is _native.Phased else _native.Phased
+
+    def spikes(kind: Any = kind, height: int = 5, width: int = 6, border: int = 3, channels: int = 4) -> Any:
+        fired, _ = first_layer(kind, None, channels).fire(
+            [], current(height, width, channels), height, width, border, 1, False
+        )
+        return fired
+
+    good = {"sources": [spikes()], "current": None, "height": 5, "width": 6, "border": 1, "threads": 1}
+    sources = [
+        ("none", []),
+        ("two", [spikes(), spikes()]),
+        ("None", None),
+        ("a None", [None]),
+        ("a number", [1]),
+        ("an array", [ints(4, 5, 6)]),
+        ("without a list", spikes()),
+        ("of the other kind", [spikes(other)]),
+        ("a current", [current()]),
+        ("a layer", [layer]),
+        ("empty", [type(spikes()).__new__(type(spikes()))]),
+        ("higher", [spikes(height=6)]),
+        ("lower", [spikes(height=4)]),
+        ("wider", [spikes(width=7)]),
+        ("narrower", [spikes(width=1)]),
+        ("no border", [spikes(border=0)]),
+        ("more channels", [spikes(channels=5)]),
+        ("fewer channels", [spikes(channels=3)]),
+    ]
+    currents = [
+        ("a number", 1),
+        ("an array", ints(4, 5, 6)),
+        ("spikes", spikes()),
+        ("empty", _native.Current.__new__(_native.Current)),
+        ("higher", current(height=6)),
+        ("lower", current(height=4)),
+        ("wider", current(width=7)),
+        ("narrower", current(width=5)),
+    ]
+    wrong: dict[str, Any] = {"sources": sources, "current": currents}
+    wrong |= {size: [*numbers(1, 2**24), ("another", 9)] for size in ("height", "width")}
+    wrong |= {"border": numbers(0, 64), "threads": numbers(1, 1024), "residual": [("None", None), ("a text", "no")]}
+    yield from replaced(f"{name}.fire", layer.fire, {**good, "residual": True}, wrong)
+    nothing = {"sources": [], "current": None, "height": 2**24, "width": 2**24, "border": 0, "threads": 1}
+    yield f"{name}.fire of nothing", first_layer(kind).fire, {**nothing, "residual": False}
+    yield uninitialised(kind, "fire", {**good, "residual": True})
+    wide = first_layer(kind, None, 40)
+    yield f"{name}.fire with few channels of current", wide.fire, {**nothing, "current": current(), "residual": False}
+
+
+def main() -> None:
+    tried: set[str] = set()
+    for name, call, arguments in itertools.chain(clocks(), analog(), phased(), clocked(), integers()):
+        assert name not in tried, name
+        tried.add(name)
+        print(name, end=" -> ", flush=True)  # noqa: T201
+        try:
+            call(**arguments)
+            outcome = "accepted"
+        except Exception as error:
+            outcome = type(error).__name__
+        print(outcome, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""What a photograph loses on its way into a form and back is said."""
+
+import io
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spikingir.photo.forms import open_image
+from spikingir.photo.images import ImageError, read_image
+from spikingir.photo.photo import from_pillow
+
+DEEP = np.random.default_rng(0).integers(0, 2**16, (5, 7, 3), np.uint16)
+
+
+def test_bytes_keep_sixteen_bits() -> None:
+    values, close = open_image(imagecodecs.png_encode(DEEP))
+    assert torch.equal((values[0].permute(1, 2, 0) * 65535).round().int(), torch.from_numpy(DEEP.astype(np.int32)))
+    np.testing.assert_array_equal(imagecodecs.png_decode(close(values)), DEEP)
+
+
+def test_pillow_has_no_sixteen_bits_in_colour(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    path.write_bytes(imagecodecs.png_encode(DEEP))
+    values, close = open_image(path)
+    with pytest.warns(UserWarning, match="cut to 8; read_image keeps them"):
+        assert close(values).mode == "RGB"
+    path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(DEEP[..., 0])))
+    values, close = open_image(path)
+    np.testing.assert_array_equal(np.asarray(close(values)), DEEP[..., 0])
+
+
+def test_pillow_images_of_32_bits() -> None:
+    assert from_pillow(Image.new("I", (4, 4), 60_000)).bits == 16
+    with pytest.raises(ImageError, match="32 bits per sample"):
+        from_pillow(Image.new("I", (4, 4), 70_000))
+
+
+def test_transparent_colour_of_a_deep_pillow_image_is_dropped_with_a_note() -> None:
+    file = io.BytesIO()
+    Image.fromarray(DEEP[..., 0]).save(file, "PNG", transparency=3)
+    assert from_pillow(Image.open(file)).notes == ("the transparent colour of the 16-bit image is dropped",)
+
+
+def test_what_is_lost_of_a_file_is_warned_of() -> None:
+    file = io.BytesIO()
+    Image.new("CMYK", (4, 4)).save(file, "JPEG", comment=b"by me")
+    with pytest.warns(UserWarning, match="CMYK|comment") as warned:
+        open_image(file.getvalue())
+    assert [str(warning.message) for warning in warned] == [
+        "CMYK is converted to RGB without colour management",
+        "dropped: a comment",
+    ]
+    photo = read_image(file.getvalue())
+    assert len(photo.notes) == 2
+    open_image(photo)  # which keeps them
