@@ -24,10 +24,11 @@ from spikingir.zoo.catalogue import (
 )
 from spikingir.zoo.pretrained import load_ann, load_spiking, open_model
 
-CLOCKED, PHASED4, PHASED8 = (
+CLOCKED, PHASED4, PHASED8, BINARY5 = (
     Variant("snn.safetensors", "clocked", 10),
     Variant("snn-phased-t4.safetensors", "phased", 4),
     Variant("snn-phased-t8.safetensors", "phased", 8),
+    Variant("snn-phased-t5.safetensors", "phased", 5, "binary"),
 )
 
 
@@ -59,6 +60,22 @@ def test_choice(wish: dict[str, Any], variant: Variant, time_steps: int, noted: 
     assert (choice.variant, choice.time_steps) == (variant, time_steps)
     assert choice.schedule == wish.get("schedule", variant.schedule)
     assert len(choice.notes) == noted
+
+
+@pytest.mark.parametrize(
+    ("wish", "variant", "time_steps"),
+    [
+        ({}, BINARY5, 5),
+        ({"time_steps": 5}, BINARY5, 5),
+        ({"time_steps": 8}, CLOCKED, 8),  # the binary network cannot run at another T
+        ({"time_steps": 10}, CLOCKED, 10),
+        ({"schedule": "clocked", "time_steps": 5}, CLOCKED, 5),
+        ({"schedule": "phased"}, BINARY5, 5),
+    ],
+)
+def test_a_binary_network_serves_its_own_time_steps(wish: dict[str, Any], variant: Variant, time_steps: int) -> None:
+    choice = choose_variant(model(BINARY5, CLOCKED), **wish)
+    assert (choice.variant, choice.time_steps, choice.notes) == (variant, time_steps, ())
 
 
 def test_a_model_that_is_only_phased() -> None:

@@ -61,7 +61,9 @@ def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path) -> Model:
         **({"sigma": recipe.noise.sigma} if recipe.noise else {}),
         **({"takes_level": True} if some.input_channels > some.channels else {}),
         "architecture": recipe.architecture,
-        "variants": {file: {"schedule": c.schedule, "time_steps": c.time_steps} for file, c in clocks.items()},
+        "variants": {
+            file: {"schedule": c.schedule, "time_steps": c.time_steps, "coding": c.coding} for file, c in clocks.items()
+        },
         "default": file if (file := f"{recipe.default}.safetensors") in clocks else next(iter(clocks)),
         "licence": recipe.licence,
     }

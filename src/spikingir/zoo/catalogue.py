@@ -14,6 +14,7 @@ from spikingir.errors import InputError, SpikingIRError
 from spikingir.tasks import Task, TaskName, find_task
 
 if TYPE_CHECKING:
+    from spikingir.spiking.coding import Coding
     from spikingir.spiking.network import Schedule
 
 SHIPPED = Path(__file__).parent / "models"
@@ -35,11 +36,13 @@ class Variant:
         file: Name of its file.
         schedule: Schedule that it was trained on.
         time_steps: ``T`` that it was trained at.
+        coding: ``unary``, or ``binary``: such a network runs at that ``T`` alone.
     """
 
     file: str
     schedule: "Schedule"
     time_steps: int
+    coding: "Coding" = "unary"
 
     def __post_init__(self) -> None:
         if type(self.time_steps) is not int:
@@ -129,7 +132,8 @@ def choose_variant(model: Model, schedule: "Schedule | None" = None, time_steps:
     A network trained at the ``T`` that is asked for, and no schedule, serves best; otherwise, what is not asked for is
     as in the model's default. Of the networks trained on the schedule, or of all where there
     is none, the one trained at the nearest ``T`` is taken, the larger of two that are as near. A clocked network
-    serves any ``T``; everything else that runs as it was not trained is said in a note, because it costs quality.
+    serves any ``T``, a binary one its own alone, so that another one goes before it; everything else that runs as it
+    was not trained is said in a note, because it costs quality.
 
     Args:
         model: The model.
@@ -137,12 +141,12 @@ def choose_variant(model: Model, schedule: "Schedule | None" = None, time_steps:
         time_steps: ``T``.
     """
     default = model.default_variant
-    if schedule is None:
-        exact = [v.schedule for v in (default, *model.variants) if v.time_steps == time_steps]
-        schedule = exact[0] if exact else default.schedule
-    trained = [variant for variant in model.variants if variant.schedule == schedule]
     wanted = default.time_steps if time_steps is None else time_steps
-    candidates = trained or model.variants
+    able = [v for v in (default, *model.variants) if v.coding == "unary" or v.time_steps == wanted] or [default]
+    if schedule is None:
+        schedule = next((v for v in able if v.time_steps == wanted), able[0]).schedule
+    trained = [v for v in able if v.schedule == schedule] or [v for v in model.variants if v.schedule == schedule]
+    candidates = trained or able
     variant = min(candidates, key=lambda variant: (abs(variant.time_steps - wanted), -variant.time_steps))
     steps = variant.time_steps if time_steps is None else time_steps
     made = f"{_schedule(variant.schedule)} at T = {variant.time_steps}"
