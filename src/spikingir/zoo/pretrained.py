@@ -110,7 +110,7 @@ def load_ann(model: Model) -> RestorationNetwork | None:
 def _without_configuration(folder: Path, name: str, paths: list[Path]) -> Model:
     """What the networks themselves tell of their model."""
     configs = {path.name: from_pretrained(path).config for path in paths}
-    variants = tuple(Variant(file, config.schedule, config.time_steps, config.coding) for file, config in configs.items())
+    variants = tuple(Variant(file, c.schedule, c.time_steps, c.coding) for file, c in configs.items())
     default = _DEFAULT_FILE if _DEFAULT_FILE in configs else variants[0].file
     config = configs[default]
     task = next(task.name for task in TASKS.values() if config.formation in task.formations)
