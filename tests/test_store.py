@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from spikingir.conversion.convert import convert, correct_biases
+from spikingir.graph.operations import OPERATIONS
 from spikingir.networks import AODNet, DnCNN, RestorationNetwork, describe
-from spikingir.spiking import node_schema
 from spikingir.spiking.formation import ImageFormation
 from spikingir.spiking.kinds import NEURONS
 from spikingir.spiking.network import SpikingConfig, SpikingNetwork
@@ -740,9 +740,11 @@ def test_torchs_advice_to_run_code_is_not_passed_on(tmp_path: Path) -> None:
 
 def test_the_specification_names_every_operation_and_setting() -> None:
     text = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
-    for op, form in node_schema._FORMS.items():
+    for op, operation in OPERATIONS.items():
+        if operation.settings is None:
+            continue
         row = next(line for line in text.splitlines() if line.startswith("| ") and f"`{op}`" in line.split("|")[1])
-        for setting in fields(form.settings):
+        for setting in fields(operation.settings):
             assert f"`{setting.name}`" in row, (op, setting.name)
     for name in (*(field.name for field in fields(SpikingConfig)), *get_args(ImageFormation)):
         assert f"`{name}`" in text or f'`"{name}"`' in text, name

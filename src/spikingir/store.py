@@ -22,6 +22,7 @@ from torch import Tensor
 from spikingir.errors import InputError
 from spikingir.files import write_atomically
 from spikingir.graph.graph import Graph, Node
+from spikingir.graph.node_schema import node_from_json, node_to_json, output_shape
 from spikingir.networks.base import Recognised, RestorationNetwork
 from spikingir.networks.registry import ARCHITECTURES, Architecture, build_network, describe, known_architectures
 from spikingir.schema import SchemaError, nearest, parse, shown
@@ -30,7 +31,6 @@ from spikingir.spiking.formation import form_image
 from spikingir.spiking.kinds import NEURONS, kind_of
 from spikingir.spiking.network import SpikingConfig, SpikingNetwork, require_spiking
 from spikingir.spiking.neurons import IFNeuron
-from spikingir.spiking.node_schema import node_from_json, node_to_json, output_shape, weight_dimensions
 from spikingir.spiking.readout import PixelMapper
 
 FORMAT, VERSION = "spikingir", 2
@@ -571,7 +571,7 @@ def _assemble(head: _Spiking, nodes: Sequence[Node], state: Mapping[str, Tensor]
     for node in nodes:
         if node.weights is not None:
             bias = f"bias.{node.weights}"
-            weight = tensor(f"weight.{node.weights}", weight_dimensions(node))
+            weight = tensor(f"weight.{node.weights}", node.operation.weight_dimensions)
             weights[node.weights] = (weight, tensor(bias, 1) if bias in state else None)
     for name, neuron in neurons.items():
         try:

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import spikingir.conversion.lan  # noqa: F401  (registers its neuron)
+from spikingir.spiking.kinds import NEURONS
 from spikingir.spiking.neurons import MPRN, IFNeuron
 from spikingir.spiking.surrogate import SURROGATES
 
@@ -259,3 +261,18 @@ def test_compiled_neurons_give_the_eager_numbers() -> None:
         results.append([*firing, quantised, *grads])
     for eager, compiled_ in zip(*results, strict=True):
         torch.testing.assert_close(compiled_, eager, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NEURONS)
+@pytest.mark.parametrize("signed", [False, True])
+def test_neuron_fires_as_the_equation_of_its_kind(name: str, signed: bool) -> None:
+    kind, generator = NEURONS[name], torch.Generator().manual_seed(0)
+    assert kind.equation is not None
+    neuron = kind.neuron(torch.tensor(0.75, dtype=torch.float64), signed=signed)
+    currents = torch.randn(6 + neuron.extended, 40, generator=generator, dtype=torch.float64)
+    if kind.adapts:
+        neuron.adapt([(currents.view(-1, 1, 1, 5, 8), None)], len(currents), 0.3)
+    found = neuron(currents.view(-1, 1, 1, 5, 8)).weighted_spikes.reshape(currents.shape)
+    wanted = [kind.equation(neuron, pixel) for pixel in currents.T.tolist()]
+    torch.testing.assert_close(found.T, torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-12)
+    assert found.any()

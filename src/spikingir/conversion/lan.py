@@ -4,6 +4,7 @@ The paper ("Efficient converted SNN for 3D and 2D classification") gives no equa
 letter; this is the reading of docs/method.md, section 7, and is labelled as a reconstruction wherever it is reported.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -108,7 +109,18 @@ class AdaptiveThresholdNeuron(IFNeuron):
         self.step_thresholds = torch.stack(thresholds)
 
 
-NEURONS["lan"] = NeuronKind(AdaptiveThresholdNeuron, takes=("signed",), adapts=True)
+def adaptive_equation(neuron: AdaptiveThresholdNeuron, currents: Sequence[float]) -> list[float]:
+    """The clocked equation for one pixel: the graded weighted spike of each step."""
+    v, fired = 0.0, []
+    for current, theta in zip(currents, neuron.step_thresholds.flatten().tolist(), strict=True):
+        v += current
+        size = min(math.floor(abs(v) / theta), MAX_SPIKES) * theta
+        fired.append(size if v > 0 else -size if neuron.signed else 0.0)
+        v -= fired[-1]
+    return fired
+
+
+NEURONS["lan"] = NeuronKind(AdaptiveThresholdNeuron, takes=("signed",), adapts=True, equation=adaptive_equation)
 
 
 def _current(currents: Tensor | None, constant: Tensor | None, t: int) -> Tensor:

@@ -30,10 +30,10 @@ from spikingir.deploy.folded import FoldedNetwork, Kernel
 from spikingir.export.errors import ExportError
 from spikingir.export.npz import require_plain, require_runs
 from spikingir.graph.graph import Node, Wave
+from spikingir.graph.node_schema import output_shape
 from spikingir.schema import SchemaError, parse, shown
 from spikingir.spiking.firing import Clock
 from spikingir.spiking.network import SpikingConfig
-from spikingir.spiking.node_schema import output_shape
 
 Array = NDArray[Any]
 

@@ -19,10 +19,10 @@ from spikingir.deploy.folded import FoldedNetwork, Kernel
 from spikingir.errors import InputError
 from spikingir.export.errors import ExportError
 from spikingir.graph.graph import Node
+from spikingir.graph.node_schema import node_from_json, node_to_json
 from spikingir.schema import Range, SchemaError, parse, shown
 from spikingir.spiking.firing import Clock
 from spikingir.spiking.network import SpikingConfig
-from spikingir.spiking.node_schema import node_from_json, node_to_json, weight_dimensions
 from spikingir.spiking.surrogate import Surrogate
 
 FORMAT, VERSION = "spikingir.folded", 1
@@ -83,7 +83,7 @@ def npz_content(network: FoldedNetwork) -> bytes:
     arrays |= _parts("mapper", network.mapper, _PARTS)
     for node in network.nodes:
         if (kernel := network.kernel(node.name)) is not None:  # pooling and resizing have a grid and no weights
-            arrays |= _parts(f"kernel.{node.name}", kernel, _PARTS if weight_dimensions(node) else _PARTS[-1:])
+            arrays |= _parts(f"kernel.{node.name}", kernel, _PARTS if node.operation.weight_dimensions else _PARTS[-1:])
     content = io.BytesIO()
     np.savez(content, **arrays)  # type: ignore[arg-type]  # the names are none of savez's own arguments
     return content.getvalue()
@@ -133,9 +133,9 @@ def read_npz(content: bytes) -> FoldedNetwork:
     dtype = _DTYPES[header.dtype]
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     kernels = {
-        node.name: _kernel(tensors, f"kernel.{node.name}", weight_dimensions(node), dtype)
+        node.name: _kernel(tensors, f"kernel.{node.name}", node.operation.weight_dimensions, dtype)
         for node in nodes
-        if weight_dimensions(node) or _is_rounded(node)
+        if node.operation.weight_dimensions or _is_rounded(node)
     }
     mapper = _kernel(tensors, "mapper", 4, torch.float64)
     betas = {name: _take(tensors, f"beta.{name}", 1) for name in layers}

@@ -6,12 +6,12 @@ line in :data:`OPERATIONS`; what has no class is refused by name and place, unle
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
 from math import prod
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from spikingir.graph.errors import ConversionError, NotLinear, TilingError
 from spikingir.graph.reach import Reach
+from spikingir.schema import Range, SchemaError, shown
 
 if TYPE_CHECKING:
     from spikingir.graph.graph import Node
@@ -30,6 +31,18 @@ Role = Literal["source", "neuron", "moves", "weighs"]
 Shape = tuple[int, ...]
 Merge = Callable[[Tensor], Tensor]
 """One value from those along the last axis."""
+
+_Side = Annotated[int, Range(1, 64)]
+_Border = Annotated[int, Range(0, 512)]
+_Bound = Annotated[int, Range(-65536, 65536)] | None
+_Factor = Annotated[float, Range(0, 64, open_least=True)]
+_Size = Annotated[int, Range(1, 65536)]
+_Span = tuple[_Bound, _Bound, _Side | None]
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """Settings of an operation that has none."""
 
 
 class Operation:
@@ -44,6 +57,9 @@ class Operation:
         merges: Whether it interleaves channels, each of its output from neighbouring ones of its input.
         keeps_image: Whether what it makes of the raw image is raw image still.
         fixed: Whether its weights follow from its settings.
+        settings: Dataclass of the settings that a file keeps of it; None where files cannot hold it.
+        arity: Least and largest number of inputs.
+        weight_dimensions: Dimensions of its weight; 0 where it has none.
     """
 
     name: ClassVar[str]
@@ -54,6 +70,16 @@ class Operation:
     merges: ClassVar[bool] = False
     keeps_image: ClassVar[bool] = True
     fixed: ClassVar[bool] = False
+    settings: ClassVar[type[Any] | None] = NoSettings
+    arity: ClassVar[tuple[int, int]] = (1, 1)
+    weight_dimensions: ClassVar[int] = 0
+
+    def require(self, node: "Node", where: str) -> None:
+        """Refuse settings from a file that fit their types and not each other.
+
+        Raises:
+            SchemaError: They do not fit; the text starts with the place ``where``.
+        """
 
     def role_of(self, node: "Node") -> Role:
         """What a node of this operation does to spikes."""
@@ -147,6 +173,7 @@ class Input(Operation):
 
     name = "input"
     role = "source"
+    arity = (0, 0)
 
 
 class Raw(Operation):
@@ -154,6 +181,7 @@ class Raw(Operation):
 
     name = "raw"
     role = "source"
+    settings = None
 
     def reach(self, node: "Node", axis: int, inputs: Sequence[Reach], kernel: Sequence[int]) -> Reach:
         """Unknown."""
@@ -206,11 +234,23 @@ def _pair(value: Any) -> tuple[int, int]:
     return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
+@dataclass(frozen=True)
+class ConvolutionSettings:
+    """Settings of a convolution, for rows and columns."""
+
+    stride: tuple[_Side, _Side]
+    padding: tuple[_Border, _Border]
+    dilation: tuple[_Side, _Side]
+    groups: Annotated[int, Range(1, 65536)]
+
+
 class _Convolution(Operation):
     """What both convolutions have."""
 
     role = "weighs"
     keeps_image = False
+    settings = ConvolutionSettings
+    weight_dimensions = 4
 
     def groups(self, node: "Node", channels: int) -> int:
         groups: int = node.options["groups"]
@@ -289,10 +329,18 @@ class Conv2d(_Convolution):
         return b.add(node.name, self.name, (source,), weights, **options)
 
 
+@dataclass(frozen=True)
+class TransposedConvolutionSettings(ConvolutionSettings):
+    """Settings of a transposed convolution."""
+
+    output_padding: tuple[Annotated[int, Range(0, 63)], Annotated[int, Range(0, 63)]]
+
+
 class ConvTranspose2d(_Convolution):
     """The adjoint of a convolution, W (I, O / groups, K, K)."""
 
     name = "conv_transpose2d"
+    settings = TransposedConvolutionSettings
     traced_from = (nn.ConvTranspose2d,)
 
     def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
@@ -356,6 +404,7 @@ class Affine(Operation):
     name = "affine"
     role = "weighs"
     pointwise = True
+    weight_dimensions = 1
 
     def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
         assert weight is not None
@@ -422,10 +471,22 @@ class Affine(Operation):
         return self.scale(b, node, b.wire(node.args[0]), -torch.ones(1, dtype=b.dtype))
 
 
+@dataclass(frozen=True)
+class AvgPoolSettings:
+    """Settings of average pooling."""
+
+    kernel_size: tuple[_Side, _Side]
+    stride: tuple[_Side, _Side]
+    padding: tuple[_Border, _Border]
+    ceil_mode: bool
+    count_include_pad: bool
+
+
 class AvgPool2d(Operation):
     """Mean over a window."""
 
     name = "avg_pool2d"
+    settings = AvgPoolSettings
     role = "weighs"
     fixed = True
     traced_from = (nn.AvgPool2d, functional.avg_pool2d)
@@ -469,14 +530,35 @@ class AvgPool2d(Operation):
         return self.put(b, node, kernel_size=window, stride=step, padding=_pair(padding), **flags)
 
 
+@dataclass(frozen=True)
+class InterpolateSettings:
+    """Settings of resizing: a size, a factor, or neither where a second input gives the size."""
+
+    size: tuple[_Size, _Size] | None
+    scale_factor: _Factor | tuple[_Factor, _Factor] | None
+    mode: Literal["nearest", "nearest-exact", "bilinear", "bicubic"]
+    align_corners: bool | None
+
+    def __post_init__(self) -> None:
+        if self.align_corners is not None and self.mode.startswith("nearest"):
+            raise SchemaError(f"align_corners is {self.align_corners}; mode nearest has none")
+
+
 class Interpolate(Operation):
     """Resizing, to a factor, a size, or the size of another wire; plain nearest-neighbour only moves spikes."""
 
     name = "interpolate"
     role = "weighs"
     fixed = True
+    settings = InterpolateSettings
+    arity = (1, 2)
     traced_from = (nn.Upsample, nn.UpsamplingBilinear2d, nn.UpsamplingNearest2d, functional.interpolate)
     taps: ClassVar[Mapping[str, int]] = MappingProxyType({"bilinear": 4, "bicubic": 16})
+
+    def require(self, node: "Node", where: str) -> None:
+        given = [node.options["size"] is not None, node.options["scale_factor"] is not None, len(node.inputs) == 2]
+        if sum(given) != 1:
+            raise SchemaError(f"{where}.options: expected one of a size, a scale_factor and a second input")
 
     def role_of(self, node: "Node") -> Role:
         return "moves" if node.options["mode"].startswith("nearest") else "weighs"
@@ -560,6 +642,7 @@ class Add(_Join):
 
     name = "add"
     sums = True
+    arity = (2, 2)
     traced_from = (operator.add, operator.iadd, torch.add, "add", "add_")
     sign: ClassVar[int] = 1
 
@@ -599,6 +682,7 @@ class Concat(_Join):
     """Feature maps side by side."""
 
     name = "concat"
+    arity = (1, 256)
     traced_from = (torch.cat, torch.concat)
 
     def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
@@ -616,10 +700,20 @@ class Concat(_Join):
         return b.add(node.name, self.name, tuple(b.wire(part) for part in parts))
 
 
+@dataclass(frozen=True)
+class SliceSettings:
+    """Settings of a slice: start, stop and step along each axis."""
+
+    channels: _Span
+    rows: _Span
+    columns: _Span
+
+
 class Slice(Operation):
     """Channels, rows and columns from a start to a stop."""
 
     name = "slice"
+    settings = SliceSettings
     traced_from = (operator.getitem,)
 
     def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
@@ -657,10 +751,23 @@ class Slice(Operation):
         return self.put(b, node, channels=spans[0], rows=spans[1], columns=spans[2])
 
 
+@dataclass(frozen=True)
+class PadSettings:
+    """Settings of padding: left, right, and top, bottom where there are four; negative ones crop."""
+
+    padding: tuple[Annotated[int, Range(-512, 512)], ...]
+    mode: Literal["constant", "reflect", "replicate", "circular"]
+
+    def __post_init__(self) -> None:
+        if len(self.padding) not in (2, 4):
+            raise SchemaError(f"padding is {shown(self.padding)}; expected a list of 2 or 4")
+
+
 class Pad(Operation):
     """Margins of zeros, or of the image reflected, repeated or wrapped around."""
 
     name = "pad"
+    settings = PadSettings
     modes: ClassVar[Mapping[Any, str]] = MappingProxyType(
         {
             nn.ZeroPad2d: "constant",
@@ -699,10 +806,18 @@ class Pad(Operation):
         return self.put(b, node, padding=sides, mode=mode)
 
 
+@dataclass(frozen=True)
+class ShuffleSettings:
+    """Settings of both pixel shuffles."""
+
+    factor: _Side
+
+
 class PixelShuffle(Operation):
     """Groups of ``factor^2`` channels interleaved in one of a finer grid."""
 
     name = "pixel_shuffle"
+    settings = ShuffleSettings
     merges = True
     traced_from = (nn.PixelShuffle, functional.pixel_shuffle, torch.pixel_shuffle)
 
@@ -725,6 +840,7 @@ class PixelUnshuffle(Operation):
     """Every channel dealt out to ``factor^2`` ones of a coarser grid."""
 
     name = "pixel_unshuffle"
+    settings = ShuffleSettings
     traced_from = (nn.PixelUnshuffle, functional.pixel_unshuffle, torch.pixel_unshuffle)
 
     def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:

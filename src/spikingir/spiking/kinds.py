@@ -12,14 +12,14 @@ Example:
         NEURONS["loud"] = NeuronKind(LoudNeuron, IFSettings, folds=lambda neuron: neuron, phased=True)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any
 
 from torch import Tensor
 
 from spikingir.schema import Range, SchemaError, parse
-from spikingir.spiking.neurons import IFNeuron, MembranePotentialReuseNeuron
+from spikingir.spiking.neurons import IFNeuron, MembranePotentialReuseNeuron, if_equation, mpr_equation
 from spikingir.spiking.surrogate import Surrogate
 
 
@@ -57,6 +57,8 @@ class NeuronKind:
         delayed: Whether its ``forward`` takes a delay.
         takes: Names of the settings that conversion makes it with, beside the threshold.
         adapts: Whether calibration sets more of it than its threshold, through a method ``adapt``.
+        equation: Its clocked equation for one pixel, step by step in Python's numbers, as the paper has it: weighted
+            spikes from currents, one for each step. Tests hold its ``forward`` to it.
     """
 
     neuron: type[IFNeuron]
@@ -66,6 +68,7 @@ class NeuronKind:
     delayed: bool = False
     takes: tuple[str, ...] = ("v0", "signed", "surrogate")
     adapts: bool = False
+    equation: Callable[[Any, Sequence[float]], list[float]] | None = None
 
     def to_json(self, neuron: IFNeuron) -> dict[str, Any]:
         """Settings of a neuron of this kind, as plain values."""
@@ -93,7 +96,7 @@ class NeuronKind:
 
 
 NEURONS: dict[str, NeuronKind] = {
-    "if": NeuronKind(IFNeuron, IFSettings, lambda neuron: neuron, phased=True, delayed=True),
+    "if": NeuronKind(IFNeuron, IFSettings, lambda neuron: neuron, phased=True, delayed=True, equation=if_equation),
     "mprn": NeuronKind(
         MembranePotentialReuseNeuron,
         MPRSettings,
@@ -101,6 +104,7 @@ NEURONS: dict[str, NeuronKind] = {
         phased=True,
         delayed=True,
         takes=("v0", "signed", "surrogate", "alpha", "beta"),
+        equation=mpr_equation,
     ),
 }
 """The kinds that are known, by the name that files give them."""

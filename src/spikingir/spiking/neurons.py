@@ -4,6 +4,7 @@ A neuron gives *weighted spikes* ``theta s(t)`` (at the extended step ``beta the
 raw weights read. :func:`spikingir.fold` turns them into pure 0/1 spikes.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -229,6 +230,28 @@ class MembranePotentialReuseNeuron(IFNeuron):
 
 
 MPRN = MembranePotentialReuseNeuron
+
+
+def if_equation(neuron: IFNeuron, currents: Sequence[float]) -> list[float]:
+    """The clocked equation of the IF neuron for one pixel of its first channel: the weighted spike of each step."""
+    theta = neuron.v_threshold[0].item()
+    return _spikes(neuron, currents, [(theta, theta)] * len(currents))
+
+
+def mpr_equation(neuron: IFNeuron, currents: Sequence[float]) -> list[float]:
+    """The same of the MPR neuron; the last current is that of the extended step (SpikingIR, Eq. 5-7)."""
+    theta, beta = neuron.v_threshold[0].item(), neuron.beta[0].item()
+    return _spikes(neuron, currents, [*[(theta, theta)] * (len(currents) - 1), (neuron.alpha * theta, beta * theta)])
+
+
+def _spikes(neuron: IFNeuron, currents: Sequence[float], steps: Sequence[tuple[float, float]]) -> list[float]:
+    """Weighted spikes of steps with a firing level and an amplitude each."""
+    v, fired = neuron.v0 * neuron.v_threshold[0].item(), []
+    for current, (level, amplitude) in zip(currents, steps, strict=True):
+        v += current
+        fired.append(amplitude if v >= level else -amplitude if neuron.signed and v <= -level else 0.0)
+        v -= fired[-1]
+    return fired
 
 
 def _vector(value: Tensor | float) -> Tensor:

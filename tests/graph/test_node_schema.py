@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from spikingir.graph.node_schema import node_from_json, node_to_json, output_shape
 from spikingir.graph.operations import OPERATIONS
 from spikingir.schema import SchemaError
-from spikingir.spiking.node_schema import node_from_json, node_to_json, output_shape
 
 
 def drawn(op: str, draw: random.Random) -> tuple[dict[str, Any], list[tuple[int, int, int]], tuple[int, ...]]:
@@ -82,7 +82,7 @@ def test_shapes_are_those_of_the_run(op: str) -> None:
 
 def test_what_goes_together() -> None:
     entry = {"name": "x", "op": "pad", "inputs": ["a"], "options": {"padding": [1], "mode": "reflect"}, "weights": None}
-    with pytest.raises(SchemaError, match=r"options.padding is \(1,\); expected a list of 2 or 4"):
+    with pytest.raises(SchemaError, match=r"options: padding is \(1,\); expected a list of 2 or 4"):
         node_from_json(entry, "nodes[1]")
     options: dict[str, Any] = {"size": None, "scale_factor": None, "mode": "nearest", "align_corners": None}
     resize = entry | {"op": "interpolate", "options": options}
