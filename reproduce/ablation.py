@@ -17,9 +17,9 @@ from torch import Tensor
 from spikingir.conversion.convert import convert
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.data.testsets import TestPair
-from spikingir.evaluation.evaluate import Evaluation, Progress, evaluate, noise_level
+from spikingir.evaluation.evaluate import Evaluation, Progress, evaluate
 from spikingir.evaluation.testsets import open_testset
-from spikingir.inputs import with_level
+from spikingir.inputs import told
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.restorer import Restorer
 from spikingir.spiking.network import SpikingNetwork
@@ -88,8 +88,8 @@ def ablate(
     Source:
         SpikingIR, ablation study; docs/method.md, sections 1 to 4 and 7.
     """
-    if ann.takes_level and testset:  # the calibration images have the noise of the test set
-        calibration_images = with_level(calibration_images, noise_level(testset[0]))
+    if testset:  # the calibration images have the noise of the test set
+        calibration_images = told(calibration_images, ann.takes_level, testset[0].sigma)
     config = fine_tuned.config
     stages = [*_CONVERSIONS.items(), (FINE_TUNED, None)]
     rows = []

@@ -20,7 +20,7 @@ from spikingir.data.errors import DataError
 from spikingir.deploy.fold import fold
 from spikingir.energy.paper import Energy, ann_energy, paper_energy
 from spikingir.errors import SpikingIRError
-from spikingir.inputs import with_level
+from spikingir.inputs import LevelError, told
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.tiling import padded, trace_tiled
 from spikingir.spiking.kinds import NEURONS, kind_of
@@ -230,24 +230,11 @@ def _spiking(method: str) -> Callable[[Subject, int | None], Contender]:
 
 
 def seen(images: Tensor, takes_level: bool, sigma: float | None) -> Tensor:
-    """What a body reads: images, and the level of their noise where the network takes one.
-
-    Args:
-        images: Degraded images.
-        takes_level: Whether it does.
-        sigma: Level of the noise, of 255; None where there is none to tell.
-
-    Shape:
-        (B, C, H, W) to the same, or to (B, C + 1, H, W).
-
-    Raises:
-        UnavailableError: The network takes a level, and there is none.
-    """
-    if not takes_level:
-        return images
-    if sigma is None:
-        raise UnavailableError("the network is told the level of the noise, and there is none to tell")
-    return with_level(images, sigma / 255)
+    """:func:`~spikingir.inputs.told`, but what is not known makes the contender unavailable."""
+    try:
+        return told(images, takes_level, sigma)
+    except LevelError as error:
+        raise UnavailableError(str(error)) from None
 
 
 def run_spiking(network: SpikingNetwork, sigma: float | None = None) -> Contender:

@@ -32,6 +32,31 @@ def with_level(image: Tensor, level: Tensor | float) -> Tensor:
     return torch.cat([image, values.expand(batch, 1, height, width)], 1)
 
 
+class LevelError(InputError):
+    """The noise level that a network is told is not known."""
+
+
+def told(image: Tensor, takes_level: bool, sigma: float | None) -> Tensor:
+    """What a network reads: the image, and the level of its noise where the network is told it.
+
+    Args:
+        image: Degraded image.
+        takes_level: Whether the network is told the level.
+        sigma: The level, of 255; None where it is not known.
+
+    Shape:
+        (B, C, H, W) to the same, or to (B, C + 1, H, W).
+
+    Raises:
+        LevelError: The network is told a level, and it is not known.
+    """
+    if not takes_level:
+        return image
+    if sigma is None:
+        raise LevelError("the network is told the level of the noise, which is not known here; give sigma")
+    return with_level(image, sigma / 255)
+
+
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """The image with its last row and column repeated until both sides are multiples of ``multiple``.
 

@@ -75,13 +75,14 @@ def shown(value: object) -> str:
         return "a number of thousands of digits"
 
 
-def parse(kind: type[Data], table: object, where: str) -> Data:
+def parse(kind: type[Data], table: object, where: str, **given: Any) -> Data:
     """A dataclass from a table, checked throughout.
 
     Args:
         kind: The dataclass.
         table: What TOML or JSON gave.
         where: Place of the table, for messages; empty for the whole.
+        **given: Fields that the table does not hold, as they are.
 
     Raises:
         SchemaError: An unknown or missing key; a value of another type, out of range or not finite; what the
@@ -90,7 +91,7 @@ def parse(kind: type[Data], table: object, where: str) -> Data:
     if not isinstance(table, Mapping):
         raise SchemaError(f"{where or 'it'} is {shown(table)}; expected a table")
     hints = get_type_hints(kind, include_extras=True)
-    known = [field for field in fields(kind) if field.init]  # type: ignore[arg-type]
+    known = [field for field in fields(kind) if field.init and field.name not in given]  # type: ignore[arg-type]
     names = [field.name for field in known]
     prefix = f"{where}: " if where else ""
     for key in table:
@@ -101,7 +102,7 @@ def parse(kind: type[Data], table: object, where: str) -> Data:
             raise SchemaError(f"{prefix}the key {field.name!r} is missing")
     values = {key: check(hints[key], value, _within(where, key)) for key, value in table.items()}
     try:
-        return kind(**values)
+        return kind(**values, **given)
     except InputError as error:  # what the dataclass checks beyond types and ranges
         raise SchemaError(f"{prefix}{error}") from None
 

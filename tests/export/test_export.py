@@ -17,7 +17,7 @@ from spikingir.deploy.folded import FoldedNetwork
 from spikingir.errors import InputError
 from spikingir.export.drift import measure, sample_images, spikes_of
 from spikingir.export.errors import ExportError
-from spikingir.export.export import SUFFIXES, Format, export_network
+from spikingir.export.export import FORMATS, Format, export_network
 from spikingir.export.npz import load_npz, npz_content, read_npz
 from spikingir.networks.aodnet import AODNet
 from spikingir.networks.dncnn import DnCNN
@@ -164,7 +164,7 @@ def test_torch_program_gives_the_same_bits(name: str) -> None:
 
 @pytest.mark.parametrize("to", ["npz", "onnx", "nir"])
 def test_command(run: Run, tiny_model: Path, tmp_path: Path, to: str) -> None:
-    out = tmp_path / f"network{SUFFIXES[to]}"
+    out = tmp_path / f"network{FORMATS[to].suffix}"
     schedule = "phased" if to == "onnx" else "clocked"
     arguments = ["export", tiny_model, "--to", to, "-o", out, "--schedule", schedule]
     code, said, notes = run(*arguments)
@@ -207,7 +207,7 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("name", "to"), [("denoise-gray-25", "npz"), ("denoise-gray-25", "onnx"), ("dehaze", "npz")])
 def test_shipped_networks(tmp_path: Path, name: str, to: Format) -> None:
     network = load_spiking(name, schedule="phased" if to == "onnx" else None).network
-    drift = export_network(network, tmp_path / f"a{SUFFIXES[to]}", to).drift
+    drift = export_network(network, tmp_path / f"a{FORMATS[to].suffix}", to).drift
     assert (drift.different, drift.values_different) == (0, 0)
     assert drift.spikes > 1000
 

@@ -220,7 +220,7 @@ def test_contenders_that_are_told_the_level(tmp_path: Path, collection: Path) ->
     found = profile(benchmark, Cell("levelled", "bsd68", "spikingir", 4))["energy"]
     assert found["snn"]["paper"] == pytest.approx(restored.energy.snn_mj)
     untold = replace(subject, sigma=None)
-    with pytest.raises(UnavailableError, match="is told the level of the noise, and there is none to tell"):
+    with pytest.raises(UnavailableError, match="is told the level of the noise, which is not known here"):
         METHODS["ann"].make(untold, None)(image)
 
 

@@ -154,11 +154,12 @@ def test_a_model_that_is_told_the_level(tiny_model: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"sigma": "15"}, "sigma is '15'; expected a noise level"),
+        ({"sigma": "15"}, "sigma is '15'; expected a whole number or a number or a list"),
         ({"sigma": [0, 75, 80]}, "sigma is"),
         ({"sigma": [75, 0]}, "sigma is"),
-        ({"sigma": [True, 2]}, "sigma is"),
+        ({"sigma": [True, 2]}, r"sigma\[0\] is True"),
         ({"sigma": -1}, "sigma is -1"),
+        ({"channels": "3"}, "channels is '3'; expected a whole number"),
         ({"takes_level": "yes"}, "takes_level is 'yes'"),
         ({"sigam": 15}, "unknown key 'sigam'; did you mean 'sigma'"),
         ({"folder": "elsewhere"}, "unknown key 'folder'"),
@@ -167,7 +168,7 @@ def test_a_model_that_is_told_the_level(tiny_model: Path, tmp_path: Path) -> Non
         ({"variants": {"other.safetensors": {"schedule": "clocked", "time_steps": 3}}}, "default"),
         ({"variants": {"snn.safetensors": {"schedule": "clocked", "time_steps": "3"}}}, "time_steps"),
         ({"variants": {"snn.safetensors": {"schedule": "clocked"}}}, "time_steps"),
-        ({"variants": ["snn.safetensors"]}, "no configuration"),
+        ({"variants": ["snn.safetensors"]}, "no table of variants"),
         ({}, r"names snn\.safetensors, which is not in the folder"),
     ],
 )

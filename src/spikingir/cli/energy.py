@@ -95,7 +95,7 @@ def _spiking(
 ) -> None:
     from spikingir.deploy.fold import fold
     from spikingir.energy.columns import energy_columns
-    from spikingir.inputs import with_level
+    from spikingir.inputs import told
     from spikingir.restoration.tiling import memory_errors, padded, trace_tiled
     from spikingir.zoo.pretrained import load_ann, load_spiking
 
@@ -113,10 +113,8 @@ def _spiking(
     if config.channels == 1 and _has_colours(path):
         notes.append("counted on the image's gray version; to restore its colours takes three such inferences")
     height, width = picture.shape[-2:]
-    if takes_level and sigma is not None:
-        picture = with_level(picture, sigma / 255)
     folded = fold(loaded.network).eval()
-    picture = padded(folded, picture)  # as restoring does
+    picture = padded(folded, told(picture, takes_level, sigma))  # as restoring does
     if picture.shape[-2:] != (height, width):
         notes.append(_counted_at(picture.shape[-1], picture.shape[-2]))
     for note in notes:

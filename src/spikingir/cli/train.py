@@ -147,7 +147,7 @@ def convert(
     from spikingir.conversion.report import report
     from spikingir.data.calibration import calibration_images
     from spikingir.files import check_replaceable, identities
-    from spikingir.inputs import with_level
+    from spikingir.inputs import told
     from spikingir.store import load_network, save_pretrained
     from spikingir.zoo.catalogue import SHIPPED
 
@@ -157,13 +157,11 @@ def convert(
         raise CommandError(f"{target} exists already; --overwrite replaces it")
     network = load_network(weights, max_bytes=int(max_gib * 2**30))
     images = calibration_images(data, network.channels, sigma=sigma)
-    if network.takes_level:
-        if sigma is None:
-            raise UsageError(f"the network of {weights} is told the noise level; give that of its images with --sigma")
-        images = with_level(images, sigma / 255)
+    if network.takes_level and sigma is None:
+        raise UsageError(f"the network of {weights} is told the noise level; give that of its images with --sigma")
     spiking = convert_network(
         network,
-        images,
+        told(images, network.takes_level, sigma),
         method,
         time_steps=time_steps,
         schedule=schedule,

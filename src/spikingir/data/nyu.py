@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from spikingir.data.errors import DataError
 from spikingir.data.folders import Map, pair_images, read_map, read_rgb
-from spikingir.data.scenes import Scene, SceneFiles
+from spikingir.data.scenes import DepthFiles, Scene, SceneFiles
 
 FRAME = (480, 640)
 """Height and width of a frame with its border."""
@@ -30,22 +30,8 @@ _INSIDE = (slice(10, 470), slice(10, 630))
 _STEP = 0.039198  # metres, of 8-bit depth; values are the middles of its steps
 
 
-@dataclass(frozen=True)
-class NyuFiles:
-    """One scene as two files.
-
-    Attributes:
-        image: Colour frame.
-        depth: Depth frame: 16 bits are millimetres, 8 bits steps of 39.198 mm.
-    """
-
-    image: Path
-    depth: Path
-
-    @property
-    def name(self) -> str:
-        """Number of the scene, from 1."""
-        return self.image.stem
+class NyuFiles(DepthFiles):
+    """A colour frame and its depth: 16 bits are millimetres, 8 bits steps of 39.198 mm."""
 
     def read(self) -> Scene:
         """Read the scene inside the border.

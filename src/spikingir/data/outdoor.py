@@ -4,7 +4,6 @@ Files: ``rgb/0444.jpg`` and ``depth/0444.png``, which may be smaller. Depth is r
 255 is far. Where sky and haze look alike the sky came out near; here it is set to far.
 """
 
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import cast
@@ -18,7 +17,7 @@ from torch.nn import functional
 
 from spikingir.data.errors import DataError
 from spikingir.data.folders import pair_images, read_map, read_rgb, to_tensor
-from spikingir.data.scenes import Scene
+from spikingir.data.scenes import DepthFiles, Scene
 
 FAR = 255
 """Depth of what is farthest, and of the sky."""
@@ -28,22 +27,8 @@ _SMOOTH = 0.02  # greatest mean gradient of sky, a pixel
 _WINDOW = 9  # pixels that it is averaged over
 
 
-@dataclass(frozen=True)
-class OutdoorFiles:
-    """One scene as two files.
-
-    Attributes:
-        image: Colour photograph without haze.
-        depth: Relative depth in 8 bits, of the same shape or smaller.
-    """
-
-    image: Path
-    depth: Path
-
-    @property
-    def name(self) -> str:
-        """Name of the scene."""
-        return self.image.stem
+class OutdoorFiles(DepthFiles):
+    """A colour photograph without haze, and its relative depth in 8 bits, of the same shape or smaller."""
 
     def read(self) -> Scene:
         """Read the scene; its depth is 1 where it is farthest, sky included.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -69,6 +70,24 @@ class Scene:
     def farthest(self) -> float:
         """Largest depth of the whole scene."""
         return (float(self.depth_map.max()) + self.offset) * self.unit
+
+
+@dataclass(frozen=True)
+class DepthFiles:
+    """Two files of a scene that is not read yet.
+
+    Attributes:
+        image: Haze-free image.
+        depth: Its depth.
+    """
+
+    image: Path
+    depth: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the scene."""
+        return self.image.stem
 
 
 class SceneFiles(Protocol):

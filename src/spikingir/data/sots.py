@@ -15,28 +15,14 @@ from numpy.typing import NDArray
 from spikingir.data.errors import DataError
 from spikingir.data.folders import pair_images, read_map, read_rgb
 from spikingir.data.nyu import FRAME, inside, scale_of
-from spikingir.data.scenes import Scene
+from spikingir.data.scenes import DepthFiles, Scene
 
 INDOOR_BETAS = tuple(0.5 + 0.1 * number for number in range(1, 11))
 """Scattering coefficients of ``1400_1.png`` to ``1400_10.png``; atmospheric light is 1, depth relative."""
 
 
-@dataclass(frozen=True)
-class IndoorFiles:
-    """One indoor scene.
-
-    Attributes:
-        image: Haze-free image, inside the border of NYU's frame.
-        depth: Depth, of the same size or of the whole frame.
-    """
-
-    image: Path
-    depth: Path
-
-    @property
-    def name(self) -> str:
-        """Number of the scene."""
-        return self.image.stem
+class IndoorFiles(DepthFiles):
+    """A haze-free image inside the border of NYU's frame, and its depth, of the same size or of the whole frame."""
 
     def read(self) -> Scene:
         """Read the scene inside the border.

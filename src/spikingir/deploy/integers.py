@@ -68,12 +68,10 @@ class Term:
 
 
 @dataclass(frozen=True)
-class IntegerPlan:
-    """One layer.
+class Sums:
+    """Weighted sums of counts and of the image, on the grid of the neuron that they feed.
 
     Attributes:
-        name: Its name.
-        levels: Spikes of a full window, ``L``.
         grid: ``2^k`` of each of its sums: all numbers are multiples of ``2^-k``.
         factor: See :class:`Term`.
         terms: Convolutions of counts.
@@ -84,8 +82,6 @@ class IntegerPlan:
         size: Its height and width from the image's.
     """
 
-    name: str
-    levels: int
     grid: Tensor
     factor: int
     terms: tuple[Term, ...]
@@ -94,6 +90,34 @@ class IntegerPlan:
     image: Term | None
     image_bias: Tensor
     size: Sizes
+
+    def by(self, factor: int) -> "Sums":
+        """The same, ``factor x factor`` pixels at a time."""
+        m = factor // self.factor
+        if m == 1:
+            return self
+        return replace(
+            self,
+            grid=_spread(self.grid, self.factor, m),
+            factor=factor,
+            terms=tuple(term.by(factor) for term in self.terms),
+            bias=_spread(self.bias, self.factor, m),
+            image=None if self.image is None else self.image.by(factor),
+            image_bias=_spread(self.image_bias, self.factor, m),
+        )
+
+
+@dataclass(frozen=True)
+class IntegerPlan(Sums):
+    """One layer: its sums, and the neuron that reads them.
+
+    Attributes:
+        name: Its name.
+        levels: Spikes of a full window, ``L``.
+    """
+
+    name: str
+    levels: int
 
     @property
     def channels(self) -> int:
@@ -164,36 +188,7 @@ class _Image:
     size: Sizes
 
 
-@dataclass(frozen=True)
-class _Sums:
-    """Weighted sums, on the grid of the neuron that they feed."""
-
-    grid: Tensor
-    factor: int
-    terms: tuple[Term, ...]
-    skips: tuple[tuple[str, Tensor], ...]
-    bias: Tensor
-    image: Term | None
-    image_bias: Tensor
-    size: Sizes
-
-    def by(self, factor: int) -> "_Sums":
-        """The same, ``factor x factor`` pixels at a time."""
-        m = factor // self.factor
-        if m == 1:
-            return self
-        return replace(
-            self,
-            grid=_spread(self.grid, self.factor, m),
-            factor=factor,
-            terms=tuple(term.by(factor) for term in self.terms),
-            bias=_spread(self.bias, self.factor, m),
-            image=None if self.image is None else self.image.by(factor),
-            image_bias=_spread(self.image_bias, self.factor, m),
-        )
-
-
-_Wire = _Counts | _Image | _Sums
+_Wire = _Counts | _Image | Sums
 
 
 def _spread(each: Tensor, factor: int, m: int) -> Tensor:
@@ -225,7 +220,7 @@ def plan_integers(network: FoldedNetwork) -> NetworkPlan:
             own = [] if kernel is None or kernel.grid is None else [int(kernel.grid.log2().max())]
             bits[node.name] = max(of_inputs + own)
             wires[node.name] = _Image(_size_of_image(node, [wire.size for wire in read]))
-        elif node.op == "neuron" and isinstance(read[0], _Sums):
+        elif node.op == "neuron" and isinstance(read[0], Sums):
             layers.append(_layer(network, node, read[0]))
             every = tuple(range(layers[-1].channels))
             wires[node.name] = _Counts(len(every), (_Part(node.name, len(every), every, every),), layers[-1].size)
@@ -291,9 +286,9 @@ def fits_pixels(plan: NetworkPlan, layer: IntegerPlan) -> bool:
 def _wire(network: FoldedNetwork, node: Node, read: Sequence[_Wire]) -> _Wire:
     """What an operation on counts, sums, or the image with weights, makes."""
     counts = [wire for wire in read if isinstance(wire, _Counts)]
-    sums = [wire for wire in read if isinstance(wire, _Sums)]
+    sums = [wire for wire in read if isinstance(wire, Sums)]
     if node.op in ("conv2d", "conv_transpose2d", "affine"):
-        if isinstance(read[0], _Sums):
+        if isinstance(read[0], Sums):
             raise NotNativeError(f"'{node.name}' reads weighted sums, not spikes")
         return _weighted(network, node, read[0])
     if node.op in ("add", "sub") and len(sums) == len(read):
@@ -314,22 +309,12 @@ def _wire(network: FoldedNetwork, node: Node, read: Sequence[_Wire]) -> _Wire:
     raise NotNativeError(f"'{node.name}' ({node.op}) is beyond it")
 
 
-def _layer(network: FoldedNetwork, node: Node, sums: _Sums) -> IntegerPlan:
+def _layer(network: FoldedNetwork, node: Node, sums: Sums) -> IntegerPlan:
     own = sums.grid.view(-1, sums.factor**2)
     if not bool((own == own[:, :1]).all()):
         raise NotNativeError(f"what '{node.name}' reads lies on different grids")
-    return IntegerPlan(
-        node.name,
-        network.levels[node.name],
-        sums.grid,
-        sums.factor,
-        sums.terms,
-        sums.skips,
-        sums.bias,
-        sums.image,
-        sums.image_bias,
-        lru_cache(maxsize=16)(sums.size),
-    )
+    kept = {**vars(sums), "size": lru_cache(maxsize=16)(sums.size)}
+    return IntegerPlan(**kept, name=node.name, levels=network.levels[node.name])
 
 
 def _side_by_side(wires: Sequence[_Counts]) -> _Counts:
@@ -395,7 +380,7 @@ def _size_of_image(node: Node, sizes: Sequence[Sizes]) -> Sizes:
     return size_of
 
 
-def _weighted(network: FoldedNetwork, node: Node, read: _Counts | _Image) -> _Sums:
+def _weighted(network: FoldedNetwork, node: Node, read: _Counts | _Image) -> Sums:
     kernel = network.kernel(node.name)
     assert kernel is not None
     assert kernel.grid is not None
@@ -406,7 +391,7 @@ def _weighted(network: FoldedNetwork, node: Node, read: _Counts | _Image) -> _Su
         term = Term(node.inputs[0], weight(kernel.analog), stride, padding)
         if factor > 1:
             raise NotNativeError(f"'{node.name}' (conv_transpose2d) reads the image")
-        return _Sums(kernel.grid, 1, (), (), nothing, term, bias, size)
+        return Sums(kernel.grid, 1, (), (), nothing, term, bias, size)
     terms: list[Term] = []
     skips: list[tuple[str, Tensor]] = []
     every = tuple(range(read.channels))
@@ -420,7 +405,7 @@ def _weighted(network: FoldedNetwork, node: Node, read: _Counts | _Image) -> _Su
         used.index_add_(1, torch.tensor(part.of_layer), part.sign * own[:, list(part.of_wire)])
         terms.append(_on_layer(node, Term(part.layer, used, stride, padding, factor), part))
     each = [_pixels(number, factor) for number in (kernel.grid, bias, nothing)]
-    sums = _Sums(each[0], factor, (), _added(skips), each[1], None, each[2], size)
+    sums = Sums(each[0], factor, (), _added(skips), each[1], None, each[2], size)
     sums = sums.by(math.lcm(factor, *(term.factor for term in terms)))
     return replace(sums, terms=_merged([term.by(sums.factor) for term in terms]))
 
@@ -453,7 +438,7 @@ def _added(skips: Sequence[tuple[str, Tensor]]) -> tuple[tuple[str, Tensor], ...
     return tuple(found.items())
 
 
-def _sum(node: Node, first: _Sums, second: _Sums) -> _Sums:
+def _sum(node: Node, first: Sums, second: Sums) -> Sums:
     if node.op == "sub":
         second = replace(
             second,
@@ -469,7 +454,7 @@ def _sum(node: Node, first: _Sums, second: _Sums) -> _Sums:
         raise NotNativeError(f"what '{node.name}' adds lies on different grids")
     if first.image is not None and second.image is not None:
         raise NotNativeError(f"'{node.name}' adds two currents of the image")
-    return _Sums(
+    return Sums(
         first.grid,
         factor,
         _merged((*first.terms, *second.terms)),
@@ -481,7 +466,7 @@ def _sum(node: Node, first: _Sums, second: _Sums) -> _Sums:
     )
 
 
-def _shuffled(sums: _Sums, factor: int) -> _Sums:
+def _shuffled(sums: Sums, factor: int) -> Sums:
     """Sums behind a pixel shuffle: their channels are the pixels of a layer's."""
     terms = list(sums.terms)
     for name, scale in sums.skips:

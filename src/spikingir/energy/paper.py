@@ -57,11 +57,6 @@ class Energy:
         return sum(operation.count.macs for operation in self.operations)
 
     @property
-    def first_layer_macs(self) -> int:
-        """Multiply-accumulates of the spiking network on the image, done once."""
-        return sum(operation.count.image_macs for operation in self.operations)
-
-    @property
     def analog_macs(self) -> int:
         """Multiply-accumulates on analog sums, over all steps; 0 for a network driven by spikes alone."""
         return sum(operation.count.analog_macs for operation in self.operations)

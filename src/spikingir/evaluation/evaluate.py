@@ -12,13 +12,12 @@ from torch import Tensor
 
 from spikingir.data.testsets import TestPair
 from spikingir.errors import InputError
-from spikingir.inputs import with_level
+from spikingir.inputs import told
 from spikingir.measures import psnr, ssim
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.restorer import Restorer
 from spikingir.restoration.tiling import padded, restore_tiled
 from spikingir.tasks import DENOISE, TASKS, TaskName
-from spikingir.zoo.catalogue import ModelError
 
 Progress = Callable[[int, int], None]
 
@@ -121,6 +120,7 @@ def evaluate(
     Raises:
         ValueError: There is no image, or one is smaller than SSIM's window of 11 x 11 pixels.
         ModelError: The network is for images of other channels.
+        LevelError: The networks are told the noise level, and a pair does not know it.
 
     Source:
         docs/method.md, section 8.
@@ -148,10 +148,7 @@ def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None,
     snn_psnr, snn_ssim = quality(restored, pair)
     ann_psnr = ann_ssim = loss = rate = None
     if ann is not None:
-        planes = pair.degraded[None]
-        if ann.takes_level:
-            planes = with_level(planes, noise_level(pair))
-        planes = padded(restorer.network, planes)
+        planes = padded(restorer.network, told(pair.degraded[None], ann.takes_level, pair.sigma))
         reference = restore_tiled(restorer.network, planes, restorer.tile, restore=ann)
         ann_psnr, ann_ssim = quality(reference[0, :, : pair.clean.shape[1], : pair.clean.shape[2]], pair)
         loss = ann_psnr - snn_psnr
@@ -171,17 +168,6 @@ def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None,
         snn_mj=took.snn_mj,
         ann_mj=took.ann_mj,
     )
-
-
-def noise_level(pair: TestPair) -> float:
-    """Noise level of a pair, in units of the image.
-
-    Raises:
-        ModelError: It has none, as real noise and haze.
-    """
-    if pair.sigma is None:
-        raise ModelError(f"the network needs the noise level of {pair.name}, which is not known")
-    return pair.sigma / 255
 
 
 def quality(image: Tensor, pair: TestPair) -> tuple[float, float]:

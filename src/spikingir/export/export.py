@@ -1,11 +1,12 @@
 """Write a network in a format of other tools, and measure what differs from the folded network."""
 
 import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
@@ -18,10 +19,23 @@ from spikingir.spiking.network import SpikingNetwork, check_input
 
 Format = Literal["npz", "onnx", "torch", "nir"]
 
-SUFFIXES = MappingProxyType({"npz": ".npz", "onnx": ".onnx", "torch": ".pt2", "nir": ".nir"})
-"""How the name of a file ends, by format."""
+Written = tuple[bytes, Drift, tuple[str, ...]]
+"""What is in a file, what differs when it is run, and what the format cannot say."""
 
-_EXTRAS = MappingProxyType({"onnx": ("onnx", "onnxruntime"), "nir": ("nir",)})
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A format of other tools.
+
+    Attributes:
+        suffix: How the name of a file ends.
+        write: Makes the content of a file from a folded network and a sample, and runs it on the sample.
+        packages: Packages that it needs; the extra of the format's name has them.
+    """
+
+    suffix: str
+    write: Callable[[FoldedNetwork, Tensor], Written]
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,53 +84,50 @@ def export_network(
         FileExistsError: The file exists and ``overwrite`` is false.
     """
     path = Path(path)
-    if to not in get_args(Format):
-        raise ExportError(f"the format is {to!r}; expected {', '.join(get_args(Format))}")
-    if path.suffix.lower() != SUFFIXES[to]:
-        raise ExportError(f"{path} is no name for the format {to}; expected one that ends in {SUFFIXES[to]}")
-    _require_extra(to)
+    if to not in FORMATS:
+        raise ExportError(f"the format is {to!r}; expected {', '.join(FORMATS)}")
+    format = FORMATS[to]
+    if path.suffix.lower() != format.suffix:
+        raise ExportError(f"{path} is no name for the format {to}; expected one that ends in {format.suffix}")
+    for package in format.packages:
+        try:
+            import_module(package)
+        except ModuleNotFoundError:
+            raise ExportError(
+                f"the format {to} needs the package {package}; install it with: pip install 'spikingir[{to}]'"
+            ) from None
     folded = fold(network).eval() if isinstance(network, SpikingNetwork) else network
     if folded.theta.device.type != "cpu":
         folded = copy.deepcopy(folded).cpu()
     image = sample_images(folded) if sample is None else sample.detach().cpu().float().contiguous()
     check_input(folded.config, image)
-    content, drift, notes = _WRITERS[to](folded, image)
+    content, drift, notes = format.write(folded, image)
     write_atomically(path, lambda file: file.write(content), overwrite=overwrite)
     return Export(path, drift, notes)
 
 
-def _require_extra(to: Format) -> None:
-    for module in _EXTRAS.get(to, ()):
-        try:
-            import_module(module)
-        except ModuleNotFoundError:
-            raise ExportError(
-                f"the format {to} needs the package {module}; install it with: pip install 'spikingir[{to}]'"
-            ) from None
-
-
-def _npz(network: FoldedNetwork, image: Tensor) -> tuple[bytes, Drift, tuple[str, ...]]:
+def _npz(network: FoldedNetwork, image: Tensor) -> Written:
     from spikingir.export.npz import npz_content, read_npz
 
     content = npz_content(network)
     return content, measure(spikes_of(network, image), *spikes_of(read_npz(content), image)), ()
 
 
-def _onnx(network: FoldedNetwork, image: Tensor) -> tuple[bytes, Drift, tuple[str, ...]]:
+def _onnx(network: FoldedNetwork, image: Tensor) -> Written:
     from spikingir.export.onnx import onnx_content, run_onnx
 
     content = onnx_content(network)
     return content, measure(spikes_of(network, image), *run_onnx(content, image, list(network.clocks))), ()
 
 
-def _torch(network: FoldedNetwork, image: Tensor) -> tuple[bytes, Drift, tuple[str, ...]]:
+def _torch(network: FoldedNetwork, image: Tensor) -> Written:
     from spikingir.export.program import program_content, run_program
 
     content = program_content(network, image)
     return content, measure(spikes_of(network, image), run_program(content, image), None), ()
 
 
-def _nir(network: FoldedNetwork, image: Tensor) -> tuple[bytes, Drift, tuple[str, ...]]:
+def _nir(network: FoldedNetwork, image: Tensor) -> Written:
     from spikingir.export.nir import nir_content, read_nir
 
     content, notes = nir_content(network, (image.shape[-2], image.shape[-1]))
@@ -124,4 +135,12 @@ def _nir(network: FoldedNetwork, image: Tensor) -> tuple[bytes, Drift, tuple[str
     return content, measure(spikes_of(network, image), None, spikes), notes
 
 
-_WRITERS = MappingProxyType({"npz": _npz, "onnx": _onnx, "torch": _torch, "nir": _nir})
+FORMATS: Mapping[str, FileFormat] = MappingProxyType(
+    {
+        "npz": FileFormat(".npz", _npz),
+        "onnx": FileFormat(".onnx", _onnx, ("onnx", "onnxruntime")),
+        "torch": FileFormat(".pt2", _torch),
+        "nir": FileFormat(".nir", _nir, ("nir",)),
+    }
+)
+"""The formats by name."""

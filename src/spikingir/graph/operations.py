@@ -249,7 +249,7 @@ class _Convolution(Operation):
 
     role = "weighs"
     keeps_image = False
-    settings = ConvolutionSettings
+    settings: ClassVar[type[Any] | None] = ConvolutionSettings
     weight_dimensions = 4
 
     def groups(self, node: "Node", channels: int) -> int:

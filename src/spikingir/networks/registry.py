@@ -27,8 +27,6 @@ class Architecture:
         recognise: Reads the network out of a file's named tensors; None where they are another network's.
         paper: Where the network was published.
         licence: SPDX name of the licence of this implementation; published weights have their own.
-        multiple: Height and width must be multiples of this.
-        smallest: Least height and width, in pixels.
         limits: Bounds of its options that are numbers, or lists of them.
     """
 
@@ -38,8 +36,6 @@ class Architecture:
     recognise: Callable[[Mapping[str, Tensor]], Recognised | None]
     paper: str
     licence: str = "Apache-2.0"
-    multiple: int = 1
-    smallest: int = 1
     limits: Mapping[str, Range] = field(default_factory=dict)
 
 

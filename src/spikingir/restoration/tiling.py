@@ -225,7 +225,6 @@ def trace_tiled(
     network: Network,
     image: Tensor,
     tile: int | None = None,
-    halo: int | None = None,
     *,
     engine: Engine = "auto",
     counts: bool = False,
@@ -247,7 +246,7 @@ def trace_tiled(
         return output, found.within(windows)
 
     # each neuron's spikes are taken from all layers' spikes, which both engines then keep
-    restored = _run(network, image, tile, halo, progress, "torch" if counts else engine, compute, counted, counts)
+    restored = _run(network, image, tile, None, progress, "torch" if counts else engine, compute, counted, counts)
     size = (image.shape[-2], image.shape[-1])
     layers = tuple(_concatenated(per_image) for per_image in zip(*counted, strict=True))
     return restored, Trace(network.config.time_steps, network.config.schedule, size, layers)

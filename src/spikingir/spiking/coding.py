@@ -8,14 +8,13 @@ Source:
     Kim et al. 2018, "Deep neural networks with weighted spikes"; Wang et al. 2021, radix encoding.
 """
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from spikingir.errors import InputError
-
-Coding = Literal["unary", "binary"]
+from spikingir.spiking.schedule import Coding as Coding
 
 MOST_BITS = 8
 """Activation bits and time steps of a binary code, at most: counts are kept in bytes."""

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ from spikingir.spiking.formation import IMAGE_FORMATIONS, ImageFormation, form_i
 from spikingir.spiking.kinds import kind_of
 from spikingir.spiking.neurons import Firing, IFNeuron
 from spikingir.spiking.readout import PixelMapper, read_out
+from spikingir.spiking.schedule import Schedule as Schedule
 
-Schedule = Literal["clocked", "phased"] | int
 Window = tuple[slice, slice]
 """Rows and columns of a layer."""
 

@@ -6,16 +6,17 @@ clock of its own; ``config.json``, which lists them.
 
 import difflib
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated
 
-from spikingir.errors import InputError, SpikingIRError
+from spikingir.errors import SpikingIRError
+from spikingir.schema import Range, SchemaError, parse
+from spikingir.spiking.schedule import Coding, Schedule
 from spikingir.tasks import Task, TaskName, find_task
 
-if TYPE_CHECKING:
-    from spikingir.spiking.coding import Coding
-    from spikingir.spiking.network import Schedule
+_LEVELS = Range(0, 255)
+_Sigma = Annotated[int, _LEVELS] | Annotated[float, _LEVELS]
 
 SHIPPED = Path(__file__).parent / "models"
 """Folder of the models that ship."""
@@ -40,13 +41,9 @@ class Variant:
     """
 
     file: str
-    schedule: "Schedule"
+    schedule: Schedule
     time_steps: int
-    coding: "Coding" = "unary"
-
-    def __post_init__(self) -> None:
-        if type(self.time_steps) is not int:
-            raise TypeError(f"time_steps of {self.file} is {self.time_steps!r}; expected a whole number")
+    coding: Coding = "unary"
 
 
 @dataclass(frozen=True)
@@ -72,21 +69,15 @@ class Model:
     channels: int
     variants: tuple[Variant, ...]
     default: str
-    sigma: float | tuple[float, float] | None = None
+    sigma: _Sigma | tuple[_Sigma, _Sigma] | None = None
     architecture: str | None = None
     licence: str | None = None
     takes_level: bool = False
 
     def __post_init__(self) -> None:
         find_task(self.task)
-        if isinstance(self.sigma, list):  # as JSON has a pair
-            object.__setattr__(self, "sigma", tuple(self.sigma))
-        levels: tuple[Any, ...] = self.sigma if isinstance(self.sigma, tuple) else (self.sigma, self.sigma)
-        numbers = len(levels) == 2 and all(type(one) in (int, float) for one in levels)
-        if self.sigma is not None and not (numbers and 0 <= levels[0] <= levels[1]):
-            raise TypeError(f"sigma is {self.sigma!r}; expected a noise level, 0 to 255, or the least and the greatest")
-        if type(self.takes_level) is not bool:
-            raise TypeError(f"takes_level is {self.takes_level!r}; expected true or false")
+        if isinstance(self.sigma, tuple) and self.sigma[0] > self.sigma[1]:
+            raise SchemaError(f"sigma is {list(self.sigma)}; expected the least and the greatest noise level")
 
     @property
     def fixed_sigma(self) -> float | None:
@@ -121,12 +112,12 @@ class VariantChoice:
     """
 
     variant: Variant
-    schedule: "Schedule"
+    schedule: Schedule
     time_steps: int
     notes: tuple[str, ...]
 
 
-def choose_variant(model: Model, schedule: "Schedule | None" = None, time_steps: int | None = None) -> VariantChoice:
+def choose_variant(model: Model, schedule: Schedule | None = None, time_steps: int | None = None) -> VariantChoice:
     """The spiking network of a model that serves a wish best.
 
     A network trained at the ``T`` that is asked for, and no schedule, serves best; otherwise, what is not asked for is
@@ -161,7 +152,7 @@ def choose_variant(model: Model, schedule: "Schedule | None" = None, time_steps:
     return VariantChoice(variant, schedule, steps, notes)
 
 
-def _schedule(schedule: "Schedule") -> str:
+def _schedule(schedule: Schedule) -> str:
     return schedule if isinstance(schedule, str) else f"with a delay of {schedule}"
 
 
@@ -229,12 +220,14 @@ def read_model(folder: Path) -> Model:
     path = folder / CONFIG_FILE
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        networks = table.pop("variants", {})
-        variants = tuple(_parse(Variant, entry, file=file) for file, entry in networks.items())
-        model: Model = _parse(Model, table, folder=folder, variants=variants)
-    except InputError as error:
+        networks = table.pop("variants", None) if isinstance(table, dict) else None
+        if not isinstance(networks, dict):
+            raise SchemaError("it has no table of variants")
+        variants = tuple(parse(Variant, entry, f"variants.{file}", file=file) for file, entry in networks.items())
+        model = parse(Model, table, "", folder=folder, variants=variants)
+    except SchemaError as error:
         raise ModelError(f"{path}: {error}") from None
-    except (AttributeError, TypeError, ValueError) as error:
+    except ValueError as error:  # no text, or no JSON
         raise ModelError(f"{path} is no configuration of a model: {error}") from None
     files = [variant.file for variant in variants]
     if model.default not in files:
@@ -243,14 +236,3 @@ def read_model(folder: Path) -> Model:
         if not (folder / file).is_file():
             raise ModelError(f"{path} names {file}, which is not in the folder; add the file or leave it out")
     return model
-
-
-def _parse(kind: type[Any], table: dict[str, Any], **given: Any) -> Any:
-    """A dataclass from a table of JSON and what is known besides."""
-    known = [field.name for field in fields(kind) if field.name not in given]
-    for key in table:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-            raise ValueError(f"unknown key {key!r}; {hint}")
-    return kind(**table, **given)
