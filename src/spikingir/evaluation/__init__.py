@@ -1,1 +1,1 @@
-"""Measures: image quality and energy."""
+"""How well a network restores a test set, and at what cost."""

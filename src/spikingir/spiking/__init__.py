@@ -1,1 +1,1 @@
-"""The spiking core: neurons, the clock, the readout. Imports torch and nothing else."""
+"""The spiking core: neurons, codings, schedules, the spiking network and its readout."""
