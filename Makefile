@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
 WEB := .venv-web
+DOCS := .venv-docs
 STAMP := .spikingir
 SANITIZED := build/sanitize
 
@@ -30,7 +31,7 @@ define install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-peers test-web test-ray chromium bench bench-quick sanitize valgrind lint format clean always
+.PHONY: help demo test test-slow test-peers test-web test-ray chromium bench bench-quick sanitize valgrind docs lint format clean always
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +85,9 @@ valgrind: $(VENV)/$(STAMP) ## run every kind of layer of the engine once under v
 	PYTHONMALLOC=malloc OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 valgrind --quiet --error-exitcode=1 \
 		--suppressions=native/valgrind.supp $(VENV)/bin/python tests/deploy/smallest_run.py
 
+docs: $(DOCS)/$(STAMP) ## write the documentation's site to build/site; a broken link fails
+	$(DOCS)/bin/zensical build --strict --clean --config-file mkdocs.yml
+
 lint: $(VENV)/$(STAMP) ## check format, rules and types
 	$(VENV)/bin/python -m ruff format --check .
 	$(VENV)/bin/python -m ruff check .
@@ -94,7 +98,7 @@ format: $(VENV)/$(STAMP) ## format the code and mend what can be mended
 	$(VENV)/bin/python -m ruff check --fix .
 
 clean: ## remove caches and what was built; environments and runs/ stay
-	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist demo .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src reproduce tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(VENV)),,always)
@@ -112,6 +116,11 @@ $(PEERS)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(PEERS)),,a
 $(WEB)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(WEB)),,always)
 	$(call install,$(WEB),--editable '.[web]' --group web)
 	$(WEB)/bin/python -m pip install --quiet --no-deps axe-playwright-python==0.1.8
+	@echo "$(CURDIR)" > $@
+
+# The package itself is not needed: the API's pages are made of its text.
+$(DOCS)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(DOCS)),,always)
+	$(call install,$(DOCS),--group docs)
 	@echo "$(CURDIR)" > $@
 
 always:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import spikingir
+
 ROOT = Path(__file__).parents[1]
 METHOD = (ROOT / "docs/method.md").read_text(encoding="utf-8")
 OLD = " ".join(["METHOD", "section"])
@@ -45,3 +47,38 @@ def test_sections_that_code_cites_exist(folder: str) -> None:
         assert OLD not in text, f"{path} cites a page that is not in the repository"
         for first, last in re.findall(r"docs/method\.md, sections? (\d+)(?: to (\d+))?", text):
             assert {first, last or first} <= SECTIONS, f"{path} cites section {first} {last}"
+
+
+API = re.findall(r"^::: (\S+)$", (ROOT / "docs/api.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", API)
+def test_what_the_api_page_names_exists(name: str) -> None:
+    assert name in _modules() or _named(name) is not None
+
+
+def test_the_api_page_has_every_public_name() -> None:
+    shown = {id(_named(name)) for name in API if name not in _modules()}
+    missing = [name for name in spikingir.__all__ if id(getattr(spikingir, name)) not in shown]
+    assert missing == ["__version__"]
+
+
+def _modules() -> set[str]:
+    source = ROOT / "src"
+    return {".".join(path.relative_to(source).with_suffix("").parts) for path in source.rglob("*.py")}
+
+
+def _named(name: str) -> object:
+    module, _, attribute = name.rpartition(".")
+    found: object = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def test_every_page_is_in_the_sites_menu() -> None:
+    menu = re.findall(r"[\w-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert sorted(menu) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def test_the_citation_has_the_version() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {spikingir.__version__}\n" in citation
