@@ -1,4 +1,4 @@
-"""Cross-references of docstrings as plain code: ``:func:`~spikingir.fold``` becomes ``fold``."""
+"""Docstrings as the site's generator reads them: cross-references as plain code, examples as code."""
 
 import re
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from griffe import Extension, Object
 
 _ROLE = re.compile(r":(?:class|func|meth|attr|data|mod):`(~?)([\w.]+)`")
+_EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
 
 
 class Roles(Extension):
@@ -14,7 +15,8 @@ class Roles(Extension):
     def on_object(self, *, obj: Object, **kwargs: Any) -> None:
         """Rewrite one."""
         if obj.docstring is not None:
-            obj.docstring.value = _ROLE.sub(lambda role: f"`{_shown(*role.groups())}`", obj.docstring.value)
+            text = _ROLE.sub(lambda role: f"`{_shown(*role.groups())}`", obj.docstring.value)
+            obj.docstring.value = _EXAMPLE.sub(r"\1Examples:", text)
 
 
 def _shown(short: str, name: str) -> str:
