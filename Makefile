@@ -7,6 +7,7 @@ WEB := .venv-web
 DOCS := .venv-docs
 STAMP := .spikingir
 SANITIZED := build/sanitize
+NATIVE := native/*.cpp native/*.hpp
 
 # The image collection beside the checkout, where there is one; tests that need it skip without it.
 SPIKINGIR_DATA ?= $(abspath $(wildcard ../shared/data))
@@ -31,7 +32,7 @@ define install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-peers test-web test-ray chromium bench bench-quick sanitize valgrind docs lint format clean always
+.PHONY: help demo test test-slow test-peers test-web test-ray chromium bench bench-quick sanitize valgrind docs lint lint-native format clean always
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,9 +94,13 @@ lint: $(VENV)/$(STAMP) ## check format, rules and types
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m mypy --strict src reproduce
 
+lint-native: $(VENV)/$(STAMP) ## check the format of the engine's sources
+	$(VENV)/bin/clang-format --dry-run --Werror $(NATIVE)
+
 format: $(VENV)/$(STAMP) ## format the code and mend what can be mended
 	$(VENV)/bin/python -m ruff format .
 	$(VENV)/bin/python -m ruff check --fix .
+	$(VENV)/bin/clang-format -i $(NATIVE)
 
 clean: ## remove caches and what was built; environments and runs/ stay
 	rm -rf build dist demo .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
