@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spikingir.data.noise import sample_generator
-from spikingir.data.scenes import Scene
+from spikingir.data.scenes import Scene, require_room
 from spikingir.errors import InputError
 
 BETAS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)
@@ -120,11 +120,7 @@ class HazyPatches(Dataset[tuple[Tensor, Tensor]]):
     airlight: tuple[float, float] = AIRLIGHT
 
     def __post_init__(self) -> None:
-        for scene in self.scenes:
-            if min(scene.depth_map.shape) < self.size:
-                raise InputError(
-                    f"scene {scene.name} is {scene.depth_map.shape}; a patch of {self.size}x{self.size} does not fit"
-                )
+        require_room(self.scenes, self.size)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         generator = sample_generator(self.seed, index)

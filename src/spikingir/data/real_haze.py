@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from spikingir.data.camera import add_camera_noise, as_file
 from spikingir.data.haze import AOD_DEPTH, transmission
 from spikingir.data.noise import sample_generator
-from spikingir.data.scenes import Scene
+from spikingir.data.scenes import Scene, require_room
 from spikingir.errors import InputError
 
 WITHOUT_HAZE = 1 / 8
@@ -66,11 +66,7 @@ class RealHazePatches(Dataset[tuple[Tensor, Tensor]]):
             raise InputError(f"airlight is {self.airlight}; expected least and greatest, between 0 and 1")
         if self.beta < _BETA_OUTDOORS[1]:
             raise InputError(f"beta is {self.beta}; expected at least {_BETA_OUTDOORS[1]}")
-        for scene in (*self.indoor, *self.outdoor):
-            if min(scene.depth_map.shape) < self.size:
-                raise InputError(
-                    f"scene {scene.name} is {scene.depth_map.shape}; a patch of {self.size}x{self.size} does not fit"
-                )
+        require_room((*self.indoor, *self.outdoor), self.size)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         generator = sample_generator(self.seed, index)

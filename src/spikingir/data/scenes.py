@@ -1,6 +1,6 @@
 """Haze-free images with the depth of their pixels, from which haze is made."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +88,17 @@ class DepthFiles:
     def name(self) -> str:
         """Name of the scene."""
         return self.image.stem
+
+
+def require_room(scenes: Iterable[Scene], size: int) -> None:
+    """Refuse scenes that patches are too large for.
+
+    Raises:
+        InputError: A side of one is shorter than ``size``.
+    """
+    for scene in scenes:
+        if min(scene.depth_map.shape) < size:
+            raise InputError(f"scene {scene.name} is {scene.depth_map.shape}; a patch of {size}x{size} does not fit")
 
 
 class SceneFiles(Protocol):

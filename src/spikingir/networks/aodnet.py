@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from spikingir.networks.base import Recognised, RestorationNetwork
+from spikingir.networks.base import Recognised, RestorationNetwork, reset_convolutions
 
 # Our own names, the two PyTorch ports' and the authors' (Caffe).
 _PREFIXES = ("body.conv", "e_conv", "conv")
@@ -69,15 +69,9 @@ class AODNet(RestorationNetwork):
 
         So ``K`` starts around 1, where the network returns the hazy image. With a last bias of zero a whole
         channel of ``K`` often starts below zero, behind the last ReLU, and never learns.
-
-        Args:
-            generator: Source of the draws; torch's global generator without one.
         """
-        for module in self.body.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-                assert module.bias is not None
-                nn.init.constant_(module.bias, float(module is self.body.conv5))
+        reset_convolutions(self.body, generator)
+        nn.init.ones_(self.get_parameter("body.conv5.bias"))
 
 
 def recognise_aodnet(tensors: Mapping[str, Tensor]) -> Recognised | None:

@@ -72,6 +72,22 @@ class RestorationNetwork(nn.Module):
         return form_image(self.formation, given, self.body(padded)[..., :height, :width])
 
 
+def reset_convolutions(body: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Draw a body's convolutions anew for ReLUs (He et al. 2015, fan-in), biases zero; reset its batch norms.
+
+    Args:
+        body: The body.
+        generator: Source of the draws; torch's global generator without one.
+    """
+    for module in body.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+
+
 class Recognised(NamedTuple):
     """What an architecture reads out of the tensors of a file.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spikingir.errors import InputError
-from spikingir.networks.base import Recognised, RestorationNetwork
+from spikingir.networks.base import Recognised, RestorationNetwork, reset_convolutions
 from spikingir.schema import SchemaError
 
 _OWN_NAME = re.compile(r"(?:body\.)?(conv|norm)(\d{1,4})\.(\w+)")
@@ -73,17 +73,8 @@ class DnCNN(RestorationNetwork):
         """Draw the weights anew (He et al. 2015, fan-in); those of the last convolution are zero.
 
         So the network starts as the identity, and training need not first undo noise of its own.
-
-        Args:
-            generator: Source of the draws; torch's global generator without one.
         """
-        for module in self.body.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.BatchNorm2d):
-                module.reset_parameters()
+        reset_convolutions(self.body, generator)
         nn.init.zeros_(self.get_parameter(f"body.conv{self.layers - 1}.weight"))
 
     def noise(self, image: Tensor) -> Tensor:

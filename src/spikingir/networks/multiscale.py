@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from spikingir.conversion.qcfs import QCFS
 from spikingir.errors import InputError
-from spikingir.networks.base import Recognised, RestorationNetwork
+from spikingir.networks.base import Recognised, RestorationNetwork, reset_convolutions
 
 Form = Literal["level", "residual", "soft"]
 
@@ -112,22 +112,13 @@ class MultiScaleNet(RestorationNetwork):
         return found
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the weights anew (He et al. 2015, fan-in); branches and the last layer start small.
-
-        Args:
-            generator: Source of the draws; torch's global generator without one.
-        """
+        """Draw the weights anew (He et al. 2015, fan-in); branches and the last layer start small."""
+        reset_convolutions(self.body, generator)
         for name, module in self.body.named_modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-                if name.startswith("last"):
-                    module.weight.data.mul_(_SMALL)
-            elif isinstance(module, nn.BatchNorm2d):
-                module.reset_parameters()
-                if name.endswith("conv2.norm"):
-                    nn.init.constant_(module.weight, _BRANCH)
+            if isinstance(module, nn.Conv2d) and name.startswith("last"):
+                module.weight.data.mul_(_SMALL)
+            elif isinstance(module, nn.BatchNorm2d) and name.endswith("conv2.norm"):
+                nn.init.constant_(module.weight, _BRANCH)
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from spikingir.networks.base import RestorationNetwork
 from spikingir.networks.multiscale import MultiScaleNet, without_level
 from spikingir.networks.registry import build_network
 from spikingir.schema import nearest
-from spikingir.spiking.network import Schedule, SpikingNetwork
+from spikingir.spiking.network import SpikingNetwork
 from spikingir.store import load_any, save_network, save_pretrained
 from spikingir.training.budget import fit_to_time
 from spikingir.training.checkpoints import CHECKPOINT, load_checkpoint
@@ -313,7 +313,7 @@ def _network(
                 module.compiled = compiled
         return network
     if isinstance(start, SpikingNetwork):
-        spiking = start.at(time_steps=stage.time_steps, schedule=_schedule(stage), coding=stage.coding)
+        spiking = start.at(time_steps=stage.time_steps, schedule=stage.schedule, coding=stage.coding)
     else:
         spiking = _spiking(recipe, stage, start, pairs)
     spiking.compile_neurons(compiled)
@@ -348,10 +348,6 @@ def _calibration(pairs: Dataset[Pair]) -> Tensor:
     return torch.stack([pairs[_CALIBRATION + i][0] for i in range(64)])
 
 
-def _schedule(stage: Stage) -> Schedule:
-    return stage.schedule
-
-
 def _spiking(recipe: Recipe, stage: Stage, network: RestorationNetwork, pairs: Dataset[Pair]) -> SpikingNetwork:
     """A conversion as the recipe says."""
     how = recipe.conversion
@@ -360,7 +356,7 @@ def _spiking(recipe: Recipe, stage: Stage, network: RestorationNetwork, pairs: D
         _calibration(pairs),
         how.method,
         time_steps=stage.time_steps,
-        schedule=_schedule(stage),
+        schedule=stage.schedule,
         coding=stage.coding,
         activation_bits=stage.activation_bits,
         percentile=how.percentile,
