@@ -62,6 +62,6 @@ def _codecs() -> Any:
         return import_module("imagecodecs")
     except ModuleNotFoundError:
         raise ImageError(
-            "16 bits per sample in colour or with transparency take a package more, or they would be cut to 8; "
+            "it has 16 bits per sample in colour or with transparency, which another package reads and writes; "
             "install it with: pip install 'spikingir[io16]'"
         ) from None

@@ -70,7 +70,8 @@ def _as_pillow(photo: Photo) -> Image.Image:
     if bits == 16 and (photo.pixels.shape[2] > 1 or photo.alpha is not None):
         bits = 8
         warnings.warn(
-            "Pillow holds 16 bits per sample for gray alone: they are cut to 8; read_image keeps them", stacklevel=2
+            "a Pillow image holds 16 bits per sample only in gray, so this one gets 8; read_image keeps 16",
+            stacklevel=2,
         )
     image = to_pillow(photo.pixels, photo.alpha, bits)
     for key, value in (("exif", photo.exif), ("icc_profile", photo.icc), ("xmp", photo.xmp)):

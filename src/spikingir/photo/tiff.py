@@ -318,7 +318,7 @@ def _needs_pillow(layout: _Layout) -> bool:
     few = layout.samples == 1 and layout.bits in (1, 2, 4, 8)
     if layout.planar == 2 or not (plain or few):
         raise ImageError(
-            "a TIFF file of this compression and of these samples takes a package more; "
+            "its compression, with samples of this kind, is read by another package; "
             "install it with: pip install 'spikingir[io16]'"
         )
     return True

@@ -53,7 +53,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the restorer is to be.
+    """What the user asks of the restorer.
 
     Attributes:
         model: Name or path of the model; ``auto`` is the one that ships for ``sigma``, or without it for the task.
