@@ -78,7 +78,7 @@ class Subject:
 
     @classmethod
     def open(cls, name: str, models: Path | None, weights: Path, data_root: Path | None) -> "Subject":
-        """The subject of a name: ``denoise-gray-SIGMA``, ``dehaze``, or any model's.
+        """The subject of a name: ``denoise-gray-SIGMA``, ``dehaze-aodnet``, or any model's.
 
         Args:
             name: Name of a model.
@@ -94,11 +94,11 @@ class Subject:
             model: Model | None = open_model(path if path is not None and path.is_dir() else name)
         except ModelError:
             model = None
-            if name != "dehaze" and not re.fullmatch(r"denoise-gray-\d+(\.\d+)?", name):
+            if name != "dehaze-aodnet" and not re.fullmatch(r"denoise-gray-\d+(\.\d+)?", name):
                 raise
         if model is not None:
             task, channels, sigma = model.task, model.channels, model.fixed_sigma
-        elif name == "dehaze":
+        elif name == "dehaze-aodnet":
             task, channels, sigma = "dehaze", 3, None
         else:
             task, channels, sigma = "denoise", 1, float(name.rsplit("-", 1)[1])

@@ -69,7 +69,7 @@ def main() -> None:
     print("|---|---|---|---|---|")
     torch.set_grad_enabled(False)
     for data in HAZY:
-        for line in rows("dehaze", data, root, ("rueckauer", "qcfs"), limit=12, crop=256):
+        for line in rows("dehaze-aodnet", data, root, ("rueckauer", "qcfs"), limit=12, crop=256):
             print(line, flush=True)
     for line in rows("denoise-gray-15", "bsd68", root, ("rueckauer", "if"), limit=4, crop=128):
         print(line, flush=True)

@@ -26,7 +26,7 @@ from spikingir import __version__
 from spikingir.energy.prices import ASSUMPTIONS
 
 DENOISERS = ("denoise-gray-15", "denoise-gray-25", "denoise-gray-50")
-DEHAZER = "dehaze"
+DEHAZER = "dehaze-aodnet"
 CONTROLLED = (DEHAZER, "denoise-gray-25")
 """Models whose ANN was trained on, to see what it had left to gain."""
 

@@ -159,7 +159,7 @@ def suspects(task: Task) -> list[Block]:
     """The paper's cells that cannot be right, marked with ? in the tables."""
     notes = []
     for (subject, method, steps), printed in PRINTED.items():
-        if printed.suspect is not None and (subject == "dehaze") == (task == "dehaze"):
+        if printed.suspect is not None and subject.startswith(f"{task}-"):
             notes.append(f"{subject}, {Cell(subject, '', method, steps).label}: {printed.suspect}.")
     return [
         Heading("Cells of the paper to read with care (what cannot be right is marked ?)", 3),

@@ -29,8 +29,8 @@ RUNS = (
     ("denoise", "denoise-gray-25", "native", "phased", 8),
     ("denoise", "denoise-gray-50", "torch", "clocked", 10),
     ("denoise", "denoise-gray-50", "native", "phased", 8),
-    ("dehaze", "dehaze", "native", "clocked", 10),
-    ("dehaze", "dehaze", "torch", "clocked", 5),
+    ("dehaze", "dehaze-aodnet", "native", "clocked", 10),
+    ("dehaze", "dehaze-aodnet", "torch", "clocked", 5),
 )
 """Task, model, engine, schedule, time steps."""
 

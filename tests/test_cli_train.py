@@ -192,7 +192,9 @@ def test_finetune_trains_a_network_on_photographs_of_ones_own(
 def test_converting_replaces_no_input(run: Run, tmp_path: Path, photos: Path, way: str) -> None:
     weights, out = tmp_path / "weights.safetensors", tmp_path / "out.safetensors"
     save_network(DnCNN(layers=3, width=4), weights)
-    precious = {"photograph": photos / "0.png", "shipped": SHIPPED / "dehaze" / "ann.safetensors"}.get(way, weights)
+    precious = {"photograph": photos / "0.png", "shipped": SHIPPED / "dehaze-aodnet" / "ann.safetensors"}.get(
+        way, weights
+    )
     if way == "weights":
         out = weights
     else:

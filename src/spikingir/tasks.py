@@ -74,13 +74,19 @@ DEHAZE = Task(
     removes="haze",
     sigma_of=None,
     formations=("atmospheric", "soft"),
-    default_models=("dehaze-multiscale", "dehaze"),
+    default_models=("dehaze", "dehaze-aodnet"),
     conversion_rate=lambda psnr, ssim: (psnr + ssim) / 2,
     degradation=_haze,
 )
 
 TASKS: dict[TaskName, Task] = {task.name: task for task in (DENOISE, DEHAZE)}
 """The tasks by name. One that is added here is known everywhere, on the command line if it is there before that is."""
+
+
+RENAMED = {
+    DEHAZE.name: "dehaze is a new network from this version on; the one of the paper, AOD-Net, is now dehaze-aodnet"
+}
+"""What the user of a model is told, for one version long, because its name stood for another network before."""
 
 
 def find_task(name: TaskName) -> Task:

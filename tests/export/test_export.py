@@ -204,7 +204,9 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "to"), [("denoise-gray-25", "npz"), ("denoise-gray-25", "onnx"), ("dehaze", "npz")])
+@pytest.mark.parametrize(
+    ("name", "to"), [("denoise-gray-25", "npz"), ("denoise-gray-25", "onnx"), ("dehaze-aodnet", "npz")]
+)
 def test_shipped_networks(tmp_path: Path, name: str, to: Format) -> None:
     network = load_spiking(name, schedule="phased" if to == "onnx" else None).network
     drift = export_network(network, tmp_path / f"a{FORMATS[to].suffix}", to).drift

@@ -134,7 +134,7 @@ def test_read_back_and_run_by_a_simulator(tmp_path: Path, name: str, method: str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["denoise-gray-25", "dehaze"])
+@pytest.mark.parametrize("name", ["denoise-gray-25", "dehaze-aodnet"])
 def test_shipped_networks_run_in_a_simulator(name: str) -> None:
     network = fold(load_spiking(name, schedule="clocked").network).eval()
     x = torch.rand(1, network.config.channels, *SIZE, generator=torch.Generator().manual_seed(5))

@@ -105,15 +105,18 @@ def test_membranes_before_and_after_the_extended_step(benchmark: Benchmark) -> N
 
 @pytest.mark.parametrize(("task", "architecture"), [("denoise", "dncnn"), ("dehaze", "aodnet")])
 def test_the_papers_energy_is_ours(task: str, architecture: str) -> None:
-    printed = PRINTED["dehaze" if task == "dehaze" else "denoise-gray-25", "ann", None].mj
+    printed = PRINTED["dehaze-aodnet" if task == "dehaze" else "denoise-gray-25", "ann", None].mj
     assert ann_energy(build_network(architecture), SIZES[task]) == pytest.approx(printed, abs=5e-4)
 
 
 def test_suspect_cells_are_noted() -> None:
     suspects = [key for key, printed in PRINTED.items() if printed.suspect]
-    assert {("dehaze", "qcfs", 8), ("dehaze", "qcfs", 10), ("dehaze", "lan", 20), ("dehaze", "lan", 50)} <= set(
-        suspects
-    )
+    assert {
+        ("dehaze-aodnet", "qcfs", 8),
+        ("dehaze-aodnet", "qcfs", 10),
+        ("dehaze-aodnet", "lan", 20),
+        ("dehaze-aodnet", "lan", 50),
+    } <= set(suspects)
     assert set(SECTIONS) == {"summary", "table1", "table2", "table3", "figure2", "figure3", "ablation"}
 
 
@@ -121,14 +124,22 @@ def test_dehazing(tmp_path: Path) -> None:
     """QCFS is set against its own ANN; rates are of means and weigh SSIM; images of one scene are one draw."""
     ann, images = AODNet().eval(), torch.rand(1, 3, 16, 16, generator=sample_generator(0, 0))
     ann.reset_parameters(sample_generator(0, 1))
-    for folder in ("dehaze", "weights/dehaze", "data/hazy", "data/gt"):
+    for folder in ("dehaze-aodnet", "weights/dehaze-aodnet", "data/hazy", "data/gt"):
         (tmp_path / folder).mkdir(parents=True)
-    save_network(ann, tmp_path / "dehaze" / "ann.safetensors")
-    save_pretrained(convert(ann, images, time_steps=4), tmp_path / "dehaze" / "snn.safetensors")
-    save_pretrained(convert(ann, images, "if", time_steps=3), tmp_path / "weights" / "dehaze" / "qcfs.safetensors")
+    save_network(ann, tmp_path / "dehaze-aodnet" / "ann.safetensors")
+    save_pretrained(convert(ann, images, time_steps=4), tmp_path / "dehaze-aodnet" / "snn.safetensors")
+    save_pretrained(
+        convert(ann, images, "if", time_steps=3), tmp_path / "weights" / "dehaze-aodnet" / "qcfs.safetensors"
+    )
     variants = {"snn.safetensors": {"schedule": "clocked", "time_steps": 4}}
-    config = {"name": "dehaze", "task": "dehaze", "channels": 3, "variants": variants, "default": "snn.safetensors"}
-    (tmp_path / "dehaze" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    config = {
+        "name": "dehaze-aodnet",
+        "task": "dehaze",
+        "channels": 3,
+        "variants": variants,
+        "default": "snn.safetensors",
+    }
+    (tmp_path / "dehaze-aodnet" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     rng = np.random.default_rng(0)
     for scene, hazes in (("0", 2), ("1", 1), ("2", 1)):
         clean = rng.integers(0, 200, (SIDE, SIDE, 3))
@@ -139,13 +150,13 @@ def test_dehazing(tmp_path: Path) -> None:
 
     benchmark, data = Benchmark(tmp_path / "cells", None, tmp_path, tmp_path / "weights"), str(tmp_path / "data")
     contenders = (("ann", None), ("control", None), ("qcfs-ann", None), ("qcfs", 3), ("spikingir", 4), ("spikingir", 2))
-    heading, table, remarks = quality_table(benchmark, "dehaze", data, contenders)
-    assert heading == Heading(f"dehaze, {data}, 4 images", 3)
+    heading, table, remarks = quality_table(benchmark, "dehaze-aodnet", data, contenders)
+    assert heading == Heading(f"dehaze-aodnet, {data}, 4 images", 3)
     assert isinstance(table, Table)
     assert isinstance(remarks, Bullets)
     assert remarks.items[0] == "Trained at T = 4: SpikingIR, clocked, T = 2."
-    assert "no dehaze/control.safetensors" in remarks.items[1]
-    results = {one: benchmark.measure(Cell("dehaze", data, *one)) for one in contenders}
+    assert "no dehaze-aodnet/control.safetensors" in remarks.items[1]
+    results = {one: benchmark.measure(Cell("dehaze-aodnet", data, *one)) for one in contenders}
     rows = {row[0]: row for row in table.rows}
     for one, reference in ((("qcfs", 3), ("qcfs-ann", None)), (("spikingir", 4), ("ann", None))):
         found, against = results[one], results[reference]

@@ -47,8 +47,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("denoise-color", "denoise", 3, "level", {"sigma": [0, 75], "takes_level": True}),
         ("denoise-gray", "denoise", 1, "level", {"sigma": [0, 75], "takes_level": True}),
         ("denoise-gray-25", "denoise", 1, "residual", {"sigma": 25}),
+        ("dehaze-aodnet", "dehaze", 3, "soft", {}),
         ("dehaze", "dehaze", 3, "soft", {}),
-        ("dehaze-multiscale", "dehaze", 3, "soft", {}),
     ):
         (folder / name).mkdir()
         save_pretrained(network(channels, form), folder / name / "snn.safetensors")
@@ -92,10 +92,10 @@ def photo(photos: Path, name: str = "colour") -> Photo:
 @pytest.mark.parametrize(
     ("shipped", "denoiser", "dehazer"),
     [
-        ((), "denoise-photo", "dehaze-multiscale"),
-        (("denoise-color", "denoise-gray-25", "dehaze"), "denoise-color", "dehaze"),
-        (("denoise-gray", "denoise-gray-25", "dehaze"), "denoise-gray-25", "dehaze"),
-        (("denoise-gray",), "denoise-gray-25", "dehaze"),  # that there is none is said when it is opened
+        ((), "denoise-photo", "dehaze"),
+        (("denoise-color", "denoise-gray-25", "dehaze-aodnet"), "denoise-color", "dehaze-aodnet"),
+        (("denoise-gray", "denoise-gray-25", "dehaze-aodnet"), "denoise-gray-25", "dehaze-aodnet"),
+        (("denoise-gray",), "denoise-gray-25", "dehaze-aodnet"),  # that there is none is said when it is opened
     ],
 )
 def test_the_default_is_the_first_that_ships(
@@ -117,7 +117,7 @@ def test_the_default_is_the_first_that_ships(
         ((), {"sigma": "auto"}, "colour", "denoise-color", ..., "estimated at sigma"),
         ((), {"model": "denoise-color"}, "gray", "denoise-color", ..., "estimated at sigma"),
         ((), {"model": "denoise-color", "sigma": 7}, "gray", "denoise-color", 7, ""),
-        ((), {"task": "dehaze"}, "colour", "dehaze-multiscale", None, ""),
+        ((), {"task": "dehaze"}, "colour", "dehaze", None, "a new network"),
         (("denoise-gray-25",), {}, "colour", "denoise-gray-25", None, ""),
         (("denoise-gray-25",), {"sigma": 25}, "colour", "denoise-gray-25", None, ""),
         (("denoise-gray-25",), {"sigma": 30}, "colour", "denoise-gray-25", None, "no model ships for sigma 30"),
@@ -155,7 +155,7 @@ def test_choice(
         ({"model": "denoise-photo", "sigma": 5}, "denoise-photo is not told the noise level; leave --sigma out"),
         ({"model": "denoise-gray-25", "sigma": "auto"}, "denoise-gray-25 is not told the noise level"),
         ({"strength": 1.5}, "strength is 1.5; expected 0 to 1: denoise-photo"),
-        ({"task": "dehaze", "strength": 2}, "strength is 2; expected 0 to 1: dehaze-multiscale"),
+        ({"task": "dehaze", "strength": 2}, "strength is 2; expected 0 to 1: dehaze"),
     ],
 )
 def test_what_a_model_does_not_take(wishes: dict[str, Any], said: str, ship: Callable[..., None], photos: Path) -> None:
@@ -203,8 +203,8 @@ def test_the_command_line_restores_as_the_restorer_does(
     [
         ((), "denoise", "denoise-color"),
         (("denoise-photo", "denoise-gray-25"), "denoise", "denoise-gray-25"),
-        ((), "dehaze", "dehaze-multiscale"),
-        (("dehaze",), "dehaze", "dehaze"),
+        ((), "dehaze", "dehaze"),
+        (("dehaze-aodnet",), "dehaze", "dehaze-aodnet"),
     ],
 )
 def test_the_demonstration_takes_the_model_for_its_sample(

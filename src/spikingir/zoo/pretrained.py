@@ -10,7 +10,8 @@ from spikingir.errors import InputError
 from spikingir.networks.base import RestorationNetwork
 from spikingir.spiking.network import Schedule, SpikingNetwork
 from spikingir.store import from_pretrained, load_network
-from spikingir.tasks import TASKS
+from spikingir.tasks import RENAMED, TASKS
+from spikingir.zoo import catalogue
 from spikingir.zoo.catalogue import (
     ANN_FILE,
     CONFIG_FILE,
@@ -91,7 +92,10 @@ def load_spiking(
         network = network.at(time_steps=choice.time_steps, schedule=choice.schedule)
     except InputError as error:
         raise ModelError(f"{os.fspath(model)} cannot run like that: {error}") from None
-    return Pretrained(opened, network, choice.notes)
+    renamed = (
+        (RENAMED[opened.name],) if opened.name in RENAMED and opened.folder == catalogue.SHIPPED / opened.name else ()
+    )
+    return Pretrained(opened, network, (*renamed, *choice.notes))
 
 
 def load_ann(model: Model) -> RestorationNetwork | None:
