@@ -128,7 +128,7 @@ def test_sigma_of_a_network_that_is_told_the_level(
 def test_an_architecture_whose_strides_do_not_divide_the_size(run: Run) -> None:
     code, out, err = run("energy", "multiscale", "--size", "19x9", "--json")
     assert code == 0
-    assert err == "spikingir: note: counted at 24 x 16, padded for the network's strides\n"
+    assert err == "spikingir: note: counted at 24 x 16, the size at which the network sees it\n"
     padded = json.loads(run("energy", "multiscale", "--size", "24x16", "--json")[1])
     found = json.loads(out)
     assert (found["size"], found["ann"], padded["notes"]) == ([19, 9], padded["ann"], [])

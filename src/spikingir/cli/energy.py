@@ -93,10 +93,9 @@ def _spiking(
     json: bool,
     explain: bool,
 ) -> None:
-    from spikingir.deploy.fold import fold
     from spikingir.energy.columns import energy_columns
-    from spikingir.inputs import told
-    from spikingir.restoration.tiling import memory_errors, padded, trace_tiled
+    from spikingir.restoration.restorer import Restorer
+    from spikingir.restoration.tiling import memory_errors, trace_tiled
     from spikingir.zoo.pretrained import load_ann, load_spiking
 
     loaded = load_spiking(model, time_steps=time_steps, schedule=schedule)
@@ -113,8 +112,9 @@ def _spiking(
     if config.channels == 1 and _has_colours(path):
         notes.append("counted on the image's gray version; to restore its colours takes three such inferences")
     height, width = picture.shape[-2:]
-    folded = fold(loaded.network).eval()
-    picture = padded(folded, told(picture, takes_level, sigma))  # as restoring does
+    restorer = Restorer(loaded.network)
+    folded = restorer.network
+    picture = restorer.seen(picture, sigma if takes_level else None)  # as restoring does
     if picture.shape[-2:] != (height, width):
         notes.append(_counted_at(picture.shape[-1], picture.shape[-2]))
     for note in notes:
@@ -146,7 +146,7 @@ def _spiking(
 
 
 def _counted_at(width: int, height: int) -> str:
-    return f"counted at {width} x {height}, padded for the network's strides"
+    return f"counted at {width} x {height}, the size at which the network sees it"
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -3,8 +3,10 @@
 Made by :func:`spikingir.fold`, which explains the form.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -125,6 +127,12 @@ class FoldedNetwork(nn.Module):
         weights = {name: (kernel.analog, kernel.bias) for name, kernel in kernels.items() if kernel is not None}
         signed = frozenset(name for name, clock in self.clocks.items() if clock.signed)
         return Graph(self.nodes, weights, self.raw, self.config.input_channels, signed, scalings=self.scalings)
+
+    def without_formation(self) -> "FoldedNetwork":
+        """The body alone, which gives what it makes of the image: the same weights, not copied."""
+        body = copy.copy(self)  # a module's parts are in dictionaries, which the two then share
+        body.config = replace(self.config, formation="identity")
+        return body
 
     @property
     def exponents(self) -> dict[str, tuple[int, int]]:

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from spikingir.data.testsets import TestPair
 from spikingir.errors import InputError
-from spikingir.inputs import told
 from spikingir.measures import psnr, ssim
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.restorer import Restorer
-from spikingir.restoration.tiling import padded, restore_tiled
 from spikingir.tasks import DENOISE, TASKS, TaskName
 
 Progress = Callable[[int, int], None]
@@ -143,14 +141,13 @@ def evaluate(
 
 @torch.inference_mode()
 def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None, task: TaskName) -> Measures:
-    restored, took = restorer.trace(pair.degraded, sigma=pair.sigma if restorer.takes_level else None)
+    sigma = pair.sigma if restorer.takes_level else None
+    restored, took = restorer.trace(pair.degraded, sigma=sigma)
     degraded_psnr, degraded_ssim = quality(pair.degraded, pair)
     snn_psnr, snn_ssim = quality(restored, pair)
     ann_psnr = ann_ssim = loss = rate = None
     if ann is not None:
-        planes = padded(restorer.network, told(pair.degraded[None], ann.takes_level, pair.sigma))
-        reference = restore_tiled(restorer.network, planes, restorer.tile, restore=ann)
-        ann_psnr, ann_ssim = quality(reference[0, :, : pair.clean.shape[1], : pair.clean.shape[2]], pair)
+        ann_psnr, ann_ssim = quality(restorer.by_ann(ann, pair.degraded, sigma=sigma), pair)
         loss = ann_psnr - snn_psnr
         rate = conversion_rate(snn_psnr / ann_psnr, snn_ssim / ann_ssim, task)
     return Measures(

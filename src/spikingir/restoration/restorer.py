@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
@@ -16,9 +17,12 @@ from spikingir.deploy.fold import fold
 from spikingir.energy.paper import paper_energy
 from spikingir.errors import InputError
 from spikingir.inputs import with_level
+from spikingir.networks.base import RestorationNetwork
 from spikingir.photo.forms import open_image
 from spikingir.photo.photo import Photo
+from spikingir.restoration.maps import VEIL, GuidedMaps, estimated_size, reduced, veil
 from spikingir.restoration.tiling import Progress, layout, memory_errors, padded, restore_tiled, trace_tiled
+from spikingir.spiking.formation import ESTIMATES_MAPS
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
 from spikingir.zoo.catalogue import ModelError
 from spikingir.zoo.pretrained import load_spiking
@@ -39,6 +43,7 @@ class Restoration:
         ann_mj: Energy of the conventional network in mJ, as the paper counts it (docs/method.md, section 8, column A).
         snn_mj: Energy of the spiking network in mJ, likewise.
         trace: Spikes of every layer, one entry in the batch per picture that the network saw.
+        found: Whether there was something to remove. Where there was not, the photograph is as it came, bit for bit.
     """
 
     seconds: float
@@ -48,6 +53,7 @@ class Restoration:
     ann_mj: float
     snn_mj: float
     trace: Trace = field(repr=False)
+    found: bool = True
 
 
 class Restorer:
@@ -83,11 +89,13 @@ class Restorer:
         self.tile = tile
         self.engine: Engine = engine
         self.notes: tuple[str, ...] = ()
+        self._maps = network.config.formation in ESTIMATES_MAPS
+        self._run = self.network.without_formation() if self._maps else self.network
         layout(self.network)  # whether it can be run in tiles
         shapes = network.graph.shapes()
         before = (network.config.channels, *shapes[network.nodes[0].name][1:])
         after = shapes[network.nodes[-1].name]
-        maps = 2 if network.config.formation == "soft" else 1
+        maps = 2 if self._maps else 1
         if (maps * before[0], *before[1:]) != after:
             raise ModelError(f"the network makes {_in_words(after)} of {_in_words(before)}; a restorer keeps both")
 
@@ -153,7 +161,9 @@ class Restorer:
         """The restored photograph, in the form that it came in.
 
         Gray networks restore colour channel by channel; a colour network sees a gray photograph as three equal
-        channels and gives their mean. An alpha channel goes around the network.
+        channels and gives their mean. An alpha channel goes around the network. What estimates maps, as networks to
+        dehaze do, sees a photograph of about a megapixel at most (:mod:`spikingir.restoration.maps`); where they show
+        no veil, the photograph comes back as it is.
 
         Args:
             image: A path (gives a Pillow image), the bytes of an image file (give those of a PNG), a Pillow
@@ -177,20 +187,65 @@ class Restorer:
             ValueError: Shapes or values other than these.
             MemoryError: There is not enough memory, even for small tiles.
         """
+        return self._restore(image, sigma, strength, progress)
+
+    def by_ann(self, ann: RestorationNetwork, image: Any, *, sigma: float | Tensor | None = None) -> Any:
+        """What the conventional network makes of a photograph, on the same way: tiles, maps, what is left as it is.
+
+        Args:
+            ann: The conventional network that the spiking one was made of.
+            image: As for calling the restorer.
+            sigma: Likewise.
+        """
+        return self._restore(image, sigma, 1.0, restore=ann.body if self._maps else ann)
+
+    def _restore(
+        self,
+        image: Any,
+        sigma: float | Tensor | None,
+        strength: float,
+        progress: Progress = lambda done, total: None,
+        restore: Callable[[Tensor], Tensor] | None = None,
+    ) -> Any:
         with memory_errors():
             values, close = open_image(image)
             pixels, alpha = self._split(values)
             given = self._input(pixels, sigma, strength)
-            restored = restore_tiled(self.network, given, self.tile, engine=self.engine, progress=progress)
+            output = restore_tiled(self._run, given, self.tile, restore=restore, engine=self.engine, progress=progress)
+            restored, _ = self._formed(output, given, pixels)
             return close(_join(self._pixels(restored, pixels, strength), alpha))
+
+    def seen(self, image: Any, sigma: float | Tensor | None = None) -> Tensor:
+        """What the network sees of a photograph, as energy is counted for it.
+
+        Args:
+            image: As for calling the restorer.
+            sigma: Likewise.
+
+        Shape:
+            (B', C', H', W'): planes, with the noise level behind them where the network takes one, padded.
+        """
+        return self._input(self._split(open_image(image)[0])[0], sigma, 1.0)
 
     @overload
     def trace(
-        self, image: ImagePath, *, sigma: float | Tensor | None = ..., strength: float = ..., progress: Progress = ...
+        self,
+        image: ImagePath,
+        *,
+        sigma: float | Tensor | None = ...,
+        strength: float = ...,
+        progress: Progress = ...,
+        counts: bool = ...,
     ) -> tuple[Image.Image, Restoration]: ...
     @overload
     def trace(
-        self, image: Kind, *, sigma: float | Tensor | None = ..., strength: float = ..., progress: Progress = ...
+        self,
+        image: Kind,
+        *,
+        sigma: float | Tensor | None = ...,
+        strength: float = ...,
+        progress: Progress = ...,
+        counts: bool = ...,
     ) -> tuple[Kind, Restoration]: ...
     def trace(
         self,
@@ -199,6 +254,7 @@ class Restorer:
         sigma: float | Tensor | None = None,
         strength: float = 1.0,
         progress: Progress = lambda done, total: None,
+        counts: bool = False,
     ) -> tuple[Any, Restoration]:
         """The restored photograph, and what it took: time, spikes, energy.
 
@@ -210,13 +266,18 @@ class Restorer:
             sigma: Likewise.
             strength: Likewise.
             progress: Likewise.
+            counts: Whether the trace is to say how often each neuron fired, see
+                :func:`~spikingir.restoration.tiling.trace_tiled`.
         """
         with memory_errors():
             values, close = open_image(image)
             pixels, alpha = self._split(values)
             planes = self._input(pixels, sigma, strength)
             start = time.perf_counter()
-            restored, trace = trace_tiled(self.network, planes, self.tile, engine=self.engine, progress=progress)
+            output, trace = trace_tiled(
+                self._run, planes, self.tile, engine=self.engine, counts=counts, progress=progress
+            )
+            restored, found = self._formed(output, planes, pixels)
             seconds = time.perf_counter() - start
             answer = close(_join(self._pixels(restored, pixels, strength), alpha))
         energy = paper_energy(self.network, trace)
@@ -228,6 +289,7 @@ class Restorer:
             ann_mj=energy.ann_mj * len(planes),
             snn_mj=energy.snn_mj * len(planes),
             trace=trace,
+            found=found,
         )
         return answer, result
 
@@ -255,7 +317,7 @@ class Restorer:
         if not self.takes_level:
             if sigma is not None:
                 raise ModelError("the network takes no noise level; leave sigma out")
-            return padded(self.network, planes)
+            return padded(self.network, reduced(planes) if self._maps else planes)
         if sigma is None:
             raise ModelError("the network needs the noise level of the photograph; give sigma, 0 to 255")
         level = torch.as_tensor(sigma, dtype=torch.float64) * (strength / 255)
@@ -269,6 +331,20 @@ class Restorer:
         if wanted not in (1, have) and have != 1:
             raise ModelError(f"the network is for images of {wanted} channels; this one has {have}")
         return pixels.reshape(-1, 1, *pixels.shape[2:]) if wanted == 1 else pixels.expand(-1, wanted, -1, -1)
+
+    def _formed(self, output: Tensor, given: Tensor, pixels: Tensor) -> tuple[Tensor, bool]:
+        """Restored planes of what was run, and whether there was something to remove."""
+        if not self._maps:
+            return output, True
+        planes = self._planes(pixels)
+        height, width = estimated_size(*planes.shape[-2:])
+        maps = output[..., :height, :width]
+        clear = veil(maps) < VEIL
+        if clear.all():
+            return planes, False
+        formed = GuidedMaps.fit(given[..., :height, :width], maps).form(self.network.config.formation, planes)
+        formed[clear] = planes[clear]
+        return formed, True
 
     def _pixels(self, restored: Tensor, pixels: Tensor, strength: float) -> Tensor:
         """The other way from :meth:`_planes` and from padding, with the share of the removed that is wanted."""

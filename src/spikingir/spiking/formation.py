@@ -40,6 +40,10 @@ IMAGE_FORMATIONS: MappingProxyType[str, Callable[[Tensor, Tensor], Tensor]] = Ma
 )
 
 
+ESTIMATES_MAPS: frozenset[str] = frozenset({"soft"})
+"""Formations whose bodies estimate maps of the photograph: smooth but for its edges, so that a smaller one will do."""
+
+
 def form_image(formation: str, image: Tensor, output: Tensor) -> Tensor:
     """Restored image from the degraded one and the body's output.
 

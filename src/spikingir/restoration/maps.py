@@ -1,0 +1,232 @@
+"""Maps of a photograph, such as K and B of haze: estimated on a smaller one, brought to full size along its edges.
+
+A network that estimates maps sees a photograph of about a megapixel at most: there its receptive field takes in what
+it was trained on, and the work stays the same however large the photograph is. A guided filter then tells each pixel
+of the whole photograph its values: in a window of the small one a map is a linear function of the photograph's
+brightness, and that function, smooth in space, is what is enlarged. So detail is the photograph's own.
+
+All sums are of whole numbers, all else is done value by value: the same bits on every machine, in strips of any height.
+
+Source:
+    He et al. 2013, "Guided Image Filtering", Eq. 5, 6 and 8; He and Sun 2015, "Fast Guided Filter", Algorithm 2.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from spikingir.spiking.formation import form_image
+
+PIXELS = 2**20
+"""Pixels of the largest photograph that maps are estimated on."""
+
+RADIUS = 1 / 30
+"""Radius of the guided filter's window, of the shorter side.
+
+With it and :data:`EPSILON`, a network in the middle of its training gained .4 dB on SOTS-indoor, .4 outdoors and .8 on
+clear photographs to themselves, against its maps as they were; with 1/60 and 1e-4 .2, .2 and .6. With 1/8 the PSNR is
+higher still, but what a branch or a pole hides stays veiled around it.
+"""
+
+EPSILON = 1e-3
+"""Variance of the brightness above which the maps follow its edges."""
+
+VEIL = 0.025
+"""Mean veil below which a photograph counts as clear, see :func:`veil`: about six levels of 255.
+
+With the same network half of CBSD68 lie below it (median .024), and none of 26 hazy photographs (the least: .036).
+"""
+
+_GRID = 2**12  # of photographs and maps: 12 bits below 1
+_COEFFICIENT_GRID = 2**20
+_LARGEST = 8.0  # of a map: sums stay within 64 bits
+_LEAST_GAIN = 0.25  # of 1 + K, where a body went astray
+_STRIP = 2**20  # pixels of the photograph at a time
+
+
+def estimated_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width that maps of a photograph are estimated at: its own, or about :data:`PIXELS` pixels.
+
+    Example:
+        >>> estimated_size(480, 640), estimated_size(6000, 8000)
+        ((480, 640), (886, 1181))
+    """
+    if height * width <= PIXELS:
+        return height, width
+    shorter = max(1, math.isqrt(PIXELS * min(height, width) // max(height, width)))
+    longer = max(1, (max(height, width) * shorter) // min(height, width))
+    return (shorter, longer) if height <= width else (longer, shorter)
+
+
+def reduced(image: Tensor) -> Tensor:
+    """A photograph at the size that its maps are estimated at; each pixel is the mean over the area that it covers.
+
+    Shape:
+        (B, C, H, W) to (B, C, h, w), see :func:`estimated_size`.
+    """
+    size = estimated_size(*image.shape[-2:])
+    if size == image.shape[-2:]:
+        return image
+    small = image.new_empty(*image.shape[:2], *size)
+    for one, into in zip(image, small, strict=True):
+        for plane, target in zip(one, into, strict=True):  # one at a time, for the memory
+            # on a grid of 12 bits the sum over an area is exact in any order
+            target.copy_(functional.adaptive_avg_pool2d(_whole(plane[None]).div_(_GRID), size)[0])
+    return small
+
+
+def veil(maps: Tensor) -> Tensor:
+    """How much light of the air lies over each photograph on average, of 1: ``mean B / (1 + K)``.
+
+    ``J = K y - B + y`` undoes ``y = J t + A (1 - t)`` with ``K = 1 / t - 1`` and ``B = A (1 - t) / t``, so that
+    ``B / (1 + K)`` is the veil ``A (1 - t)``.
+
+    Args:
+        maps: K and B, as a body of the image formation ``soft`` gives them.
+
+    Shape:
+        (B, 2 C, h, w) to (B,).
+    """
+    k, b = maps.double().chunk(2, 1)
+    return (b / (1 + k).clamp(min=_LEAST_GAIN)).mean((1, 2, 3))
+
+
+@dataclass(frozen=True)
+class GuidedMaps:
+    """Maps as linear functions of a photograph's brightness, ``map = slope * brightness + offset``.
+
+    Attributes:
+        slope: ``a`` of the guided filter, mean over the windows that a pixel is in.
+        offset: ``b`` likewise.
+
+    Shape:
+        (B, M, h, w) each, float32, at the size that the maps were estimated at.
+    """
+
+    slope: Tensor
+    offset: Tensor
+
+    @classmethod
+    def fit(cls, guide: Tensor, maps: Tensor) -> "GuidedMaps":
+        """The guided filter's coefficients.
+
+        In each window of ``n`` pixels, with ``I`` the guide's brightness (mean of its channels) and ``p`` a map::
+
+            a = (n sum I p - sum I sum p) / (n sum I I - (sum I)^2 + n^2 eps),   b = (sum p - a sum I) / n
+
+        Args:
+            guide: The photograph that the maps were estimated on.
+            maps: The maps.
+
+        Shape:
+            ``guide``: (B, C, h, w); ``maps``: (B, M, h, w).
+        """
+        radius = max(1, math.floor(min(guide.shape[-2:]) * RADIUS))
+        steps = guide.shape[1] * _GRID
+        i = _brightness(guide).long()
+        n = _window_sums(torch.ones_like(i[:1]), radius)
+        count, sum_i = n.double(), _window_sums(i, radius)
+        variance = (n * _window_sums(i * i, radius) - sum_i * sum_i).double() + count * count * (EPSILON * steps**2)
+        found = []
+        for one in maps.clamp(-_LARGEST, _LARGEST).split_with_sizes([1] * maps.shape[1], 1):  # for the memory
+            p = _whole(one).long()
+            sum_p = _window_sums(p, radius)
+            a = (n * _window_sums(i * p, radius) - sum_i * sum_p).double() / variance
+            b = (sum_p.double() - a * sum_i.double()) / count / _GRID
+            found.append([_window_means(x, n, radius) for x in (a * (steps / _GRID), b)])
+        slopes, offsets = zip(*found, strict=True)
+        return cls(torch.cat(slopes, 1), torch.cat(offsets, 1))
+
+    def form(self, formation: str, image: Tensor) -> Tensor:
+        """Image formation with the maps at the image's size, strip by strip.
+
+        Args:
+            formation: Name of the image formation, see :func:`~spikingir.spiking.formation.form_image`.
+            image: The photograph.
+
+        Shape:
+            (B, C, H, W) to the same.
+        """
+        height, width = image.shape[-2:]
+        rows, columns = (
+            _Places.of(size, small) for size, small in zip(image.shape[-2:], self.slope.shape[-2:], strict=True)
+        )
+        formed = torch.empty_like(image)
+        step = max(1, _STRIP // width)
+        for top in range(0, height, step):
+            strip = slice(top, min(height, top + step))
+            near = rows.part(strip)
+            a, b = (near.read(columns.read(x[..., near.span, :], -1), -2) for x in (self.slope, self.offset))
+            part = image[..., strip, :]
+            brightness = _brightness(part) / (part.shape[1] * _GRID)
+            formed[..., strip, :] = form_image(formation, part, a.mul_(brightness.to(a.dtype)).add_(b).to(part.dtype))
+        return formed
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where pixels along an axis lie between those of a smaller image: ``low``, and ``share`` of the way to the next.
+
+    ``span`` are the pixels of the smaller image that ``low`` counts from.
+    """
+
+    low: Tensor
+    share: Tensor
+    span: slice
+
+    @classmethod
+    def of(cls, size: int, small: int) -> "_Places":
+        middle = (torch.arange(size, dtype=torch.float64) + 0.5) * small / size - 0.5
+        low = middle.floor().clamp(0, max(small - 2, 0))
+        return cls(low.long(), (middle - low).clamp(0, 1).float(), slice(0, small))
+
+    def part(self, pixels: slice) -> "_Places":
+        """Some of the pixels."""
+        low = self.low[pixels]
+        first, last = int(low[0]), int(low[-1])
+        return _Places(low - first, self.share[pixels], slice(first, last + 2))
+
+    def read(self, values: Tensor, dim: int) -> Tensor:
+        """Values of the smaller image at the pixels, interpolated along an axis."""
+        low, high = self.low, (self.low + 1).clamp(max=values.shape[dim] - 1)
+        before = values.index_select(dim, low.to(values.device))
+        step = values.index_select(dim, high.to(values.device)) - before
+        return before + step * self.share.to(values.device).view(-1, *(1,) * (-1 - dim))
+
+
+def _whole(values: Tensor) -> Tensor:
+    """Multiples of the grid's step, as float32 holds them."""
+    return (values.float() * _GRID).round_()
+
+
+def _brightness(image: Tensor) -> Tensor:
+    """Sum of the channels in steps of the grid, a whole number.
+
+    Shape:
+        (B, C, H, W) to (B, 1, H, W).
+    """
+    return _whole(image).sum(1, keepdim=True)
+
+
+def _window_sums(values: Tensor, radius: int) -> Tensor:
+    """Sums over the square windows around each pixel, cut off at the border; exact.
+
+    Shape:
+        (..., H, W), int64, to the same.
+    """
+    for dim in (-2, -1):
+        size = values.shape[dim]
+        before = functional.pad(values.cumsum(dim), (1, 0) if dim == -1 else (0, 0, 1, 0))
+        place = torch.arange(size, device=values.device)
+        high, low = (place + radius + 1).clamp(max=size), (place - radius).clamp(min=0)
+        values = before.index_select(dim, high) - before.index_select(dim, low)
+    return values
+
+
+def _window_means(values: Tensor, n: Tensor, radius: int) -> Tensor:
+    """Means over the windows, of values on a fine grid."""
+    sums = _window_sums((values * _COEFFICIENT_GRID).round_().long(), radius)
+    return (sums.double() / n.double() / _COEFFICIENT_GRID).float()
