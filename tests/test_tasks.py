@@ -15,7 +15,8 @@ import spikingir
 from spikingir.cli import program
 from spikingir.data.folders import list_images, read_gray, to_tensor
 from spikingir.data.samples import Sample
-from spikingir.data.testsets import Degradation, Reader, Request, TestPair, TestSet
+from spikingir.data.sets import TestSet
+from spikingir.data.testsets import Degradation, Reader, Request, TestPair
 from spikingir.errors import InputError
 from spikingir.evaluation.testsets import testset_names as names_of_testsets
 from spikingir.networks import DnCNN
@@ -53,7 +54,8 @@ BRIGHTEN = Task(
     formations=(),
     default_models=("brighten",),
     conversion_rate=lambda psnr, ssim: ssim,
-    degradation=lambda: Degradation((1,), dark_pairs, {"dusk": TestSet("brighten/dusk", dark_pairs)}, dark_sample),
+    degradation=lambda: Degradation((1,), dark_pairs, {"dusk": dark_pairs}, dark_sample),
+    testsets={"dusk": TestSet("brighten/dusk", "dusk")},
 )
 
 

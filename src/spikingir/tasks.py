@@ -3,10 +3,11 @@
 A further task is one more record and one more name in :data:`TASKS`; nothing else in the package asks which task it is.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from spikingir.data.sets import HAZE_SETS, NOISE_SETS, TestSet
 from spikingir.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Task:
             PSNRs and SSIMs; 1 where nothing is lost.
         degradation: Loads the way from clean images to degraded ones, which needs torch: test sets, folders of
             one's own, and the sample of the demonstration.
+        testsets: Its test sets by name.
     """
 
     name: TaskName
@@ -43,6 +45,7 @@ class Task:
     default_models: tuple[str, ...]
     conversion_rate: Callable[[float, float], float]
     degradation: "Callable[[], Degradation]"
+    testsets: Mapping[str, TestSet] = field(default_factory=dict)
 
 
 def _noise() -> "Degradation":
@@ -66,6 +69,7 @@ DENOISE = Task(
     default_models=("denoise-photo", "denoise-color", "denoise-gray-25"),
     conversion_rate=lambda psnr, ssim: psnr,
     degradation=_noise,
+    testsets=NOISE_SETS,
 )
 
 DEHAZE = Task(
@@ -77,6 +81,7 @@ DEHAZE = Task(
     default_models=("dehaze", "dehaze-aodnet"),
     conversion_rate=lambda psnr, ssim: (psnr + ssim) / 2,
     degradation=_haze,
+    testsets=HAZE_SETS,
 )
 
 TASKS: dict[TaskName, Task] = {task.name: task for task in (DENOISE, DEHAZE)}

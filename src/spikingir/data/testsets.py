@@ -10,8 +10,10 @@ from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, overload
+from typing import ClassVar, Self, TypeVar, overload
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spikingir.data.errors import DataError
@@ -20,8 +22,11 @@ from spikingir.data.haze import BETAS, add_haze
 from spikingir.data.middlebury import list_middlebury
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 from spikingir.data.nyu import list_nyu
+from spikingir.data.outdoor import list_outdoor
+from spikingir.data.polyu import list_polyu
 from spikingir.data.samples import Sample, hazy_sample, noisy_sample
 from spikingir.data.scenes import SceneFiles
+from spikingir.data.sets import TESTED_CAMERAS, TESTED_SCENES
 from spikingir.data.sots import INDOOR_BETAS, HazyFiles, list_hazy, list_indoor
 
 _AIRLIGHTS = (0.6, 0.8, 1.0)
@@ -29,12 +34,30 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
-class TestPair:
-    """A problem and its answer.
+class Photograph:
+    """A problem.
 
     Attributes:
         name: Of the image, or of the scene and its haze.
         degraded: Noisy or hazy image; noise that is not clipped leaves [0, 1].
+
+    Shape:
+        (C, H, W), float32.
+    """
+
+    name: str
+    degraded: Tensor
+
+    def cropped(self, size: int) -> Self:
+        """The middle of it, at most ``size`` x ``size``."""
+        return replace(self, degraded=_centre(self.degraded, size))
+
+
+@dataclass(frozen=True)
+class TestPair(Photograph):
+    """A problem and its answer.
+
+    Attributes:
         clean: What restoring it should give, in [0, 1].
         scene: What other pairs may show as well, with other haze; empty where no other does.
         sigma: Level of the noise that was added, on the 0..255 scale; None where it is not known.
@@ -45,12 +68,16 @@ class TestPair:
 
     __test__: ClassVar[bool] = False  # pytest takes a class of this name for a test
 
-    name: str
-    degraded: Tensor
     clean: Tensor
     scene: str = ""
     sigma: float | None = None
 
+    def cropped(self, size: int) -> Self:
+        """The middle of it, at most ``size`` x ``size``."""
+        return replace(super().cropped(size), clean=_centre(self.clean, size))
+
+
+Item = TypeVar("Item", bound=Photograph)
 
 Reader = Callable[[], TestPair]
 """Makes one pair."""
@@ -78,34 +105,19 @@ PairMaker = Callable[[Path, Request], list[Reader]]
 
 
 @dataclass(frozen=True)
-class TestSet:
-    """What a name stands for.
-
-    Attributes:
-        folder: Where it is, below the data root.
-        pairs: Tells how to make each pair.
-    """
-
-    __test__: ClassVar[bool] = False
-
-    folder: str
-    pairs: PairMaker
-
-
-@dataclass(frozen=True)
 class Degradation:
     """How clean images become degraded ones, to measure on.
 
     Attributes:
         channels: Channel counts that its images can have.
         pairs: Tells how to make each pair of a folder of one's own.
-        testsets: Its test sets by name.
+        testsets: Tells how to make each pair of a test set, by its name, see :mod:`spikingir.data.sets`.
         sample: Makes the photograph that the demonstration restores.
     """
 
     channels: tuple[int, ...]
     pairs: PairMaker
-    testsets: Mapping[str, TestSet]
+    testsets: Mapping[str, PairMaker]
     sample: Callable[[], Sample]
 
 
@@ -144,35 +156,66 @@ def _grid(list_scenes: Callable[[Path], Sequence[SceneFiles]], folder: Path, req
     ]
 
 
+def _polyu(folder: Path, request: Request) -> list[Reader]:
+    """Photographs of the cameras that are tested on."""
+    cameras = list_polyu(folder)
+    if missing := [camera for camera in TESTED_CAMERAS if camera not in cameras]:
+        raise DataError(f"{folder} has no photographs of {missing[0]}; copy the whole set")
+    read = read_gray if request.channels == 1 else read_rgb
+    return [partial(_photographed, read, *files) for camera in TESTED_CAMERAS for files in cameras[camera]]
+
+
+def _outdoor(folder: Path, request: Request) -> list[Reader]:
+    """The scenes that are tested on, each with one of the 21 hazes: in steps of eight, to meet all of them."""
+    scenes = list_outdoor(folder)
+    if len(scenes) < TESTED_SCENES:
+        raise DataError(f"{folder} holds {len(scenes)} scenes, expected {TESTED_SCENES} at least; copy the whole set")
+    hazes = list(product(_AIRLIGHTS, BETAS))
+    return [
+        partial(_made, scene, f"{scene.name}_{airlight:g}_{beta:g}", beta, airlight)
+        for i, scene in enumerate(scenes[-TESTED_SCENES:])
+        for airlight, beta in [hazes[8 * i % len(hazes)]]
+    ]
+
+
 NOISE = Degradation(
     channels=(1, 3),
     pairs=_noisy_images,
     testsets=MappingProxyType(
         {
-            "bsd68": TestSet("denoise/bsd68", partial(_noisy_images, gray=True, count=68)),
-            "set12": TestSet("denoise/set12", partial(_noisy_images, gray=True, count=12)),
-            "cbsd68": TestSet("denoise/cbsd68", partial(_noisy_images, count=68)),
+            "bsd68": partial(_noisy_images, gray=True, count=68),
+            "set12": partial(_noisy_images, gray=True, count=12),
+            "cbsd68": partial(_noisy_images, count=68),
+            "polyu": _polyu,
         }
     ),
     sample=noisy_sample,
 )
-"""Gaussian noise, added to clean images."""
+"""Gaussian noise, added to clean images; noise of cameras, as photographed."""
 
 HAZE = Degradation(
     channels=(3,),
     pairs=_published,
     testsets=MappingProxyType(
         {
-            "sots-indoor": TestSet("dehaze/sots_indoor", _sots_indoor),
-            "sots-indoor-published": TestSet("dehaze/sots_indoor", _published),
-            "sots-outdoor": TestSet("dehaze/sots_outdoor", _published),
-            "testset-a-like": TestSet("dehaze/nyu/test_a", partial(_grid, list_nyu)),
-            "middlebury": TestSet("dehaze/middlebury", partial(_grid, list_middlebury)),
+            "sots-indoor": _sots_indoor,
+            "sots-indoor-published": _published,
+            "sots-outdoor": _published,
+            "outdoor-40": _outdoor,
+            "testset-a-like": partial(_grid, list_nyu),
+            "middlebury": partial(_grid, list_middlebury),
         }
     ),
     sample=hazy_sample,
 )
 """Haze, made from depth or published with its clean images."""
+
+
+def _photographed(read: Callable[[Path], NDArray[np.uint8]], noisy_file: Path, clean_file: Path) -> TestPair:
+    noisy, clean = to_tensor(read(noisy_file)), to_tensor(read(clean_file))
+    if noisy.shape != clean.shape:
+        raise DataError(f"{noisy_file} and {clean_file} differ in size; copy both again")
+    return TestPair(noisy_file.stem, noisy, clean)
 
 
 def _noisy(path: Path, index: int, request: Request) -> TestPair:
@@ -193,6 +236,19 @@ def _made(files: SceneFiles, name: str, beta: float, airlight: float) -> TestPai
     return TestPair(name, (hazy * 255).round() / 255, clean, files.name)
 
 
+def read_photographs(folder: Path) -> list[Callable[[], Photograph]]:
+    """How to read each photograph of a folder, in colour.
+
+    Raises:
+        DataError: The folder is missing or holds no image.
+    """
+    return [partial(_read_photograph, path) for path in list_images(folder)]
+
+
+def _read_photograph(path: Path) -> Photograph:
+    return Photograph(path.stem, to_tensor(read_rgb(path)))
+
+
 def spread(count: int, limit: int | None) -> list[int]:
     """At most ``limit`` of ``range(count)``, one of each of so many equal stretches.
 
@@ -206,26 +262,24 @@ def spread(count: int, limit: int | None) -> list[int]:
 
 
 @dataclass(frozen=True)
-class LazyPairs(Sequence[TestPair]):
-    """Pairs that are made when they are asked for."""
+class Lazy(Sequence[Item]):
+    """Photographs or pairs that are made when they are asked for."""
 
-    readers: tuple[Callable[[], TestPair], ...]
+    readers: tuple[Callable[[], Item], ...]
     crop: int | None = None
 
     def __len__(self) -> int:
         return len(self.readers)
 
     @overload
-    def __getitem__(self, index: int) -> TestPair: ...
+    def __getitem__(self, index: int) -> Item: ...
     @overload
-    def __getitem__(self, index: slice) -> "LazyPairs": ...
-    def __getitem__(self, index: int | slice) -> "TestPair | LazyPairs":
+    def __getitem__(self, index: slice) -> "Lazy[Item]": ...
+    def __getitem__(self, index: int | slice) -> "Item | Lazy[Item]":
         if isinstance(index, slice):
-            return LazyPairs(self.readers[index], self.crop)
-        pair = self.readers[index]()
-        if self.crop is None:
-            return pair
-        return replace(pair, degraded=_centre(pair.degraded, self.crop), clean=_centre(pair.clean, self.crop))
+            return Lazy(self.readers[index], self.crop)
+        one = self.readers[index]()
+        return one if self.crop is None else one.cropped(self.crop)
 
 
 def _centre(image: Tensor, size: int) -> Tensor:

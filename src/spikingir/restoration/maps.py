@@ -44,7 +44,7 @@ _GRID = 2**12  # of photographs and maps: 12 bits below 1
 _COEFFICIENT_GRID = 2**20
 _LARGEST = 8.0  # of a map: sums stay within 64 bits
 _LEAST_GAIN = 0.25  # of 1 + K, where a body went astray
-_STRIP = 2**20  # pixels of the photograph at a time
+_STRIP = 2**18  # pixels of the photograph at a time
 
 
 def estimated_size(height: int, width: int) -> tuple[int, int]:

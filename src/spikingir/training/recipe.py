@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 
 from spikingir.conversion.convert import METHODS
+from spikingir.data.sets import TESTED_CAMERAS, TESTED_SCENES
 from spikingir.networks.registry import build_network
 from spikingir.schema import Name, Range, SchemaError, nearest, parse, require_valid
 from spikingir.tasks import DEHAZE, DENOISE, TaskName
@@ -114,7 +115,7 @@ class Photographs:
     pairs: str = "denoise/polyu"
     real: _Share = 6 / 16
     sensor: _Share = 0.3
-    left_out: tuple[str, ...] = ("Sony", "Canon600D")
+    left_out: tuple[str, ...] = TESTED_CAMERAS
     validated: tuple[str, ...] = ("Canon80D",)
     held_back_every: Annotated[int, Range(2, 10**6)] = 50
     held_back_side: Annotated[int, Range(1, 65536)] = 256
@@ -143,7 +144,7 @@ class RealHaze:
 
     indoor: str = "dehaze/nyu/train"
     outdoor: str = "dehaze/outdoor"
-    left_out: Annotated[int, Range(0, 10**6)] = 40
+    left_out: Annotated[int, Range(0, 10**6)] = TESTED_SCENES
     held_back: Annotated[float, Range(0, 1, open_least=True, open_most=True)] = 0.03
     beta: Annotated[float, Range(0, 100, open_least=True)] = 3.0
     airlight: tuple[_Airlight, _Airlight] = (0.25, 1.0)
