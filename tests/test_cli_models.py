@@ -1,6 +1,7 @@
 """The commands that list and measure models."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from spikingir.networks import AODNet, DnCNN
 from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.restoration.restorer import Restorer
 from spikingir.store import save_network, save_pretrained
+from spikingir.tasks import TASKS
 from spikingir.zoo.catalogue import model_names, read_shipped
+from spikingir.zoo.measured import read_tests
 from spikingir.zoo.pretrained import load_ann, open_model
 
 Run = Callable[..., tuple[int, str, str]]
@@ -141,6 +144,55 @@ def test_options_of_evaluate(run: Run, model: Path, photos: Path) -> None:
     assert mean("--schedule", 1)["psnr"] != usual["psnr"]
 
 
+def test_help_lists_every_test_set(run: Run) -> None:
+    out = run("evaluate", "--help")[1]
+    for task in TASKS.values():
+        for name in task.testsets:
+            assert name in " ".join(out.replace("│", " ").split())
+
+
+def test_a_row_of_the_card_by_a_command(run: Run, model: Path, tmp_path: Path, photos: Path) -> None:
+    folder, root = tmp_path / "mine", tmp_path / "data" / "denoise" / "set12"
+    shutil.copytree(model, folder)
+    root.mkdir(parents=True)
+    for i in range(12):
+        shutil.copy(photos / "photo0.png", root / f"{i:02}.png")
+    arguments = ("evaluate", folder, "--data", "set12", "--data-root", tmp_path / "data", "--limit", 2)
+    code, _, err = run(*arguments, "--card")
+    assert (code, "has no card" in err) == (1, True)
+    (folder / "README.md").write_text("# mine\n\n## Results\n")
+    code, _, err = run("evaluate", folder, "--data", photos, "--card")
+    assert (code, "--card is for test sets by name" in err) == (2, True)
+    found = json.loads(run(*arguments, "--json")[1])["mean"]
+    assert not (folder / "tests.json").exists()
+    code, out, err = run(*arguments, "--json", "--card")
+    assert (code, json.loads(out)["mean"]) == (0, found)
+    assert err.endswith(f"note: the row is in {folder / 'tests.json'}, and in the card beside it\n")
+    (row,) = read_tests(folder)
+    assert (row.data, row.sigma, row.images, row.limit, row.network) == ("set12", 15, 2, 2, "snn.safetensors")
+    assert (row.psnr, row.ann_psnr) == (found["psnr"], found["ann_psnr"])
+    assert row.int8_twin_mj is not None
+    assert f"| set12 (2 images) | 15 | T = 3, clocked | {row.degraded_psnr:.2f} |" in (folder / "README.md").read_text()
+
+
+def test_photographs_without_clean_ones(run: Run, tmp_path: Path) -> None:
+    for name in ("haze", "data/dehaze/real"):
+        (tmp_path / name).mkdir(parents=True)
+    save_pretrained(convert(AODNet(), torch.rand(1, 3, 16, 16)), tmp_path / "haze" / "snn.safetensors")
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "data/dehaze/real/fog.png")
+    arguments = ("evaluate", tmp_path / "haze", "--data", "dehaze-real", "--data-root", tmp_path / "data")
+    code, out, err = run(*arguments)
+    assert (code, err) == (0, "")
+    header, *lines = out.splitlines()[1:]
+    assert header.split()[:4] == ["image", "e", "r", "sigma"]
+    assert [line.split()[0] for line in lines] == ["fog", "mean"]
+    mean = json.loads(run(*arguments, "--json")[1])["mean"]
+    assert lines[-1].split()[2] == number(mean["r"], 2)
+    code, _, err = run(*arguments, "--sigma", 5)
+    assert (code, "leave --sigma out" in err) == (2, True)
+
+
 def test_what_was_not_trained_for_is_said(run: Run, model: Path, photos: Path) -> None:
     code, out, err = run("evaluate", model, "--data", photos, "--limit", 1, "--schedule", "phased", "--json")
     assert code == 0
@@ -167,6 +219,8 @@ def test_evaluate_without_a_conventional_network(run: Run, tiny_model: Path, pho
         (["{model}", "--data", "sots-indoor", "--data-root", "{photos}"], 1, "to denoise"),
         (["{tiny}", "--data", "{photos}"], 2, "--sigma"),
         (["{haze}", "--data", "{photos}", "--sigma", "25"], 2, "leave --sigma out"),
+        (["{model}", "--data", "polyu", "--sigma", "25"], 2, "have noise of their own, and none is added; leave"),
+        (["{tiny}", "--data", "polyu"], 1, "data root"),
         (["{model}", "--data", "{small}"], 1, "11x11"),
         (["{model}", "--data", "{photos}", "--schedule", "7"], 1, "a delay of 7 does not fit"),
     ],

@@ -14,15 +14,27 @@ from torch import nn
 
 from spikingir.conversion.convert import convert
 from spikingir.data.noise import add_gaussian_noise, sample_generator
-from spikingir.data.testsets import TestPair
+from spikingir.data.testsets import Photograph, TestPair
 from spikingir.deploy.fold import fold
+from spikingir.energy.columns import COLUMNS, energy_columns
 from spikingir.energy.paper import ann_energy, paper_energy
-from spikingir.evaluation.evaluate import Evaluation, Measures, confidence_interval, conversion_rate, evaluate
-from spikingir.measures import psnr, ssim
+from spikingir.evaluation.evaluate import (
+    Assessed,
+    Assessment,
+    Evaluation,
+    Measures,
+    assess,
+    confidence_interval,
+    conversion_rate,
+    evaluate,
+)
+from spikingir.evaluation.record import row_of
+from spikingir.measures import Visibility, psnr, ssim, visibility
 from spikingir.networks import AODNet, DnCNN
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.restorer import Restorer
 from spikingir.spiking.network import SpikingNetwork
+from spikingir.zoo.measured import ENERGY_COLUMNS
 
 SIZES = ((14, 18), (12, 11), (17, 16))
 
@@ -190,3 +202,47 @@ def test_confidence_interval_is_students(count: int) -> None:
 def test_no_confidence_without_spread() -> None:
     assert confidence_interval([1.0]) is None
     assert confidence_interval([1.0, math.inf]) is None
+
+
+def test_energy_by_all_columns_is_that_of_each_image(networks: tuple[RestorationNetwork, SpikingNetwork]) -> None:
+    ann, snn = networks
+    restorer = Restorer(snn, tile=8)
+    found = evaluate(restorer, testset(1), ann, columns=True)
+    assert found.images == evaluate(restorer, testset(1), ann).images
+    for pair, columns in zip(testset(1), found.columns, strict=True):
+        noisy = pair.degraded[None]
+        with torch.no_grad():
+            wanted = energy_columns(restorer.network, restorer.network.trace(noisy, trains=True)[1], noisy, ann)
+        assert columns.snn_mj == pytest.approx(wanted.snn_mj)
+        assert columns.ann_mj == pytest.approx(wanted.ann_mj)
+        assert columns.int8_twin == wanted.int8_twin
+    row = row_of(found, data="set12", network="snn.safetensors", clock="T = 3", sigma=25, seed=1)
+    assert (row.data, row.images, row.sigma, row.seed) == ("set12", 3, 25, 1)
+    assert row.psnr == found.mean.psnr
+    assert row.snn_mj["paper"] == pytest.approx(found.mean.snn_mj)
+    assert row.ann_mj.keys() == row.snn_mj.keys() == COLUMNS.keys() == ENERGY_COLUMNS.keys()
+    assert row.int8_twin_mj == pytest.approx(sum(one.int8_twin.mj for one in found.columns if one.int8_twin) / 3)
+
+
+def test_photographs_without_clean_ones_are_assessed(networks: tuple[RestorationNetwork, SpikingNetwork]) -> None:
+    ann, snn = networks
+    restorer = Restorer(snn)
+    photographs = [Photograph(pair.name, pair.degraded.clamp(0, 1)) for pair in testset(1)]
+    found = assess(restorer, photographs, ann, columns=True)
+    for (name, one), photograph in zip(found.images, photographs, strict=True):
+        restored, took = restorer.trace(photograph.degraded)
+        assert name == photograph.name
+        assert one.visibility == visibility(photograph.degraded, restored)
+        assert (one.spikes_per_neuron, one.snn_mj) == (took.spikes_per_neuron, took.snn_mj)
+    mean = found.mean
+    assert mean["r"] == pytest.approx(sum(one.visibility.r for _, one in found.images) / 3)
+    assert json.loads(json.dumps(found.as_dict()))["mean"] == mean
+    row = row_of(found, data="dehaze-real", network="snn.safetensors", clock="T = 3")
+    assert (row.r, row.saturated, row.psnr) == (mean["r"], mean["sigma"], None)
+    assert row.judged_alone
+    unseen = Assessed(Visibility(math.inf, math.nan, 0.5), 1, 1, 1)
+    both = Assessment((("a", unseen), ("b", replace(unseen, visibility=Visibility(0.5, 2, 0)))))
+    assert (both.mean["e"], both.mean["r"], both.mean["sigma"]) == (0.5, 2, 0.25)
+    assert Assessment((("a", unseen),)).mean["e"] is None
+    with pytest.raises(ValueError, match="no photograph to assess"):
+        assess(restorer, [])

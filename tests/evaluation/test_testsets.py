@@ -13,11 +13,13 @@ from PIL import Image
 from spikingir.data.errors import DataError
 from spikingir.data.folders import list_images, read_gray
 from spikingir.data.noise import add_gaussian_noise, sample_generator
+from spikingir.data.outdoor import list_outdoor
 from spikingir.data.testsets import TestPair, spread
 from spikingir.errors import SpikingIRError
 from spikingir.evaluation import testsets
-from spikingir.evaluation.testsets import open_testset
+from spikingir.evaluation.testsets import open_photographs, open_testset
 from spikingir.tasks import TASKS
+from spikingir.training.recipe import RealHaze
 
 
 @pytest.fixture
@@ -131,7 +133,10 @@ def test_a_half_copied_set_is_refused(tmp_path: Path) -> None:
 
 def test_every_name_is_of_one_set() -> None:
     names = testsets.testset_names()
-    assert len(set(names)) == len(names) == sum(len(task.degradation().testsets) for task in TASKS.values()) > 1
+    assert len(set(names)) == len(names) == sum(len(task.testsets) for task in TASKS.values()) > 1
+    for task in TASKS.values():
+        compared = {name for name, found in task.testsets.items() if found.reference}
+        assert compared == set(task.degradation().testsets)
 
 
 @pytest.fixture
@@ -155,6 +160,76 @@ def collection(tmp_path: Path) -> Path:
         save(f"dehaze/middlebury/rgb/{i}.png", 40, 60, 3)
         save(f"dehaze/middlebury/disp/{i}.png", 40, 60)
     return tmp_path
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Photographs of three cameras, outdoor scenes of which the first is named last, and two in real haze."""
+    generator = np.random.default_rng(0)
+
+    def save(path: str, *shape: int) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 200, shape, np.uint8)).save(tmp_path / path)
+
+    for camera in ("Sony_a", "Canon600D_b", "Nikon_c", "Sony_d"):
+        for half in ("noisy", "clean"):
+            save(f"denoise/polyu/{half}/{camera}_Real.png", 30, 40, 3)
+    for i in range(43):
+        save(f"dehaze/outdoor/rgb/{i:04}.png", 24, 32, 3)
+        save(f"dehaze/outdoor/depth/{i:04}.png", 12, 16)
+    save("dehaze/real/a.png", 20, 30, 3)
+    save("dehaze/real/b.png", 24, 20, 3)
+    return tmp_path
+
+
+def test_photographs_with_noise_of_their_own(photographs: Path) -> None:
+    for channels in (1, 3):
+        pairs = open_testset("polyu", photographs, task="denoise", channels=channels)
+        assert [pair.name for pair in pairs] == ["Sony_a_Real", "Sony_d_Real", "Canon600D_b_Real"]
+        assert {pair.sigma for pair in pairs} == {None}
+        assert pairs[0].degraded.shape == pairs[0].clean.shape == (channels, 30, 40)
+    read = np.asarray(Image.open(photographs / "denoise/polyu/noisy/Sony_a_Real.png"))
+    assert np.array_equal((pairs[0].degraded * 255).round().permute(1, 2, 0).numpy(), read)
+    with pytest.raises(SpikingIRError, match=r"sigma is 25; polyu, expected None, for no Gaussian noise is added"):
+        open_testset("polyu", photographs, task="denoise", channels=3, sigma=25)
+    for half in ("noisy", "clean"):
+        (photographs / f"denoise/polyu/{half}/Canon600D_b_Real.png").unlink()
+    with pytest.raises(DataError, match="no photographs of Canon600D; copy the whole set"):
+        open_testset("polyu", photographs, task="denoise", channels=3)
+
+
+def test_the_last_outdoor_scenes_by_name_are_those_that_training_leaves_out(photographs: Path) -> None:
+    pairs = open_testset("outdoor-40", photographs, task="dehaze", channels=3)
+    scenes, hazes = zip(*(pair.name.split("_", 1) for pair in pairs), strict=True)
+    assert list(scenes) == [f"{i:04}" for i in range(3, 43)]
+    assert list(scenes) == [
+        files.name for files in list_outdoor(photographs / "dehaze/outdoor")[-RealHaze().left_out :]
+    ]
+    assert len(set(hazes[:21])) == 21  # every haze once, before any comes again
+    (photographs / "dehaze/outdoor/rgb/0042.png").unlink()
+    (photographs / "dehaze/outdoor/depth/0042.png").unlink()
+    assert RealHaze().left_out == 40
+    for i in range(3):
+        (photographs / f"dehaze/outdoor/rgb/{i:04}.png").unlink()
+        (photographs / f"dehaze/outdoor/depth/{i:04}.png").unlink()
+    with pytest.raises(DataError, match="holds 39 scenes, expected 40 at least"):
+        open_testset("outdoor-40", photographs, task="dehaze", channels=3)
+
+
+def test_photographs_without_clean_ones(photographs: Path) -> None:
+    found = open_photographs("dehaze-real", photographs, task="dehaze")
+    assert [(one.name, tuple(one.degraded.shape)) for one in found] == [("a", (3, 20, 30)), ("b", (3, 24, 20))]
+    (cropped,) = open_photographs("dehaze-real", photographs, task="dehaze", limit=1, crop=10)
+    assert torch.equal(cropped.degraded, found[0].degraded[:, 5:15, 10:20])
+    with pytest.raises(DataError, match="have no clean ones to measure against"):
+        open_testset("dehaze-real", photographs, task="dehaze", channels=3)
+    for name in ("sots-indoor", "nothing"):
+        with pytest.raises(
+            DataError, match=rf"no photographs '{name}' to dehaze without clean ones; known: dehaze-real"
+        ):
+            open_photographs(name, photographs, task="dehaze")
+    with pytest.raises(DataError, match="needs the folder of the image collection"):
+        open_photographs("dehaze-real", task="dehaze")
 
 
 @pytest.mark.parametrize(
@@ -208,6 +283,7 @@ def test_a_folder_to_dehaze(collection: Path) -> None:
         ("sots-outdoor", 40),
         ("testset-a-like", 1260),
         ("middlebury", 210),
+        ("outdoor-40", 40),
     ],
 )
 def test_real_sets_to_dehaze(name: str, count: int, data_root: Path) -> None:

@@ -14,6 +14,8 @@ from spikingir.training import follow as following
 from spikingir.training import publish as publishing
 from spikingir.training.publish import publish, training_record
 from spikingir.training.recipe import Recipe, RecipeError, load_recipe
+from spikingir.zoo.card import record_test
+from spikingir.zoo.measured import TestRow
 from spikingir.zoo.pretrained import load_ann, load_spiking
 
 RECIPE = """
@@ -105,8 +107,14 @@ def test_a_model_is_published(recipe: Recipe, tmp_path: Path) -> None:
     ):
         assert said in card
     assert "not run yet" not in card
+    row = TestRow("bsd68", 68, "snn.safetensors", "T = 5", "abc", "2026-11-26", psnr=28)
+    record_test(model, row)
+    assert "| bsd68 |" in (model.folder / "README.md").read_text()
     publish(recipe, {name: path for name, path in done.items() if name != "phased"}, tmp_path / "model")
-    assert "| phased | | | not run yet" in (model.folder / "README.md").read_text()
+    card = (model.folder / "README.md").read_text()
+    assert "| phased |  |  | not run yet" in card
+    assert "bsd68" not in card  # it was measured of other weights
+    assert not (model.folder / "tests.json").exists()
 
 
 def test_a_model_for_a_range_of_noise_names_both_ends(recipe: Recipe, tmp_path: Path) -> None:

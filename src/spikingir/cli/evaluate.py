@@ -1,7 +1,7 @@
 """Commands that measure."""
 
 import json as json_
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,7 +15,7 @@ from spikingir.tasks import TASKS
 
 if TYPE_CHECKING:
     from spikingir.data.testsets import TestPair
-    from spikingir.evaluation.evaluate import Measures
+    from spikingir.evaluation.evaluate import Evaluation, Measures
     from spikingir.zoo.catalogue import Model
 
 _SMALLEST = 11  # the window of SSIM
@@ -27,11 +27,17 @@ Crop = Annotated[int | None, Parameter(validator=Number(gte=_SMALLEST))]
 Json = Annotated[bool, Parameter(negative=())]
 
 
+def _sets() -> str:
+    """The test sets of each task by name, as help has them."""
+    sets = "; ".join(f"to {task.name} {', '.join(task.testsets)}" for task in TASKS.values() if task.testsets)
+    return f"Name of a test set ({sets}), or a folder: clean images to denoise; to dehaze, folders hazy and gt in it."
+
+
 def evaluate(
     model: str,
     /,
     *,
-    data: str,
+    data: Annotated[str, Parameter(help=_sets())],
     data_root: DataRoot = None,
     sigma: Sigma = None,
     schedule: Literal["clocked", "phased"] | int | None = None,
@@ -40,16 +46,18 @@ def evaluate(
     crop: Crop = None,
     seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     json: Json = False,
+    card: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Measure a model on a test set: PSNR, SSIM, conversion rate, spikes, energy.
 
     The spiking network runs in its deployment form; its reference is the model's conventional network. PSNR and SSIM
-    are those of images clipped to 0..1, per image and then averaged; energy is in mJ, counted as the paper does.
+    are those of images clipped to 0..1, per image and then averaged; energy is in mJ, counted as the paper does. Of
+    photographs without a clean one Hautiere's descriptors are told: rate of new visible edges (e), how many times
+    steeper visible edges became (r), share of pixels that became black or white (sigma).
 
     Args:
         model: Name of a model that ships, or a .safetensors file, or a folder with snn.safetensors.
-        data: Name of a test set (bsd68, set12, cbsd68, sots-indoor, sots-indoor-published, sots-outdoor,
-            testset-a-like, middlebury), or a folder: clean images to denoise; to dehaze, folders hazy and gt in it.
+        data: A test set by name, or a folder.
         data_root: Folder of the image collection; only names need it.
         sigma: Level of the noise, of 255; that of the model unless given.
         schedule: clocked, phased, or the number of inputs that a layer waits for; as the model was made unless given.
@@ -58,26 +66,59 @@ def evaluate(
         crop: Cut so many pixels square out of the middle of each.
         seed: Seed of the noise.
         json: Print JSON.
+        card: Also count the energy by all columns, and write the row into the model's folder: tests.json, and the table
+            of its card. For test sets by name.
     """
+    from spikingir.evaluation.evaluate import Assessment, assess
     from spikingir.evaluation.evaluate import evaluate as measure
+    from spikingir.evaluation.testsets import open_photographs
     from spikingir.restoration.restorer import Restorer
+    from spikingir.zoo.card import card_of, record_test
+    from spikingir.zoo.catalogue import choose_variant
     from spikingir.zoo.pretrained import load_ann, open_model
 
     opened = open_model(model)
-    sigma = noise_level(opened, sigma)
-    pairs = open_pairs(opened, data, data_root, sigma, seed, limit, crop)
+    known = TASKS[opened.task].testsets.get(data)
+    sigma = noise_level(opened, sigma, data)
+    if card:
+        if known is None:
+            raise UsageError(f"--card is for test sets by name; {data} is none that is to {opened.task}")
+        card_of(opened)
     restorer = Restorer.from_pretrained(model, time_steps=time_steps, schedule=schedule)
-    for note in restorer.notes:
-        complain(f"note: {note}")
-    with progress_bar("evaluating") as progress:
-        found = measure(restorer, pairs, load_ann(opened), task=opened.task, progress=progress)
-    config = restorer.network.config
+    config, ann = restorer.network.config, load_ann(opened)
+    found: Evaluation | Assessment
+    if known is not None and not known.reference:
+        photographs = open_photographs(data, data_root, task=opened.task, limit=limit, crop=crop)
+        for note in restorer.notes:
+            complain(f"note: {note}")
+        with progress_bar("evaluating") as progress:
+            found = assess(restorer, photographs, ann, columns=card, progress=progress)
+    else:
+        pairs = open_pairs(opened, data, data_root, sigma, seed, limit, crop)
+        for note in restorer.notes:
+            complain(f"note: {note}")
+        with progress_bar("evaluating") as progress:
+            found = measure(restorer, pairs, ann, task=opened.task, columns=card, progress=progress)
+    if card:
+        from spikingir.evaluation.record import row_of
+        from spikingir.zoo.measured import TESTS_FILE
+
+        network = choose_variant(opened, schedule, time_steps).variant.file
+        row = row_of(
+            found, data=data, network=network, clock=config.clock, sigma=sigma, seed=seed, limit=limit, crop=crop
+        )
+        record_test(opened, row)
+        complain(f"note: the row is in {opened.folder / TESTS_FILE}, and in the card beside it")
     if json:
         head = {"model": model, "data": data, "schedule": config.schedule, "time_steps": config.time_steps}
         setting = {"sigma": sigma, "seed": seed, "limit": limit, "crop": crop, "notes": list(restorer.notes)}
         say(json_.dumps({**head, **setting, **found.as_dict()}, indent=2))
         return
-    say(f"{model} ({config.clock}) on {data}: {setting_of(len(pairs), crop, sigma, seed)}")
+    say(f"{model} ({config.clock}) on {data}: {setting_of(len(found.images), crop, sigma, seed)}")
+    if isinstance(found, Assessment):
+        every = [*((name, one.as_dict()) for name, one in found.images), ("mean", found.mean)]
+        say(table([_ASSESSED, *([name, *_descriptors(values)] for name, values in every)]))
+        return
     rows = [_HEADER, *(_row(name, measures) for name, measures in found.images), _row("mean", found.mean)]
     say(table(rows))
     if (interval := found.psnr_ci95) is not None:
@@ -104,6 +145,21 @@ _HEADER = [
 ]
 
 
+_ASSESSED = ["image", "e", "r", "sigma %", "spikes/neuron", "mJ", "ANN mJ"]
+
+
+def _descriptors(values: "Mapping[str, float | None]") -> list[str]:
+    saturated = values["sigma"]
+    return [
+        number(values["e"], 2),
+        number(values["r"], 2),
+        number(None if saturated is None else 100 * saturated, 2),
+        number(values["spikes_per_neuron"], 2),
+        number(values["snn_mj"], 3),
+        number(values["ann_mj"], 3),
+    ]
+
+
 def _row(name: str, measures: "Measures") -> list[str]:
     return [
         name,
@@ -120,12 +176,18 @@ def _row(name: str, measures: "Measures") -> list[str]:
     ]
 
 
-def noise_level(model: "Model", wanted: float | None) -> float | None:
-    """Level of the noise; None where the task has none."""
+def noise_level(model: "Model", wanted: float | None, data: str = "") -> float | None:
+    """Level of the noise that is added; None where none is."""
     task = TASKS[model.task]
     if task.sigma_of is None:
+        why = f"{model.name} removes {task.removes}, to which no noise is added"
+    elif (known := task.testsets.get(data)) is not None and known.degraded:
+        why = f"the images of {data} have noise of their own, and none is added"
+    else:
+        why = None
+    if why is not None:
         if wanted is not None:
-            raise UsageError(f"{model.name} removes {task.removes}, to which no noise is added; leave --sigma out")
+            raise UsageError(f"{why}; leave --sigma out")
         return None
     sigma = model.fixed_sigma if wanted is None else wanted
     if sigma is None:

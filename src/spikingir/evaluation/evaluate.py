@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikingir.data.testsets import TestPair
+from spikingir.data.testsets import Photograph, TestPair
+from spikingir.energy.columns import EnergyColumns, energy_columns
 from spikingir.errors import InputError
-from spikingir.measures import psnr, ssim
+from spikingir.measures import Visibility, psnr, ssim, visibility
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.restorer import Restorer
 from spikingir.tasks import DENOISE, TASKS, TaskName
@@ -60,11 +61,15 @@ class Measures:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The measures of each image of a test set, in order, by the image's name; each one's scene; what was done."""
+    """The measures of each image of a test set, in order, by the image's name; each one's scene; what was done.
+
+    ``columns`` is the energy of each image by all columns, where it was asked for.
+    """
 
     images: tuple[tuple[str, Measures], ...]
     scenes: tuple[str, ...] = ()
     task: TaskName = DENOISE.name
+    columns: tuple[EnergyColumns, ...] = ()
 
     @property
     def mean(self) -> Measures:
@@ -104,6 +109,7 @@ def evaluate(
     ann: RestorationNetwork | None = None,
     *,
     task: TaskName = DENOISE.name,
+    columns: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
     """Restore a test set by a spiking network in its deployment form, and measure.
@@ -113,6 +119,7 @@ def evaluate(
         testset: Pairs of a degraded and a clean image, of the network's channels.
         ann: The conventional network that it was made of, to compare with.
         task: What the networks do, on which the conversion rate depends.
+        columns: Whether the energy is counted by all columns, and the int8 twin's, which takes longer.
         progress: Told how many images are done, and of how many.
 
     Raises:
@@ -131,18 +138,25 @@ def evaluate(
     """
     if not testset:
         raise InputError("there is no image to evaluate on; expected at least one")
-    images, scenes = [], []
+    images, scenes, energies = [], [], []
     for i, pair in enumerate(testset):
-        images.append((pair.name, _measure(restorer, pair, ann, task)))
+        measures, energy = _measure(restorer, pair, ann, task, columns)
+        images.append((pair.name, measures))
         scenes.append(pair.scene)
+        energies += [] if energy is None else [energy]
         progress(i + 1, len(testset))
-    return Evaluation(tuple(images), tuple(scenes), task)
+    return Evaluation(tuple(images), tuple(scenes), task, tuple(energies))
 
 
-@torch.inference_mode()
-def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None, task: TaskName) -> Measures:
+@torch.no_grad()
+def _measure(
+    restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None, task: TaskName, columns: bool
+) -> tuple[Measures, EnergyColumns | None]:
     sigma = pair.sigma if restorer.takes_level else None
-    restored, took = restorer.trace(pair.degraded, sigma=sigma)
+    restored, took = restorer.trace(pair.degraded, sigma=sigma, counts=columns)
+    energy = None
+    if columns:
+        energy = energy_columns(restorer.network, took.trace, restorer.seen(pair.degraded, sigma), ann)
     degraded_psnr, degraded_ssim = quality(pair.degraded, pair)
     snn_psnr, snn_ssim = quality(restored, pair)
     ann_psnr = ann_ssim = loss = rate = None
@@ -150,7 +164,7 @@ def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None,
         ann_psnr, ann_ssim = quality(restorer.by_ann(ann, pair.degraded, sigma=sigma), pair)
         loss = ann_psnr - snn_psnr
         rate = conversion_rate(snn_psnr / ann_psnr, snn_ssim / ann_ssim, task)
-    return Measures(
+    measures = Measures(
         degraded_psnr=degraded_psnr,
         degraded_ssim=degraded_ssim,
         psnr=snn_psnr,
@@ -165,6 +179,90 @@ def _measure(restorer: Restorer, pair: TestPair, ann: RestorationNetwork | None,
         snn_mj=took.snn_mj,
         ann_mj=took.ann_mj,
     )
+    return measures, energy
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """What restoring one photograph did, without a clean one to measure against.
+
+    Attributes:
+        visibility: What became visible, see :func:`spikingir.measures.visibility`.
+        spikes_per_neuron: Mean number of spikes of a neuron, over all layers.
+        snn_mj: Energy of the spiking network, as the paper counts it (column A).
+        ann_mj: Energy of the conventional network, likewise.
+    """
+
+    visibility: Visibility
+    spikes_per_neuron: float
+    snn_mj: float
+    ann_mj: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Plain values that JSON can hold; what is not finite is None."""
+        values = {**self.visibility._asdict(), **{name: getattr(self, name) for name in _COSTS}}
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+_COSTS = ("spikes_per_neuron", "snn_mj", "ann_mj")
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What restoring a set of photographs did to each, in order, by its name; ``columns`` as in :class:`Evaluation`."""
+
+    images: tuple[tuple[str, Assessed], ...]
+    columns: tuple[EnergyColumns, ...] = ()
+
+    @property
+    def mean(self) -> dict[str, float | None]:
+        """Mean over photographs of each value, of those that are finite."""
+        rows = [assessed.as_dict() for _, assessed in self.images]
+        known = {name: [value for row in rows if (value := row[name]) is not None] for name in rows[0]}
+        return {name: fmean(values) if values else None for name, values in known.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold."""
+        return {"mean": self.mean, "images": [{"name": name, **one.as_dict()} for name, one in self.images]}
+
+
+@torch.no_grad()
+def assess(
+    restorer: Restorer,
+    photographs: Sequence[Photograph],
+    ann: RestorationNetwork | None = None,
+    *,
+    columns: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Assessment:
+    """Restore photographs whose clean ones are not known, and say what it did to what can be seen.
+
+    Args:
+        restorer: The spiking network.
+        photographs: The photographs.
+        ann: The conventional network that it was made of, for the energy by all columns.
+        columns: See :func:`evaluate`.
+        progress: Told how many photographs are done, and of how many.
+
+    Raises:
+        ValueError: There is no photograph.
+        ModelError: The network is for images of other channels, or is told a noise level.
+
+    Source:
+        See :func:`spikingir.measures.visibility`.
+    """
+    if not photographs:
+        raise InputError("there is no photograph to assess; expected at least one")
+    images, energies = [], []
+    for i, photograph in enumerate(photographs):
+        restored, took = restorer.trace(photograph.degraded, counts=columns)
+        seen = visibility(photograph.degraded, restored)
+        images.append((photograph.name, Assessed(seen, took.spikes_per_neuron, took.snn_mj, took.ann_mj)))
+        if columns:
+            given = restorer.seen(photograph.degraded)
+            energies.append(energy_columns(restorer.network, took.trace, given, ann))
+        progress(i + 1, len(photographs))
+    return Assessment(tuple(images), tuple(energies))
 
 
 def quality(image: Tensor, pair: TestPair) -> tuple[float, float]:

@@ -13,9 +13,10 @@ from spikingir.store import load_any, load_network, save_network, save_pretraine
 from spikingir.training.follow import QUANTISED
 from spikingir.training.journal import LOG_FILE
 from spikingir.training.recipe import Recipe, RecipeError
+from spikingir.zoo.card import CARD_FILE, card
 from spikingir.zoo.catalogue import CONFIG_FILE, SHIPPED, Model, read_model
+from spikingir.zoo.measured import TESTS_FILE
 
-CARD_FILE = "README.md"
 RECORD_FILE = "training.json"
 """How each stage was trained, by its name."""
 
@@ -71,7 +72,8 @@ def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path) -> Model:
     model = read_model(folder)
     runs = training_record(recipe, done)
     write_text(folder / RECORD_FILE, json.dumps(runs, indent=2) + "\n")
-    write_text(folder / CARD_FILE, card(recipe, model, runs))
+    (folder / TESTS_FILE).unlink(missing_ok=True)  # of other weights
+    write_text(folder / CARD_FILE, _card(recipe, model, runs))
     return model
 
 
@@ -103,21 +105,12 @@ def training_record(recipe: Recipe, done: Mapping[str, Path]) -> dict[str, dict[
     return runs
 
 
-def card(recipe: Recipe, model: Model, runs: Mapping[str, Mapping[str, Any]]) -> str:
-    """The model card, in Markdown.
-
-    Args:
-        recipe: The recipe that was followed.
-        model: The model.
-        runs: How each stage was trained, as :func:`training_record` tells.
-    """
-    lines = [
-        "| stage | made from | clock | steps | patches | hours | held-back images |",
-        "|---|---|---|---|---|---|---|",
-    ]
+def _card(recipe: Recipe, model: Model, runs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The model card, of a recipe and of how each stage was trained, as :func:`training_record` tells."""
+    stages = []
     for stage in recipe.stages:
         if stage.name not in runs:
-            lines.append(f"| {stage.name} | | | not run yet | | | |")
+            stages.append([stage.name, "", "", "not run yet", "", "", ""])
             continue
         run = runs[stage.name]
         patches = f"{run['batch_size'] * run['accumulate'] * run['processes']} of {stage.patch}x{stage.patch}"
@@ -128,33 +121,21 @@ def card(recipe: Recipe, model: Model, runs: Mapping[str, Mapping[str, Any]]) ->
         start = stage.start or "random weights"
         if stage.teacher is not None:
             start += f", taught by {stage.teacher}"
-        hours = f"{run['seconds'] / 3600:.2f}"
-        lines.append(f"| {stage.name} | {start} | {clock} | {run['steps']} | {patches} | {hours} | {psnr} |")
+        stages.append([stage.name, start, clock, str(run["steps"]), patches, f"{run['seconds'] / 3600:.2f}", psnr])
     machines = dict.fromkeys(
         f"{run['processor']} ({run['processes']} process{'es' * (run['processes'] > 1)}, {run['precision']}, "
         f"torch {run['torch']}, spikingir {run['version']} at commit {run['commit']})"
         for run in runs.values()
     )
-    parts = [
-        f"# {model.name}",
-        f"{model.purpose[0].upper()}{model.purpose[1:]}. `ann.safetensors` is the conventional network "
-        f"({recipe.architecture}); the others are spiking networks made of it: MPR neurons with a threshold for each "
-        "channel, pixel mapper, membrane recycling.",
-        "## Recipe",
-        f"`spikingir train {recipe.name} --data-root DATA`, by recipe `{recipe.name}.toml`.",
-        "\n".join(lines),
-        f"On {'; '.join(machines)}.",
-        "## Data",
-        _data(recipe),
-        "## Results",
-        " ".join(["On the held-back images: in the table above.", *([recipe.note] if recipe.note else [])]),
-        "## Licence",
-        f"{recipe.licence}. The images that the weights were trained on are not distributed with them; their terms are "
-        "for research.",
-        "## Not for",
-        f"Medical, forensic or scientific images in which invented or lost detail matters; {recipe.data.not_for}",
-    ]
-    return "\n\n".join(parts) + "\n"
+    return card(
+        model,
+        recipe=recipe.name,
+        stages=stages,
+        machines=tuple(machines),
+        data=_data(recipe),
+        not_for=recipe.data.not_for,
+        note=recipe.note,
+    )
 
 
 def _folders(folder: str | tuple[str, ...]) -> str:
