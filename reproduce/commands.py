@@ -172,7 +172,7 @@ def ablate(
 
     Args:
         model: Name of a model that ships, or a folder with ann.safetensors and snn.safetensors.
-        data: Name of a test set (bsd68, set12, cbsd68), or a folder of clean images.
+        data: Name of a test set to which noise is added, such as bsd68, or a folder of clean images.
         data_root: Folder of the image collection; only names need it.
         sigma: Level of the noise, of 255; that of the model unless given.
         time_steps: Time steps of all spiking networks; as the model's was trained unless given.

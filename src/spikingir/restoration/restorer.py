@@ -43,7 +43,6 @@ class Restoration:
         ann_mj: Energy of the conventional network in mJ, as the paper counts it (docs/method.md, section 8, column A).
         snn_mj: Energy of the spiking network in mJ, likewise.
         trace: Spikes of every layer, one entry in the batch per picture that the network saw.
-        found: Whether there was something to remove. Where there was not, the photograph is as it came, bit for bit.
     """
 
     seconds: float
@@ -53,7 +52,6 @@ class Restoration:
     ann_mj: float
     snn_mj: float
     trace: Trace = field(repr=False)
-    found: bool = True
 
 
 class Restorer:
@@ -162,8 +160,8 @@ class Restorer:
 
         Gray networks restore colour channel by channel; a colour network sees a gray photograph as three equal
         channels and gives their mean. An alpha channel goes around the network. What estimates maps, as networks to
-        dehaze do, sees a photograph of about a megapixel at most (:mod:`spikingir.restoration.maps`); where they show
-        no veil, the photograph comes back as it is.
+        dehaze do, sees a photograph of about a megapixel at most (:mod:`spikingir.restoration.maps`); where the maps
+        show no veil, the photograph comes back as it is, bit for bit.
 
         Args:
             image: A path (gives a Pillow image), the bytes of an image file (give those of a PNG), a Pillow
@@ -212,7 +210,7 @@ class Restorer:
             pixels, alpha = self._split(values)
             given = self._input(pixels, sigma, strength)
             output = restore_tiled(self._run, given, self.tile, restore=restore, engine=self.engine, progress=progress)
-            restored, _ = self._formed(output, given, pixels)
+            restored = self._formed(output, given, pixels)
             return close(_join(self._pixels(restored, pixels, strength), alpha))
 
     def seen(self, image: Any, sigma: float | Tensor | None = None) -> Tensor:
@@ -277,7 +275,7 @@ class Restorer:
             output, trace = trace_tiled(
                 self._run, planes, self.tile, engine=self.engine, counts=counts, progress=progress
             )
-            restored, found = self._formed(output, planes, pixels)
+            restored = self._formed(output, planes, pixels)
             seconds = time.perf_counter() - start
             answer = close(_join(self._pixels(restored, pixels, strength), alpha))
         energy = paper_energy(self.network, trace)
@@ -289,7 +287,6 @@ class Restorer:
             ann_mj=energy.ann_mj * len(planes),
             snn_mj=energy.snn_mj * len(planes),
             trace=trace,
-            found=found,
         )
         return answer, result
 
@@ -332,19 +329,19 @@ class Restorer:
             raise ModelError(f"the network is for images of {wanted} channels; this one has {have}")
         return pixels.reshape(-1, 1, *pixels.shape[2:]) if wanted == 1 else pixels.expand(-1, wanted, -1, -1)
 
-    def _formed(self, output: Tensor, given: Tensor, pixels: Tensor) -> tuple[Tensor, bool]:
-        """Restored planes of what was run, and whether there was something to remove."""
+    def _formed(self, output: Tensor, given: Tensor, pixels: Tensor) -> Tensor:
+        """Restored planes, of what was run; those that have no veil as they came, bit for bit."""
         if not self._maps:
-            return output, True
+            return output
         planes = self._planes(pixels)
         height, width = estimated_size(*planes.shape[-2:])
         maps = output[..., :height, :width]
         clear = veil(maps) < VEIL
         if clear.all():
-            return planes, False
+            return planes
         formed = GuidedMaps.fit(given[..., :height, :width], maps).form(self.network.config.formation, planes)
         formed[clear] = planes[clear]
-        return formed, True
+        return formed
 
     def _pixels(self, restored: Tensor, pixels: Tensor, strength: float) -> Tensor:
         """The other way from :meth:`_planes` and from padding, with the share of the removed that is wanted."""
