@@ -17,11 +17,12 @@ from spikingir.conversion.convert import METHODS as CONVERSIONS
 from spikingir.conversion.convert import convert
 from spikingir.data.calibration import hazy_calibration_images
 from spikingir.data.errors import DataError
-from spikingir.deploy.fold import fold
 from spikingir.energy.paper import Energy, ann_energy, paper_energy
 from spikingir.errors import SpikingIRError
 from spikingir.inputs import LevelError, told
 from spikingir.networks.base import RestorationNetwork
+from spikingir.restoration.maps import restore_by_network
+from spikingir.restoration.restorer import Restorer
 from spikingir.restoration.tiling import padded, trace_tiled
 from spikingir.spiking.kinds import NEURONS, kind_of
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
@@ -245,12 +246,21 @@ def run_spiking(network: SpikingNetwork, sigma: float | None = None) -> Contende
         sigma: Level of the noise, of 255, for a network that is told it.
     """
     known = [kind_of(network.neuron(name)) for name in network.layers]
-    deployed = fold(network).eval() if all(found is None or found[1].folds for found in known) else network
     takes_level = network.config.input_channels > network.config.channels
+    if all(found is None or found[1].folds for found in known):
+        restorer = Restorer(network)
+
+        def restore_folded(image: Tensor) -> Restored:
+            seen(image[None], takes_level, sigma)  # whether there is a level to tell
+            restored, took = restorer.trace(image, sigma=sigma if takes_level else None)
+            energy = paper_energy(restorer.network, took.trace)
+            return Restored(restored, took.trace, energy, energy.ann_mj)
+
+        return restore_folded
 
     def restore(image: Tensor) -> Restored:
-        restored, trace = trace_tiled(deployed, padded(deployed, seen(image[None], takes_level, sigma)))
-        energy = paper_energy(deployed, trace)
+        restored, trace = trace_tiled(network, padded(network, seen(image[None], takes_level, sigma)))
+        energy = paper_energy(network, trace)
         return Restored(restored[0, :, : image.shape[1], : image.shape[2]], trace, energy, energy.ann_mj)
 
     return restore
@@ -263,7 +273,7 @@ def _conventional(load: Callable[[Subject], RestorationNetwork]) -> Callable[[Su
         @torch.inference_mode()
         def restore(image: Tensor) -> Restored:
             size = (image.shape[-2], image.shape[-1])
-            restored = network(seen(image[None], network.takes_level, subject.sigma))
+            restored = restore_by_network(network, seen(image[None], network.takes_level, subject.sigma))
             return Restored(restored[0], ann_mj=ann_energy(network, size))
 
         return restore

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from spikingir.spiking.formation import form_image
+from spikingir.inputs import pad_to_multiple
+from spikingir.networks.base import RestorationNetwork
+from spikingir.spiking.formation import ESTIMATES_MAPS, form_image
 
 PIXELS = 2**20
 """Pixels of the largest photograph that maps are estimated on."""
@@ -166,6 +168,45 @@ class GuidedMaps:
         return formed
 
 
+def form_with_maps(formation: str, image: Tensor, small: Tensor, maps: Tensor) -> Tensor:
+    """Image formation at full size with maps of a smaller photograph; those without a veil as they came, bit for bit.
+
+    Args:
+        formation: Name of the image formation.
+        image: The photographs.
+        small: They :func:`reduced`, perhaps padded to the right and below.
+        maps: What the body makes of ``small``.
+
+    Shape:
+        ``image`` and the result: (B, C, H, W); ``small``: (B, C, h, w); ``maps``: (B, 2 C, h, w).
+    """
+    height, width = estimated_size(*image.shape[-2:])
+    small, maps = small[..., :height, :width], maps[..., :height, :width]
+    clear = veil(maps) < VEIL
+    if clear.all():
+        return image
+    formed = GuidedMaps.fit(small, maps).form(formation, image)
+    formed[clear] = image[clear]
+    return formed
+
+
+def restore_by_network(network: RestorationNetwork, image: Tensor) -> Tensor:
+    """What a conventional network makes of photographs as a whole, on the way that a restorer takes.
+
+    Args:
+        network: The network.
+        image: The photographs, with the noise level behind them where the network takes one.
+
+    Shape:
+        (B, C, H, W) to the same, without the level.
+    """
+    if network.formation not in ESTIMATES_MAPS:
+        restored: Tensor = network(image)
+        return restored
+    small = pad_to_multiple(reduced(image), network.multiple)
+    return form_with_maps(network.formation, image, small, network.body(small))
+
+
 @dataclass(frozen=True)
 class _Places:
     """Where pixels along an axis lie between those of a smaller image: ``low``, and ``share`` of the way to the next.
@@ -219,10 +260,14 @@ def _window_sums(values: Tensor, radius: int) -> Tensor:
     """
     for dim in (-2, -1):
         size = values.shape[dim]
-        before = functional.pad(values.cumsum(dim), (1, 0) if dim == -1 else (0, 0, 1, 0))
-        place = torch.arange(size, device=values.device)
-        high, low = (place + radius + 1).clamp(max=size), (place - radius).clamp(min=0)
-        values = before.index_select(dim, high) - before.index_select(dim, low)
+        total = values.cumsum(dim)
+        none = torch.zeros_like(total.narrow(dim, 0, 1))
+        shape = list(values.shape)
+        shape[dim] = radius + 1
+        front = none.expand(shape)
+        shape[dim] = radius
+        around = torch.cat([front, total, total.narrow(dim, size - 1, 1).expand(shape)], dim)
+        values = around.narrow(dim, 2 * radius + 1, size) - around.narrow(dim, 0, size)
     return values
 
 

@@ -20,7 +20,7 @@ from spikingir.inputs import with_level
 from spikingir.networks.base import RestorationNetwork
 from spikingir.photo.forms import open_image
 from spikingir.photo.photo import Photo
-from spikingir.restoration.maps import VEIL, GuidedMaps, estimated_size, reduced, veil
+from spikingir.restoration.maps import form_with_maps, reduced
 from spikingir.restoration.tiling import Progress, layout, memory_errors, padded, restore_tiled, trace_tiled
 from spikingir.spiking.formation import ESTIMATES_MAPS
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
@@ -333,15 +333,7 @@ class Restorer:
         """Restored planes, of what was run; those that have no veil as they came, bit for bit."""
         if not self._maps:
             return output
-        planes = self._planes(pixels)
-        height, width = estimated_size(*planes.shape[-2:])
-        maps = output[..., :height, :width]
-        clear = veil(maps) < VEIL
-        if clear.all():
-            return planes
-        formed = GuidedMaps.fit(given[..., :height, :width], maps).form(self.network.config.formation, planes)
-        formed[clear] = planes[clear]
-        return formed
+        return form_with_maps(self.network.config.formation, self._planes(pixels), given, output)
 
     def _pixels(self, restored: Tensor, pixels: Tensor, strength: float) -> Tensor:
         """The other way from :meth:`_planes` and from padding, with the share of the removed that is wanted."""
