@@ -124,8 +124,7 @@ def evaluate(
 
     Raises:
         ValueError: There is no image, or one is smaller than SSIM's window of 11 x 11 pixels.
-        ModelError: The network is for images of other channels.
-        LevelError: The networks are told the noise level, and a pair does not know it.
+        ModelError: The network is for images of other channels, or is told the noise level, which a pair does not know.
 
     Source:
         docs/method.md, section 8.
