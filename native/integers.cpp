@@ -7,6 +7,7 @@
 #include "layers.hpp"
 #include "paths.hpp"
 #include "threads.hpp"
+#include "windows.hpp"
 
 namespace spikingir {
 
@@ -16,8 +17,6 @@ constexpr int base_bits = 7;  // of a digit, where a weight takes several
 constexpr int64_t largest = INT32_MAX;
 constexpr int most_image_bits = 20;
 constexpr int most_image_weight = (1 << 22) - 1;  // its high part takes 16 bits
-
-int whole(int channels, int block) { return (channels + block - 1) / block; }
 
 // Digits of -64 to 63 that the largest of some weights takes.
 int digits_of(int64_t weight) {
@@ -30,41 +29,6 @@ int32_t next_digit(int32_t& weight) {
   const int32_t digit = ((weight + 64) & 127) - 64;
   weight = (weight - digit) >> base_bits;
   return digit;
-}
-
-template <class Visit>
-void for_each_weight(const Weights<int32_t>& weights, const Visit& visit) {
-  for (int o = 0; o < weights.outputs; ++o)
-    for (int i = 0; i < weights.inputs; ++i)
-      for (int dy = 0; dy < weights.kernel; ++dy)
-        for (int dx = 0; dx < weights.kernel; ++dx) visit(o, i, dy, dx, weights.at(o, i, dy, dx));
-}
-
-// Sum of the magnitudes of one output channel's weights.
-int64_t reach(const Weights<int32_t>& weights, int output) {
-  const std::ptrdiff_t row = std::ptrdiff_t(weights.inputs) * weights.kernel * weights.kernel;
-  int64_t sum = 0;
-  for (std::ptrdiff_t i = 0; i < row; ++i) sum += std::abs(int64_t{weights.data[output * row + i]});
-  return sum;
-}
-
-void check_reading(const Reading& reading, int outputs) {
-  const Weights<int32_t>& weights = reading.weights;
-  check_equal("the number of output channels", weights.outputs, outputs);
-  check_range("the number of input channels", weights.inputs, 1, most_channels);
-  check_range("the side of the kernel", weights.kernel, 1, most_border);
-  check_range("the stride", reading.stride, 1, most_stride);
-  check_range("the padding", reading.padding, 0, most_border);
-}
-
-template <class Spikes>
-void check_source(const Spikes& source, int channels, int kernel, int stride, int padding, const IntegerInput& input) {
-  const auto& picture = source.picture;
-  check_equal("the channels of a source", source.channels, channels);
-  check_range("the border of a source", picture.border, padding, most_border);
-  const auto last = [&](int size) { return int64_t{size - 1} * stride + kernel - padding; };
-  check_range("the last row that a layer reads", last(input.height), -most_border, picture.height + picture.border);
-  check_range("the last column that a layer reads", last(input.width), -most_border, picture.width + picture.border);
 }
 
 // What a tile may read to the right of the last pixel of the last row.
@@ -96,22 +60,30 @@ Pixels::Pixels(const double* planes, int channels, int height, int width, int bi
 
 Integer::Integer(Integers given, const std::vector<LevelReading>& sources, const std::vector<const int32_t*>& skips,
                  const ImageReading* reading, const int32_t* given_bias, const int32_t* grid, const std::string& path)
-    : kernels(choose(path)), kind(given), digits(1), limit(0), has_image(reading != nullptr), has_high(false), block(0), image_block(0),
+    : kernels(choose(path)),
+      kind(given),
+      phases{},
+      digits(1),
+      limit(0),
+      has_image(reading != nullptr),
+      has_high(false),
+      block(0),
+      image_block(0),
       image{} {
   check_range("the number of channels", kind.channels, 1, most_channels);
   check_range("the factor", kind.factor, 1, most_stride);
   check_range("the number of steps", kind.steps, 1, kind.last ? most_steps : UINT8_MAX);
   if (kind.has_sign && !kind.last) refuse("a layer before the last one fires -1");
-  check_range("the number of output channels", kind.channels * kind.factor * kind.factor, 1, most_channels);
-  outputs = kind.channels * kind.factor * kind.factor;
-  scattered = kind.last || (kind.factor > 1 && kind.channels % integer_block != 0);
-  blocks_per_phase = whole(kind.channels, integer_block);
-  blocks = scattered ? whole(outputs, integer_block) : blocks_per_phase * kind.factor * kind.factor;
+  phases = {kind.channels, kind.factor, integer_block,
+            kind.last || (kind.factor > 1 && kind.channels % integer_block != 0)};
+  outputs = phases.outputs();
+  check_range("the number of output channels", outputs, 1, most_channels);
+  blocks = phases.blocks();
   for (const LevelReading& source : sources) {
     check_reading(source, outputs);
     check_range("the levels of a source", source.most, 1, UINT8_MAX);
   }
-  const std::size_t padded = std::size_t(blocks) * integer_block;
+  const std::size_t padded = phases.padded();
   bias = Buffer<int32_t>(padded, 0);
   exponent = Buffer<int32_t>(padded, 0);
   shift = Buffer<int32_t>(padded, 0);
@@ -121,12 +93,12 @@ Integer::Integer(Integers given, const std::vector<LevelReading>& sources, const
     int64_t sum = std::abs(int64_t{given_bias[o]}) * kind.steps + (int64_t{1} << grid[o]);
     for (const LevelReading& source : sources) sum += source.most * reach(source.weights, o);
     for (const int32_t* scale : skips) sum += UINT8_MAX * std::abs(int64_t{scale[o / (kind.factor * kind.factor)]});
-    if (sum > largest) refuse("the sums of output channel " + std::to_string(o) + " do not fit 32 bits");
-    bias[slot(o)] = given_bias[o] * kind.steps + (1 << grid[o] >> 1);
-    exponent[slot(o)] = grid[o];
+    check_sum(sum, o);
+    bias[phases.slot(o)] = given_bias[o] * kind.steps + (1 << grid[o] >> 1);
+    exponent[phases.slot(o)] = grid[o];
   }
   for (const int32_t* scale : skips) {
-    scales.emplace_back(std::size_t(blocks_per_phase) * integer_block, 0);
+    scales.emplace_back(std::size_t(phases.blocks_per_phase()) * integer_block, 0);
     std::copy_n(scale, kind.channels, scales.back().data());
   }
   take_out_shifts(sources);
@@ -134,31 +106,20 @@ Integer::Integer(Integers given, const std::vector<LevelReading>& sources, const
   if (reading) pack_image(*reading);
 }
 
-// Where an output channel, as PyTorch's pixel shuffle counts, stands among the blocks.
-int Integer::slot(int output) const {
-  const int phases = kind.factor * kind.factor, channel = output / phases, phase = output % phases;
-  return phase * (scattered ? kind.channels : blocks_per_phase * integer_block) + channel;
-}
-
-std::vector<int> Integer::current_order() const {
-  std::vector<int> order(std::size_t(blocks) * integer_block, -1);
-  for (int o = 0; o < outputs; ++o) order[slot(o)] = o;
-  return order;
-}
-
 // All weights of an output channel are multiples of 2^shift.
 void Integer::take_out_shifts(const std::vector<LevelReading>& sources) {
   std::vector<uint32_t> bits(outputs, 0);
   for (const LevelReading& source : sources)
-    for_each_weight(source.weights, [&](int o, int, int, int, int32_t weight) { bits[o] |= static_cast<uint32_t>(weight); });
-  for (int o = 0; o < outputs; ++o) shift[slot(o)] = bits[o] == 0 ? 0 : __builtin_ctz(bits[o]);
+    for_each_weight(source.weights,
+                    [&](int o, int, int, int, int32_t weight) { bits[o] |= static_cast<uint32_t>(weight); });
+  for (int o = 0; o < outputs; ++o) shift[phases.slot(o)] = bits[o] == 0 ? 0 : __builtin_ctz(bits[o]);
 }
 
 void Integer::pack(const std::vector<LevelReading>& sources) {
   int64_t low = 0, high = 0;
   for (const LevelReading& source : sources)
     for_each_weight(source.weights, [&](int o, int, int, int, int32_t weight) {
-      weight >>= shift[slot(o)];
+      weight >>= shift[phases.slot(o)];
       low = std::min(low, int64_t{weight});
       high = std::max(high, int64_t{weight});
     });
@@ -179,10 +140,11 @@ void Integer::pack(const std::vector<LevelReading>& sources) {
     for (std::size_t s = 0; s < sources.size(); ++s) {
       const int depth = windows[s].words / windows[s].kernel * 4;
       for_each_weight(sources[s].weights, [&](int o, int i, int dy, int dx, int32_t weight) {
-        const int at = slot(o);
+        const int at = phases.slot(o);
         weight >>= shift[at];
         const std::ptrdiff_t word = first + dy * windows[s].words + (dx * depth + i) / 4;
-        int8_t* to = weights.data() + at / integer_block * block + (word * integer_block + at % integer_block) * 4 + i % 4;
+        int8_t* to =
+            weights.data() + at / integer_block * block + (word * integer_block + at % integer_block) * 4 + i % 4;
         for (int d = digits - 1; d > 0; --d) to[d * digit] = static_cast<int8_t>(next_digit(weight));
         *to = static_cast<int8_t>(weight);
       });
@@ -232,11 +194,11 @@ void Integer::pack_image(const ImageReading& reading) {
   check_reading(reading, outputs);
   check_range("the bits of the image", reading.bits, image_digit, most_image_bits);
   // a window's row as pairs of its numbers; the last of an odd number has nothing beside it
-  image = {from.inputs, from.kernel, reading.stride, reading.padding, 0, whole(from.inputs * from.kernel, 2), 0,
-           reading.bits};
+  image = {from.inputs, from.kernel, reading.stride, reading.padding, 0, whole(from.inputs * from.kernel, 2),
+           0,           reading.bits};
   image_block = std::ptrdiff_t(image.words) * from.kernel * 2 * integer_block;
   image_bias = Buffer<int32_t>(std::size_t(blocks) * integer_block, 0);
-  for (int o = 0; o < outputs; ++o) image_bias[slot(o)] = reading.bias[o];
+  for (int o = 0; o < outputs; ++o) image_bias[phases.slot(o)] = reading.bias[o];
   for_each_weight(from, [&](int, int, int, int, int32_t weight) {
     check_range("a weight on the image", weight, -most_image_weight, most_image_weight);
     has_high = has_high || weight != static_cast<int16_t>(weight);
@@ -246,7 +208,7 @@ void Integer::pack_image(const ImageReading& reading) {
   if (has_high) image_high = Buffer<int16_t>(blocks * image_block, 0);
   std::vector<int64_t> low(outputs, 0), high(outputs, 0);
   for_each_weight(from, [&](int o, int i, int dy, int dx, int32_t weight) {
-    const int at = slot(o);
+    const int at = phases.slot(o);
     const int place = dx * from.inputs + i;
     const std::ptrdiff_t pair = dy * image.words + place / 2;
     const std::ptrdiff_t to =
@@ -270,9 +232,7 @@ void Integer::pack_image(const ImageReading& reading) {
 }
 
 void Integer::check(const IntegerInput& input) const {
-  check_picture(input.height, input.width, blocks * integer_block, input.border);
-  check_picture(int64_t{input.height} * kind.factor, int64_t{input.width} * kind.factor,
-                blocks_per_phase * integer_block, input.border);
+  check_size(phases, input.height, input.width, phases.blocks_per_phase() * integer_block, input.border);
   check_range("the number of threads", input.threads, 1, most_threads);
   check_equal("the number of sources", std::ssize(input.sources), std::ssize(windows));
   check_equal("the number of skips", std::ssize(input.skips), std::ssize(scales));
@@ -281,25 +241,17 @@ void Integer::check(const IntegerInput& input) const {
     const Window& window = windows[s];
     if (!source) refuse("a source is None");
     check_range("the largest count of a source", source->most, 1, window.most);
-    check_source(*source, window.channels, window.kernel, window.stride, window.padding, input);
+    check_source(*source, window.channels, window.kernel, window.stride, window.padding, input.height, input.width);
   }
-  for (const Levels* skip : input.skips) {
-    if (!skip) refuse("a skip is None");
-    check_equal("the channels of a skip", skip->channels, kind.channels);
-    check_equal("the height of a skip", skip->picture.height, int64_t{input.height} * kind.factor);
-    check_equal("the width of a skip", skip->picture.width, int64_t{input.width} * kind.factor);
-  }
-  if (input.current) {
-    check_equal("the height of the current", input.current->height, input.height);
-    check_equal("the width of the current", input.current->width, input.width);
-    check_range("the channels of the current", input.current->depth, blocks * integer_block, 2 * most_channels);
-  }
-  if (has_image == !input.image && !input.current) refuse(has_image ? "the image is missing" : "the layer reads no image");
+  for (const Levels* skip : input.skips) check_skip(skip, phases, input.height, input.width);
+  if (input.current) check_current(*input.current, phases, input.height, input.width);
+  if (has_image == !input.image && !input.current)
+    refuse(has_image ? "the image is missing" : "the layer reads no image");
   if (input.image && input.current) refuse("a layer reads the image or its current, not both");
   if (input.image) {
     if (!has_image) refuse("the layer reads no image");
     check_range("the largest value of the image", input.image->most, 0, limit);
-    check_source(*input.image, image.channels, image.kernel, image.stride, image.padding, input);
+    check_source(*input.image, image.channels, image.kernel, image.stride, image.padding, input.height, input.width);
   }
   if (input.sources.empty() && input.skips.empty() && !input.image && !input.current)
     refuse("a layer reads neither spikes nor a current");
@@ -308,15 +260,16 @@ void Integer::check(const IntegerInput& input) const {
 IntegerFired Integer::fire(const IntegerInput& input) const {
   check(input);
   const int height = input.height * kind.factor, width = input.width * kind.factor;
-  const int depth = kind.last ? kind.channels : blocks_per_phase * integer_block;
+  const int depth = kind.last ? kind.channels : phases.blocks_per_phase() * integer_block;
   IntegerFired fired;
   if (kind.last)
     fired.counts = std::make_unique<Counts>(kind.channels, kind.steps, Picture<int16_t>(height, width, depth, 0));
   else
     fired.levels = std::make_unique<Levels>(kind.channels, kind.steps, height, width, input.border);
   if (kind.last || input.wants_residual) fired.residual = std::make_unique<Current>(height, width, depth, 0);
-  if (scattered && !kind.last)  // what is written channel by channel leaves the rest of a pixel as it is
-    for (int y = 0; y < height; ++y) std::fill_n(fired.levels->picture.at(y, 0), std::ptrdiff_t(width) * depth, uint8_t{0});
+  if (phases.scattered && !kind.last)  // what is written channel by channel leaves the rest of a pixel as it is
+    for (int y = 0; y < height; ++y)
+      std::fill_n(fired.levels->picture.at(y, 0), std::ptrdiff_t(width) * depth, uint8_t{0});
   std::vector<IntegerSource> sources;
   for (std::size_t s = 0; s < windows.size(); ++s) {
     const Window& window = windows[s];
@@ -331,11 +284,11 @@ IntegerFired Integer::fire(const IntegerInput& input) const {
       .outputs = outputs,
       .channels = kind.channels,
       .factor = kind.factor,
-      .blocks_per_phase = blocks_per_phase,
+      .blocks_per_phase = phases.blocks_per_phase(),
       .digits = digits,
       .steps = kind.steps,
       .has_sign = kind.has_sign,
-      .scattered = scattered,
+      .scattered = phases.scattered,
       .sources = static_cast<int>(sources.size()),
       .source = sources.data(),
       .weights = weights.data(),

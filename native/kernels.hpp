@@ -19,7 +19,9 @@ inline constexpr int clocked_block = 32;  // those of a clocked layer's, one wor
 inline constexpr int slack = 8;           // columns that may be read beyond an image's border
 inline constexpr int tile = 8;            // pixels of a row that a clocked layer does at a time
 inline constexpr int few_outputs = 4;     // at most so many output channels have a clocked layer run over steps at once
-inline constexpr int most_lanes = 16;     // 32-bit numbers in the widest vector; up to so many may be read behind a picture
+inline constexpr int list_slack = 16;     // numbers that may be written behind the end of a list
+inline constexpr int most_lanes =
+    16;  // 32-bit numbers in the widest vector; up to so many may be read behind a picture
 
 // A picture in memory: of one pixel everywhere where both strides are zero. Strides count elements.
 template <class Element>
@@ -61,8 +63,8 @@ struct PhasedLayer {
   View<int32_t> residual;  // null where nobody asks for it
 };
 
-// One of the layers that a layer reads whose counts are bytes, from the upper left corner of the window around its first
-// pixel. A window's row has `words` words of four bytes; after `group` of all its words 16-bit sums are widened.
+// One of the layers that a layer reads whose counts are bytes, from the upper left corner of the window around its
+// first pixel. A window's row has `words` words of four bytes; after `group` of all its words 16-bit sums are widened.
 struct IntegerSource {
   View<const uint8_t> view;
   int kernel, stride, words, group;
@@ -86,8 +88,9 @@ struct ImageSource {
 };
 
 // Neurons that collect their window before they fire, of which a count takes one byte.
-// Weights: [block][digit][source][row][column][four channels][16][4]. An output channel belongs to one of factor^2 phases:
-// pixels of the layer into which one pixel of the sums is shuffled. Blocks are of one phase each, unless `scattered`.
+// Weights: [block][digit][source][row][column][four channels][16][4]. An output channel belongs to one of factor^2
+// phases: pixels of the layer into which one pixel of the sums is shuffled. Blocks are of one phase each, unless
+// `scattered`.
 struct IntegerLayer {
   int width;  // of the sums, in pixels
   int outputs, channels, factor, blocks_per_phase, digits, steps;
@@ -99,62 +102,83 @@ struct IntegerLayer {
   int skips;
   const Skip* skip;
   ImageSource image;
-  // what sums are multiplied by, as a power of two; the bias of all steps and half a threshold; the threshold, as 2^exponent
+  // what sums are multiplied by, as a power of two; the bias of all steps and half a threshold; the threshold, as
+  // 2^exponent
   const int32_t *shift, *bias, *exponent;
-  View<const int32_t> current;     // instead of the image, if any
-  View<uint8_t> levels;            // counts, or where they have a sign, the next
+  View<const int32_t> current;  // instead of the image, if any
+  View<uint8_t> levels;         // counts, or where they have a sign, the next
   View<int16_t> counts;
   View<int32_t> residual;  // null where nobody asks for it
 };
 
-// Neurons that fire step by step. A source's spikes are words of 32 channels, step after step.
-// Rows of 32 weights: [block][column][source][row][channel], after them one of zeros. In 16 bits a row has
-// four output channels of its first half, four of its second, and so on, as low_pairs and high_pairs read them.
+// One of the layers that a clocked layer reads: words of spikes of 32 channels, step after step, from the upper left
+// corner of the window around its first pixel. Its rows of weights are numbered from `first` on.
+struct TrainSource {
+  View<const uint32_t> view;
+  int channels, kernel, stride, first;
+};
+
+// One whose spikes are added as they are, each channel by its scale.
+struct TrainSkip {
+  View<const uint32_t> view;
+  const int32_t *scale, *extended;
+};
+
+// Neurons that fire step by step. An output channel belongs to one of factor^2 phases, as in IntegerLayer; blocks are
+// of one phase each, unless `scattered`: then all channels of all phases are in one block, phase after phase. Rows of
+// 32 weights: [block][source][column][row][channel], after them one of zeros. In 16 bits a row has four output channels
+// of its first half, four of its second, and so on, as low_pairs and high_pairs read them.
 struct ClockedLayer {
-  int width, kernel, blocks, sources, time_steps, delay;
-  bool has_extended_step, has_sign;
-  const Source<uint32_t>* source;
+  int width;  // of the sums, in pixels
+  int outputs, channels, factor, blocks, blocks_per_phase, time_steps, delay;
+  bool has_extended_step, has_sign, scattered;
+  int sources;
+  const TrainSource* source;
   int rows;   // without that of zeros
-  int chunk;  // rows added at a time: 4 where any two fit 16 bits, 2 where any one does, else 0
+  int pairs;  // of rows that are added in 16 bits, in two sums, before those are widened; 0 where one row is too large
   const int16_t *narrow, *narrow_extended;
   const int32_t *wide, *wide_extended;
-  int outputs;
-  // Instead of rows, where outputs are few and no source has more channels than a word:
+  const int32_t* shift;  // what sums of rows are multiplied by, as a power of two
+  // Instead of rows, where outputs are few, and the channels of each source:
   const int32_t *few, *few_extended;  // [source][row][column][channel][output]
+  int skips;
+  const TrainSkip* skip;
   const int32_t *start, *threshold, *level, *amplitude;
   View<const int32_t> current;
-  View<uint32_t> spikes;  // [step][sign][block] at a pixel
+  View<uint32_t> spikes;  // [step][sign][block of a phase] at a pixel
   View<int32_t> residual;
 };
 
-// The rows of weights that one pixel adds at one step: their numbers, in chunks.
-struct SpikeList {
-  const uint16_t* rows;
-  int chunks;
-};
-
-// What a thread of a clocked layer works with: room for list_room(layer) numbers and tile * steps lists.
+// What a thread of a clocked layer works with: room for list_room(layer) rows' places, and for the start of each list.
 struct Scratch {
-  uint16_t* rows;
-  SpikeList* lists;
+  uint32_t* rows;
+  int* starts;  // [source][step][column of the tile, and the end of the last]
 };
 
-[[gnu::always_inline]] inline int steps(const ClockedLayer& layer) { return layer.time_steps + layer.has_extended_step; }
-
-// For the caller.
-inline std::size_t list_room(const ClockedLayer& layer) {
-  const std::size_t columns = tile + layer.kernel - 1, lists = tile * steps(layer);
-  return columns * (layer.rows / layer.kernel + 32) + lists * (layer.rows + 4) + 32;
+[[gnu::always_inline]] inline int steps(const ClockedLayer& layer) {
+  return layer.time_steps + layer.has_extended_step;
 }
 
-// Each does one row of an image.
+[[gnu::always_inline]] inline int words(int channels) { return (channels + clocked_block - 1) / clocked_block; }
+
+// Columns of a source that the windows of `count` pixels lie in.
+[[gnu::always_inline]] inline int columns(const TrainSource& source, int count) {
+  return (count - 1) * source.stride + source.kernel;
+}
+
+// Rows of weights for one column of a window.
+[[gnu::always_inline]] inline int rows_of_column(const TrainSource& source) {
+  return source.kernel * words(source.channels) * clocked_block;
+}
+
+// Each does one row of an image, the clocked one a tile of it.
 struct Kernels {
   const char* name;
   bool has_narrow_sums;  // whether products of bytes are summed in 16 bits first
   void (*analog)(const AnalogLayer& layer, int y);
   void (*phased)(const PhasedLayer& layer, int y);
   void (*integer)(const IntegerLayer& layer, int y, int block, int end);  // blocks from the one to the other
-  void (*clocked)(const ClockedLayer& layer, int y, const Scratch& scratch);
+  void (*clocked)(const ClockedLayer& layer, int y, int x, const Scratch& scratch);
   void (*clocked_few)(const ClockedLayer& layer, int y);
 };
 

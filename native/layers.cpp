@@ -7,15 +7,13 @@
 #include "checks.hpp"
 #include "paths.hpp"
 #include "threads.hpp"
+#include "windows.hpp"
 
 namespace spikingir {
 
 namespace {
 
 constexpr int most_kernel = 7;
-constexpr int64_t most_numbers = int64_t{1} << 28;  // in the lists of a thread of a clocked layer
-
-int whole(int channels, int block) { return (channels + block - 1) / block; }
 
 template <class Number>
 Buffer<Number> filled_up(const Number* from, int channels, int block, Number rest) {
@@ -41,7 +39,7 @@ int64_t largest_sum(const Weights<int32_t>& weights, int count) {
   return most;
 }
 
-// Calls visit(source's first channel, its channels, dy, dx) in the order of a phased layer's weights, and of few.
+// Calls visit(source's first channel, its channels, dy, dx) in the order of a phased layer's weights.
 template <class Visit>
 void for_each_tap(const std::vector<int>& channels, int kernel, const Visit& visit) {
   int first = 0;
@@ -70,56 +68,14 @@ Buffer<Number> pack_phased(const Weights<int32_t>& weights, const std::vector<in
   return packed;
 }
 
-// [block][dx][source][dy][channel][output channel], a row of zeros behind; see ClockedLayer for `interleaved`.
-template <class Number>
-Buffer<Number> pack_clocked(const Weights<int32_t>& weights, const std::vector<int>& channels, int rows,
-                            bool interleaved) {
-  const int blocks = whole(weights.outputs, clocked_block);
-  const std::ptrdiff_t size = std::ptrdiff_t(rows + 1) * clocked_block;
-  Buffer<Number> packed(blocks * size, 0);
-  for (int o = 0; o < weights.outputs; ++o) {
-    const int lane = o % clocked_block, half = clocked_block / 2;
-    Number* row = packed.data() + o / clocked_block * size + (interleaved ? lane % half / 4 * 8 + lane / half * 4 + lane % 4 : lane);
-    for (int dx = 0; dx < weights.kernel; ++dx) {
-      int first = 0;
-      for (int count : channels) {
-        for (int dy = 0; dy < weights.kernel; ++dy)
-          for (int i = 0; i < whole(count, clocked_block) * clocked_block; ++i, row += clocked_block)
-            if (i < count) *row = static_cast<Number>(weights.at(o, first + i, dy, dx));
-        first += count;
-      }
-    }
-  }
-  return packed;
-}
-
-// [source][dy][dx][channel][output channel]
-Buffer<int32_t> pack_few(const Weights<int32_t>& weights, const std::vector<int>& channels) {
-  Buffer<int32_t> packed(std::size_t(weights.outputs) * weights.inputs * weights.kernel * weights.kernel);
-  int32_t* end = packed.data();
-  for_each_tap(channels, weights.kernel, [&](int first, int size, int dy, int dx) {
-    for (int i = 0; i < size; ++i)
-      for (int o = 0; o < weights.outputs; ++o) *end++ = weights.at(o, first + i, dy, dx);
-  });
-  return packed;
-}
-
-template <class Element, class Spikes>
-std::vector<Source<Element>> sources_of(const std::vector<const Spikes*>& spikes, int kernel) {
-  std::vector<Source<Element>> sources;
-  for (const Spikes* s : spikes) sources.push_back({s->picture.view(-(kernel / 2), -(kernel / 2)), s->channels});
-  return sources;
-}
-
 // What a layer is given fits it: the spikes that it reads, and the image's current.
-template <class Spikes>
-void check_input(const Input<Spikes>& input, const std::vector<int>& channels, int kernel, int depth) {
+void check_input(const PhasedInput& input, const std::vector<int>& channels, int kernel, int depth) {
   check_picture(input.height, input.width, depth, input.border);
   check_range("the number of threads", input.threads, 1, most_threads);
   check_equal("the number of sources", std::ssize(input.sources), std::ssize(channels));
   if (channels.empty() && !input.current) refuse("a layer reads neither spikes nor a current");
   for (std::size_t i = 0; i < channels.size(); ++i) {
-    const Spikes* spikes = input.sources[i];
+    const Counts* spikes = input.sources[i];
     if (!spikes) refuse("a source is None");
     check_equal("the channels of a source", spikes->channels, channels[i]);
     check_equal("the height of a source", spikes->picture.height, input.height);
@@ -153,16 +109,6 @@ void check_channels(const std::vector<int>& channels, int inputs) {
     sum += size;
   }
   check_equal("the sum of the sources' channels", sum, inputs);
-}
-
-template <class Spikes>
-std::unique_ptr<Current> residual_of(const Input<Spikes>& input, int depth) {
-  if (!input.wants_residual) return nullptr;
-  return std::make_unique<Current>(input.height, input.width, depth, 0);
-}
-
-View<const int32_t> current_of(const Current* current, const Buffer<int32_t>& bias) {
-  return current ? current->view(0, 0) : View<const int32_t>{bias.data()};
 }
 
 }  // namespace
@@ -232,13 +178,16 @@ Phased::Phased(Weights<int32_t> weights, const std::vector<int>& channels, const
     wide = pack_phased<int32_t>(weights, channels, group, block);
 }
 
-Fired<Counts> Phased::fire(const Input<Counts>& input) const {
+Fired<Counts> Phased::fire(const PhasedInput& input) const {
   const int blocks = whole(outputs, phased_block);
   check_input(input, channels, kernel, blocks * phased_block);
   auto counts = std::make_unique<Counts>(
       outputs, clock.time_steps, Picture<int16_t>(input.height, input.width, blocks * phased_block, input.border));
-  auto residual = residual_of(input, blocks * phased_block);
-  const auto sources = sources_of<int16_t>(input.sources, kernel);
+  auto residual =
+      input.wants_residual ? std::make_unique<Current>(input.height, input.width, blocks * phased_block, 0) : nullptr;
+  std::vector<Source<int16_t>> sources;
+  for (const Counts* source : input.sources)
+    sources.push_back({source->picture.view(-(kernel / 2), -(kernel / 2)), source->channels});
   const PhasedLayer layer{
       .width = input.width,
       .kernel = kernel,
@@ -251,7 +200,7 @@ Fired<Counts> Phased::fire(const Input<Counts>& input) const {
       .wide = wide.data(),
       .block = block,
       .exponent = exponent.data(),
-      .current = current_of(input.current, bias),
+      .current = input.current ? input.current->view(0, 0) : View<const int32_t>{bias.data()},
       .counts = counts->picture.view(),
       .residual = residual ? residual->view() : View<int32_t>{},
   };
@@ -259,98 +208,6 @@ Fired<Counts> Phased::fire(const Input<Counts>& input) const {
     for (int y; (y = next()) < input.height;) kernels.phased(layer, y);
   });
   return {std::move(counts), std::move(residual)};
-}
-
-Clocked::Clocked(Weights<int32_t> weights, Weights<int32_t> extended, const std::vector<int>& channels,
-                 const int32_t* shift, const Thresholds& thresholds, Clock clock, const std::string& path)
-    : kernels((check_weights(weights), check_channels(channels, weights.inputs), check_clock(clock), choose(path))),
-      clock(clock),
-      outputs(weights.outputs),
-      kernel(weights.kernel),
-      channels(channels),
-      rows(0),
-      chunk(0),
-      few(outputs <= few_outputs && std::ranges::all_of(channels, [](int size) { return size <= clocked_block; })),
-      bias(filled_up(shift, outputs, clocked_block, 0)),
-      start(filled_up(thresholds.start, outputs, clocked_block, 0)),
-      threshold(filled_up(thresholds.threshold, outputs, clocked_block, 1)),
-      level(filled_up(thresholds.level, outputs, clocked_block, 1)),
-      amplitude(filled_up(thresholds.amplitude, outputs, clocked_block, 1)) {
-  if (few) {
-    each = pack_few(weights, channels);
-    each_extended = pack_few(extended, channels);
-    return;
-  }
-  for (int size : channels) rows += whole(size, clocked_block) * clocked_block * kernel * kernel;
-  if (rows > UINT16_MAX)
-    refuse("a layer reads " + std::to_string(rows) + " weights per neuron; expected at most 65535");
-  if (int64_t{tile} * (clock.time_steps + 1) * (rows + 4) > most_numbers)
-    refuse("a layer reads " + std::to_string(rows) + " weights per neuron at " + std::to_string(clock.time_steps) +
-           " steps, too many for the lists of a tile's spikes");
-  const auto fits = [&](int count) {
-    return std::max(largest_sum(weights, count), largest_sum(extended, count)) <= INT16_MAX;
-  };
-  chunk = fits(2) ? 4 : fits(1) ? 2 : 0;
-  if (chunk > 0) {
-    narrow = pack_clocked<int16_t>(weights, channels, rows, true);
-    narrow_extended = pack_clocked<int16_t>(extended, channels, rows, true);
-  } else {
-    wide = pack_clocked<int32_t>(weights, channels, rows, false);
-    wide_extended = pack_clocked<int32_t>(extended, channels, rows, false);
-  }
-}
-
-Fired<Trains> Clocked::fire(const Input<Trains>& input) const {
-  const int blocks = whole(outputs, clocked_block), steps = clock.time_steps + clock.has_extended_step;
-  check_input(input, channels, kernel, blocks * clocked_block);
-  check_picture(input.height, input.width, steps * (1 + clock.has_sign) * blocks, input.border);
-  for (const Trains* trains : input.sources) {
-    check_equal("the steps of a source", trains->steps, steps);
-    if (trains->has_sign) refuse("a source fires -1, which a clocked layer cannot read");
-  }
-  auto trains = std::make_unique<Trains>(
-      outputs, steps, clock.has_sign,
-      Picture<uint32_t>(input.height, input.width, steps * (1 + clock.has_sign) * blocks, input.border));
-  auto residual = residual_of(input, blocks * clocked_block);
-  const auto sources = sources_of<uint32_t>(input.sources, kernel);
-  const ClockedLayer layer{
-      .width = input.width,
-      .kernel = kernel,
-      .blocks = blocks,
-      .sources = static_cast<int>(sources.size()),
-      .time_steps = clock.time_steps,
-      .delay = clock.delay,
-      .has_extended_step = clock.has_extended_step,
-      .has_sign = clock.has_sign,
-      .source = sources.data(),
-      .rows = rows,
-      .chunk = chunk,
-      .narrow = narrow.data(),
-      .narrow_extended = narrow_extended.data(),
-      .wide = wide.data(),
-      .wide_extended = wide_extended.data(),
-      .outputs = outputs,
-      .few = each.data(),
-      .few_extended = each_extended.data(),
-      .start = start.data(),
-      .threshold = threshold.data(),
-      .level = level.data(),
-      .amplitude = amplitude.data(),
-      .current = current_of(input.current, bias),
-      .spikes = trains->picture.view(),
-      .residual = residual ? residual->view() : View<int32_t>{},
-  };
-  share_rows(input.height, input.threads, [&](const auto& next) {
-    if (few) {
-      for (int y; (y = next()) < input.height;) kernels.clocked_few(layer, y);
-      return;
-    }
-    Buffer<uint16_t> numbers(list_room(layer));
-    std::vector<SpikeList> lists(std::size_t(tile) * steps);
-    const Scratch scratch{numbers.data(), lists.data()};
-    for (int y; (y = next()) < input.height;) kernels.clocked(layer, y, scratch);
-  });
-  return {std::move(trains), std::move(residual)};
 }
 
 }  // namespace spikingir

@@ -71,10 +71,10 @@ class Analog {
   Buffer<int32_t> after;
 };
 
-// What one layer reads: spikes of others, in the order of its weights, and the image's current instead of its bias.
-template <class Spikes>
-struct Input {
-  std::vector<const Spikes*> sources;
+// What a phased layer reads: spikes of others, in the order of its weights, and the image's current instead of its
+// bias.
+struct PhasedInput {
+  std::vector<const Counts*> sources;
   const Current* current;
   int height, width, border, threads;
   bool wants_residual;
@@ -84,7 +84,7 @@ class Phased {
  public:
   Phased(Weights<int32_t> weights, const std::vector<int>& channels, const int32_t* bias, const int32_t* exponent,
          Clock clock, const std::string& path);
-  Fired<Counts> fire(const Input<Counts>& input) const;
+  Fired<Counts> fire(const PhasedInput& input) const;
 
  private:
   const Kernels& kernels;
@@ -96,7 +96,29 @@ class Phased {
   Buffer<int32_t> wide, bias, exponent;
 };
 
-// A convolution of an integer layer: whole weights, and how its window moves.
+// Sums of channels * factor^2 channels that are shuffled into factor x factor pixels of a layer each. They are numbered
+// as by PyTorch's pixel shuffle, and stand in blocks of one phase each; or, scattered, one phase after the other.
+struct Phases {
+  int channels, factor, block;
+  bool scattered;
+
+  int outputs() const { return channels * factor * factor; }
+  int blocks_per_phase() const { return (channels + block - 1) / block; }
+  int blocks() const { return scattered ? (outputs() + block - 1) / block : blocks_per_phase() * factor * factor; }
+  int padded() const { return blocks() * block; }
+  int slot(int output) const {
+    const int phases = factor * factor;
+    return output % phases * (scattered ? channels : blocks_per_phase() * block) + output / phases;
+  }
+  // The output in each slot; -1 where there is none.
+  std::vector<int> order() const {
+    std::vector<int> all(padded(), -1);
+    for (int o = 0; o < outputs(); ++o) all[slot(o)] = o;
+    return all;
+  }
+};
+
+// A convolution of a layer of any size: whole weights, and how its window moves.
 struct Reading {
   Weights<int32_t> weights;
   int stride, padding;
@@ -111,7 +133,7 @@ struct ImageReading : Reading {
   const int32_t* bias;
 };
 
-// What an integer layer gives: sums of channels * factor^2 channels, shuffled into factor x factor pixels each.
+// What an integer layer gives; see Phases.
 struct Integers {
   int channels, factor, steps;
   bool has_sign, last;  // the last one gives counts of 16 bits, with residual membranes
@@ -140,13 +162,12 @@ class Integer {
   // Largest magnitude of the image for which its sums are exact.
   int image_limit() const { return limit; }
   // Channels of a current that it takes instead of the image: sums in the order of its blocks.
-  std::vector<int> current_order() const;
+  std::vector<int> current_order() const { return phases.order(); }
 
  private:
   struct Window {
     int channels, kernel, stride, padding, most, words, group, bits;
   };
-  int slot(int output) const;
   void take_out_shifts(const std::vector<LevelReading>& sources);
   void pack(const std::vector<LevelReading>& sources);
   void pack_image(const ImageReading& image);
@@ -155,8 +176,9 @@ class Integer {
 
   const Kernels& kernels;
   Integers kind;
-  int outputs, blocks_per_phase, blocks, digits, limit;
-  bool scattered, has_image, has_high;
+  Phases phases;
+  int outputs, blocks, digits, limit;
+  bool has_image, has_high;
   std::ptrdiff_t block, image_block;
   std::vector<Window> windows;
   Window image;
@@ -166,26 +188,59 @@ class Integer {
   std::vector<Buffer<int32_t>> scales;
 };
 
-// Numbers of a clocked layer's neurons, one per output channel.
+// A convolution of a clocked layer, with weights of the same size for the extended step.
+struct TrainReading : Reading {
+  Weights<int32_t> extended;
+};
+
+// Scales by channel of a layer that is added as it is, and those at the extended step.
+struct TrainScales {
+  const int32_t *regular, *extended;
+};
+
+// Numbers of a clocked layer's neurons, one per channel.
 struct Thresholds {
   const int32_t *start, *threshold, *level, *amplitude;
 };
 
+struct ClockedInput {
+  std::vector<const Trains*> sources, skips;
+  const Current* current;              // instead of the bias
+  int height, width, border, threads;  // of the sums
+  bool wants_residual;
+};
+
+// A layer whose neurons fire step by step. Biases are of sums, in the order of PyTorch's pixel shuffle.
 class Clocked {
  public:
-  Clocked(Weights<int32_t> weights, Weights<int32_t> extended, const std::vector<int>& channels, const int32_t* bias,
-          const Thresholds& thresholds, Clock clock, const std::string& path);
-  Fired<Trains> fire(const Input<Trains>& input) const;
+  Clocked(int channels, int factor, const std::vector<TrainReading>& sources, const std::vector<TrainScales>& skips,
+          const int32_t* bias, const Thresholds& thresholds, Clock clock, const std::string& path);
+  Fired<Trains> fire(const ClockedInput& input) const;
+  // Channels of a current: sums in the order of its blocks.
+  std::vector<int> current_order() const { return phases.order(); }
 
  private:
+  struct Window {
+    int channels, kernel, stride, padding, first;
+  };
+  void take_out_shifts(const std::vector<TrainReading>& sources);
+  int most_pairs(const std::vector<TrainReading>& sources) const;
+  void check_sums(const std::vector<TrainReading>& sources, const std::vector<TrainScales>& skips, const int32_t* bias,
+                  const Thresholds& thresholds) const;
+  void check(const ClockedInput& input) const;
+  template <class Number>
+  void pack(const std::vector<TrainReading>& sources, bool interleaved, Buffer<Number>& regular, Buffer<Number>& last);
+  void pack_few(const std::vector<TrainReading>& sources);
+
   const Kernels& kernels;
   Clock clock;
-  int outputs, kernel;
-  std::vector<int> channels;
-  int rows, chunk;
+  Phases phases;
+  int rows, pairs;
   bool few;
+  std::vector<Window> windows;
   Buffer<int16_t> narrow, narrow_extended;
-  Buffer<int32_t> wide, wide_extended, each, each_extended, bias, start, threshold, level, amplitude;
+  Buffer<int32_t> wide, wide_extended, each, each_extended, shift, bias, start, threshold, level, amplitude;
+  std::vector<Buffer<int32_t>> scales, scales_extended;
 };
 
 }  // namespace spikingir

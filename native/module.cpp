@@ -147,13 +147,6 @@ nb::ndarray<nb::numpy, int64_t> histogram(const Picture& picture, int channels, 
   return to;
 }
 
-template <class Layer, class Spikes>
-Fired<Spikes> fire(const Layer& layer, const std::vector<const Spikes*>& sources, const Current* current, int height,
-                   int width, int border, int threads, bool residual) {
-  nb::gil_scoped_release released;
-  return layer.fire({sources, current, height, width, border, threads, residual});
-}
-
 template <class Spikes>
 void bind_counted(nb::module_& module, const char* name) {
   nb::class_<Spikes>(module, name)
@@ -204,10 +197,27 @@ nb::tuple fire_integer(const Integer& self, const std::vector<const Levels*>& so
   return nb::make_tuple(spikes, std::move(fired.residual));
 }
 
-template <class Layer, class Spikes>
-void bind_fire(nb::class_<Layer>& layer) {
-  layer.def("fire", fire<Layer, Spikes>, "sources"_a, "current"_a.none(), "height"_a, "width"_a, "border"_a,
-            "threads"_a, "residual"_a);
+// A convolution's weights at the steps of the window and at the extended one, stride, padding.
+using ReadTrains = std::tuple<Kernel<int32_t>, Kernel<int32_t>, int, int>;
+// Scales of a skip, likewise.
+using SkipTrains = std::pair<Vector<int32_t>, Vector<int32_t>>;
+
+void make_clocked(Clocked* self, int channels, int factor, const std::vector<ReadTrains>& sources,
+                  const std::vector<SkipTrains>& skips, Vector<int32_t> bias, Vector<int32_t> start,
+                  Vector<int32_t> threshold, Vector<int32_t> level, Vector<int32_t> amplitude, const Clock& clock,
+                  const std::string& path) {
+  check_range("the number of channels", channels, 1, most_channels);
+  check_range("the factor", factor, 1, most_stride);
+  std::vector<TrainReading> readings;
+  for (const auto& [weights, extended, stride, padding] : sources)
+    readings.push_back({{weights_of(weights), stride, padding}, weights_of(extended)});
+  std::vector<TrainScales> scales;
+  for (const auto& [regular, extended] : skips)
+    scales.push_back({each_of("a skip", regular, channels), each_of("a skip", extended, channels)});
+  const Thresholds thresholds{each_of("start", start, channels), each_of("threshold", threshold, channels),
+                              each_of("level", level, channels), each_of("amplitude", amplitude, channels)};
+  new (self) Clocked(channels, factor, readings, scales, each_of("bias", bias, channels * factor * factor), thresholds,
+                     clock, path);
 }
 
 }  // namespace
@@ -258,7 +268,8 @@ NB_MODULE(_native, module) {
           [](Analog* self, Kernel<double> weights, Vector<double> bias, Vector<int32_t> after,
              const std::string& path) {
             const auto given = weights_of(weights);
-            new (self) Analog(given, each_of("bias", bias, given.outputs), each_of("after", after, given.outputs), path);
+            new (self)
+                Analog(given, each_of("bias", bias, given.outputs), each_of("after", after, given.outputs), path);
           },
           "weights"_a.noconvert(), "bias"_a.noconvert(), "after"_a.noconvert(), "path"_a)
       .def(
@@ -280,35 +291,37 @@ NB_MODULE(_native, module) {
                           each_of("exponent", exponent, given.outputs), clock, path);
       },
       "weights"_a.noconvert(), "channels"_a, "bias"_a.noconvert(), "exponent"_a.noconvert(), "clock"_a, "path"_a);
-  bind_fire<Phased, Counts>(phased);
+  phased.def(
+      "fire",
+      [](const Phased& self, const std::vector<const Counts*>& sources, const Current* current, int height, int width,
+         int border, int threads, bool residual) {
+        nb::gil_scoped_release released;
+        return self.fire({sources, current, height, width, border, threads, residual});
+      },
+      "sources"_a, "current"_a.none(), "height"_a, "width"_a, "border"_a, "threads"_a, "residual"_a);
 
   nb::class_<Integer>(module, "Integer")
-      .def("__init__", make_integer, "channels"_a, "factor"_a, "steps"_a, "signed"_a, "last"_a,
-           "sources"_a.noconvert(), "skips"_a.noconvert(), "image"_a.noconvert().none(), "bias"_a.noconvert(),
-           "exponent"_a.noconvert(), "path"_a)
+      .def("__init__", make_integer, "channels"_a, "factor"_a, "steps"_a, "signed"_a, "last"_a, "sources"_a.noconvert(),
+           "skips"_a.noconvert(), "image"_a.noconvert().none(), "bias"_a.noconvert(), "exponent"_a.noconvert(),
+           "path"_a)
       .def_prop_ro("image_limit", &Integer::image_limit)
       .def_prop_ro("current_order", &Integer::current_order)
       .def("fire", fire_integer, "sources"_a, "skips"_a, "image"_a.none(), "current"_a.none(), "height"_a, "width"_a,
            "border"_a, "threads"_a, "residual"_a);
 
-  nb::class_<Clocked> clocked(module, "Clocked");
-  clocked.def(
-      "__init__",
-      [](Clocked* self, Kernel<int32_t> weights, Kernel<int32_t> extended, const std::vector<int>& channels,
-         Vector<int32_t> bias, Vector<int32_t> start, Vector<int32_t> threshold, Vector<int32_t> level,
-         Vector<int32_t> amplitude, const Clock& clock, const std::string& path) {
-        const auto given = weights_of(weights), last = weights_of(extended);
-        check_equal("the output channels of extended", last.outputs, given.outputs);
-        check_equal("the input channels of extended", last.inputs, given.inputs);
-        check_equal("the kernel's side of extended", last.kernel, given.kernel);
-        const int outputs = given.outputs;
-        const Thresholds thresholds{each_of("start", start, outputs), each_of("threshold", threshold, outputs),
-                                    each_of("level", level, outputs), each_of("amplitude", amplitude, outputs)};
-        new (self) Clocked(given, last, channels, each_of("bias", bias, outputs), thresholds, clock, path);
-      },
-      "weights"_a.noconvert(), "extended"_a.noconvert(), "channels"_a, "bias"_a.noconvert(), "start"_a.noconvert(),
-      "threshold"_a.noconvert(), "level"_a.noconvert(), "amplitude"_a.noconvert(), "clock"_a, "path"_a);
-  bind_fire<Clocked, Trains>(clocked);
+  nb::class_<Clocked>(module, "Clocked")
+      .def("__init__", make_clocked, "channels"_a, "factor"_a, "sources"_a.noconvert(), "skips"_a.noconvert(),
+           "bias"_a.noconvert(), "start"_a.noconvert(), "threshold"_a.noconvert(), "level"_a.noconvert(),
+           "amplitude"_a.noconvert(), "clock"_a, "path"_a)
+      .def_prop_ro("current_order", &Clocked::current_order)
+      .def(
+          "fire",
+          [](const Clocked& self, const std::vector<const Trains*>& sources, const std::vector<const Trains*>& skips,
+             const Current* current, int height, int width, int border, int threads, bool residual) {
+            nb::gil_scoped_release released;
+            return self.fire({sources, skips, current, height, width, border, threads, residual});
+          },
+          "sources"_a, "skips"_a, "current"_a.none(), "height"_a, "width"_a, "border"_a, "threads"_a, "residual"_a);
 }
 
 }  // namespace spikingir

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -20,7 +21,9 @@ class Threads {
     for (std::thread& thread : threads) thread.join();
   }
   template <class Run>
-  void start(const Run& run) { threads.emplace_back(run); }
+  void start(const Run& run) {
+    threads.emplace_back(run);
+  }
 
  private:
   std::vector<std::thread> threads;
@@ -29,8 +32,8 @@ class Threads {
 // Calls work(next) in each of `threads` threads; next() gives rows until there are none. Starting a thread takes a
 // thousandth of what a layer does, so that there is no pool. What one of them throws, the caller gets.
 template <class Work>
-void share_rows(int rows, int threads, const Work& work) {
-  std::atomic<int> taken = 0;
+void share_rows(int64_t rows, int threads, const Work& work) {
+  std::atomic<int64_t> taken = 0;
   const auto next = [&] { return taken.fetch_add(1, std::memory_order_relaxed); };
   std::exception_ptr failed;
   std::mutex failing;
@@ -44,7 +47,7 @@ void share_rows(int rows, int threads, const Work& work) {
   };
   {
     Threads others;
-    for (int i = 1; i < std::min(threads, rows); ++i) others.start(run);
+    for (int i = 1; i < std::min<int64_t>(threads, rows); ++i) others.start(run);
     run();
   }
   if (failed) std::rethrow_exception(failed);

@@ -31,7 +31,6 @@ inline constexpr int lanes = vector_bytes / 4;
 
 typedef int32_t Ints __attribute__((vector_size(vector_bytes)));
 typedef int16_t Shorts __attribute__((vector_size(vector_bytes)));
-typedef uint16_t Numbers __attribute__((vector_size(vector_bytes)));
 typedef double Doubles __attribute__((vector_size(vector_bytes)));
 typedef int16_t HalfShorts __attribute__((vector_size(vector_bytes / 2)));
 typedef int32_t HalfInts __attribute__((vector_size(vector_bytes / 2)));
@@ -148,19 +147,50 @@ static inline uint32_t bits(Ints truth) {
 #endif
 }
 
-// Appends first + i for each set bit i of a word. May write over 32 numbers, of which those at the result and after it
-// mean nothing.
-static inline uint16_t* append_bits(uint16_t* end, uint32_t word, int first) {
-#if defined(SPIKINGIR_AVX512)
-  const __m512i count = _mm512_set_epi16(31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12,
-                                         11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  const __m512i all = _mm512_add_epi16(count, _mm512_set1_epi16(static_cast<int16_t>(first)));
-  _mm512_storeu_si512(end, _mm512_maskz_compress_epi16(word, all));
-  return end + __builtin_popcount(word);
-#else
-  for (; word != 0; word &= word - 1) *end++ = static_cast<uint16_t>(first + __builtin_ctz(word));
-  return end;
+#if defined(__AVX2__) && !defined(SPIKINGIR_AVX512)
+// The places of the bits that are set in a byte, first to last.
+struct SetBits {
+  uint8_t of_byte[256][8]{};
+  constexpr SetBits() {
+    for (int byte = 0; byte < 256; ++byte)
+      for (int bit = 0, count = 0; bit < 8; ++bit)
+        if (byte >> bit & 1) of_byte[byte][count++] = static_cast<uint8_t>(bit);
+  }
+};
+static constexpr SetBits set_bits;
 #endif
+
+// Appends first + (i << shift) for each set bit i of a word, which has none beyond its first `channels`. May write over
+// 16 numbers more, which mean nothing. Takes as long whatever the bits are: a loop over them would end by surprise.
+static inline uint32_t* append_bits(uint32_t* end, uint32_t word, [[maybe_unused]] int channels, uint32_t first,
+                                    int shift) {
+#if defined(SPIKINGIR_AVX512)
+  const __m512i count = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  for (int bit = 0; bit < channels; bit += 16, word >>= 16) {
+    const __m512i all = _mm512_slli_epi32(_mm512_add_epi32(count, _mm512_set1_epi32(bit)), shift);
+    const __mmask16 mask = static_cast<__mmask16>(word);
+    _mm512_storeu_si512(end, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(all, _mm512_set1_epi32(first))));
+    end += __builtin_popcount(mask);
+  }
+#elif defined(__AVX2__)
+  for (int bit = 0; bit < channels; bit += 8, word >>= 8) {
+    const __m128i bits = _mm_loadl_epi64((const __m128i*)set_bits.of_byte[word & 255]);
+    const __m256i places = _mm256_slli_epi32(_mm256_cvtepu8_epi32(bits), shift);
+    const __m256i base = _mm256_set1_epi32(static_cast<int>(first + (static_cast<uint32_t>(bit) << shift)));
+    _mm256_storeu_si256((__m256i*)end, _mm256_add_epi32(places, base));
+    end += __builtin_popcount(word & 255);
+  }
+#else
+  for (; word != 0; word &= word - 1) *end++ = first + (static_cast<uint32_t>(__builtin_ctz(word)) << shift);
+#endif
+  return end;
+}
+
+// A word's bits from `first` on as lanes: all ones where the bit is set.
+static inline Ints lanes_of(uint32_t word, int first) {
+  Ints bit = Ints{} + 1;
+  for (int i = 0; i < lanes; ++i) bit[i] = 1 << i;
+  return ((Ints{} + static_cast<int32_t>(word >> first)) & bit) != 0;
 }
 
 }  // namespace spikingir::SPIKINGIR_PATH

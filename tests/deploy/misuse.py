@@ -166,7 +166,7 @@ def phased() -> Iterator[Call]:
     wrong = {"weights": kernels(good["weights"]), "channels": channels(), "bias": arrays(ints(4))}
     wrong |= {"exponent": exponents, "clock": bad_clocks(), "path": paths()}
     yield from replaced("Phased", _native.Phased, {**good, "path": ""}, wrong)
-    yield from layers("Phased", lambda **other: _native.Phased(**{**good, "path": "", **other}))
+    yield from phased_layers(_native.Phased(**good, path=""))
     counts, _ = first_layer(_native.Phased).fire([], current(), *SIZE, 3, 1, False)
     yield from replaced("Counts.histogram", counts.histogram, WINDOW, {"rows": spans(5), "columns": spans(6)})
     yield uninitialised(_native.Counts, "histogram", WINDOW)
@@ -175,26 +175,97 @@ def phased() -> Iterator[Call]:
 
 
 def clocked() -> Iterator[Call]:
-    steps, weights = _native.Clock(4, 0, False, False), ints(4, 4, 3, 3)
-    each = dict.fromkeys(("bias", "start", "threshold", "level", "amplitude"), ints(4))
-    good = {"weights": weights, "extended": weights, "channels": [4], **each, "clock": steps, "path": ""}
-    wrong: dict[str, Any] = {name: list(arrays(ints(4))) for name in each}
-    wrong |= {"weights": kernels(weights), "extended": kernels(weights), "channels": channels()}
-    wrong |= {"clock": bad_clocks(), "path": paths()}
+    steps, weights = _native.Clock(4, 0, False, False), ints(8, 4, 3, 3)
+    each = dict.fromkeys(("start", "threshold", "level", "amplitude"), ints(2))
+    read, skip = (weights, weights, 1, 1), (ints(2), ints(2))
+    good = {"channels": 2, "factor": 2, "sources": [read], "skips": [skip], "bias": ints(8), **each, "clock": steps}
+    good |= {"path": ""}
+    wrong: dict[str, Any] = {name: [*arrays(ints(2)), ("huge", ints(2) * (2**31 - 1))] for name in each}
+    wrong |= {"channels": numbers(1, 2**16), "factor": numbers(1, 8), "clock": bad_clocks(), "path": paths()}
+    wrong["bias"] = [*arrays(ints(8)), ("beyond 32 bits", ints(8) * (2**31 - 1))]
+    reads = [(what, [(value, weights, 1, 1)]) for what, value in kernels(weights)]
+    reads += [(f"{what}, extended", [(weights, value, 1, 1)]) for what, value in kernels(weights)]
+    for place, most in ((2, 8), (3, 64)):
+        least = 1 if place == 2 else 0
+        reads += [(f"{what}, place {place}", [swapped(read, place, value)]) for what, value in numbers(least, most)]
+    reads += [("no list", None), ("a None", [None]), ("too short", [read[:3]]), ("too long", [(*read, 1)])]
+    largest = weights * (2**31 - 1)
+    reads += [("the largest weights", [(largest, weights, 1, 1)]), ("the largest last", [(weights, largest, 1, 1)])]
+    many = ints(8, 20_000, 6, 6)
+    reads += [("more rows than there are places for", [(many, many, 1, 1)])]
+    wrong["sources"] = reads
+    skips = [("None", None), ("a number", 1), ("an object", [Odd()]), ("too long", [(ints(8), ints(2))])]
+    skips += [
+        ("too long at the last step", [(ints(2), ints(8))]),
+        ("one", [ints(2)]),
+        ("of floats", [(np.ones(2),) * 2]),
+    ]
+    wrong["skips"] = [*skips, ("a None", [None]), ("beyond 32 bits", [(ints(2) * (2**31 - 1), ints(2))])]
     yield from replaced("Clocked", _native.Clocked, good, wrong)
-    many = {"weights": ints(33, 66_000, 1, 1), "extended": ints(33, 66_000, 1, 1), "channels": [66_000]}
-    yield "Clocked that reads 66,000 channels", _native.Clocked, {**good, **many, **dict.fromkeys(each, ints(33))}
-    many = {"weights": ints(33, 900, 7, 7), "extended": ints(33, 900, 7, 7), "channels": [900]}
-    long = {"clock": _native.Clock(2**15 - 1, 0, False, False), **dict.fromkeys(each, ints(33))}
-    yield "Clocked that reads many channels for long", _native.Clocked, {**good, **many, **long}
-    yield from layers("Clocked", lambda **other: _native.Clocked(**{**good, **other}))
-    trains, _ = first_layer(_native.Clocked).fire([], current(), *SIZE, 3, 1, False)
+    yield from clocked_layers(good)
+
+
+def clocked_layers(made: Mapping[str, Any]) -> Iterator[Call]:
+    """Wrong calls of ``fire``."""
+    layer = _native.Clocked(**made)
+
+    def spikes(channels: int, height: int, width: int, border: int = 1, clock: Any = made["clock"]) -> Any:
+        source = first_layer(_native.Clocked, clock, channels)
+        return source.fire([], [], current(height, width, channels), height, width, border, 1, False)[0]
+
+    good = {"sources": [spikes(4, 5, 6)], "skips": [spikes(2, 10, 12)], "current": None}
+    good |= {"height": 5, "width": 6, "border": 1, "threads": 1, "residual": True}
+    others = {
+        "with more steps": _native.Clock(5, 0, False, False),
+        "with an extended step": _native.Clock(4, 0, True, False),
+        "with a sign": _native.Clock(4, 0, False, True),
+    }
+    of_any = [("None", None), ("a None", [None]), ("none", []), ("a number", [1]), ("a current", [current()])]
+    of_any += [("an array", [ints(4, 5, 6)]), ("a layer", [layer]), ("without a list", spikes(4, 5, 6))]
+    of_any += [("empty", [_native.Trains.__new__(_native.Trains)])]
+    wrong: dict[str, Any] = {
+        "sources": [
+            *of_any,
+            *((what, [spikes(4, 5, 6, clock=clock)]) for what, clock in others.items()),
+            ("two", [spikes(4, 5, 6)] * 2),
+            ("fewer channels", [spikes(3, 5, 6)]),
+            ("more channels", [spikes(5, 5, 6)]),
+            ("lower", [spikes(4, 3, 6)]),
+            ("narrower", [spikes(4, 5, 4)]),
+            ("no border", [spikes(4, 5, 6, border=0)]),
+        ],
+        "skips": [
+            *of_any,
+            *((what, [spikes(2, 10, 12, clock=clock)]) for what, clock in others.items()),
+            ("two", [spikes(2, 10, 12)] * 2),
+            ("other channels", [spikes(3, 10, 12)]),
+            ("lower", [spikes(2, 9, 12)]),
+            ("wider", [spikes(2, 10, 13)]),
+            ("of the sums' size", [spikes(2, 5, 6)]),
+        ],
+        "current": [
+            ("a number", 1),
+            ("spikes", spikes(2, 5, 6)),
+            ("empty", _native.Current.__new__(_native.Current)),
+            ("few", _native.Current(ints(8, 5, 6))),
+            ("lower", current(4, 6, 32)),
+            ("wider", current(5, 7, 32)),
+        ],
+    }
+    wrong |= {size: [*numbers(1, 2**24), ("another", 9)] for size in ("height", "width")}
+    wrong |= {"border": numbers(0, 64), "threads": numbers(1, 1024), "residual": [("None", None), ("a text", "no")]}
+    yield from replaced("Clocked.fire", layer.fire, good, wrong)
+    nothing = {"sources": [], "skips": [], "current": None, "height": 2**24, "width": 2**24, "border": 0, "threads": 1}
+    yield "Clocked.fire of nothing", first_layer(_native.Clocked).fire, {**nothing, "residual": False}
+    many, one = ints(33, 900, 7, 7), dict.fromkeys(("bias", "start", "threshold", "level", "amplitude"), ints(33))
+    long = _native.Clock(2**15 - 1, 0, False, False)
+    deep = _native.Clocked(33, 1, [(many, many, 1, 3)], [], **one, clock=long, path="")
+    source = spikes(900, 1, 1, border=4, clock=long)
+    small = {**nothing, "sources": [source], "height": 1, "width": 1, "residual": False}
+    yield "Clocked.fire of many channels for long", deep.fire, small
+    yield uninitialised(_native.Clocked, "fire", good)
+    trains = spikes(4, 5, 6)
     yield from replaced("Trains.spikes", trains.spikes, WINDOW, {"rows": spans(5), "columns": spans(6)})
-    layer = _native.Clocked(**good)
-    fire = {"current": None, "height": 5, "width": 6, "border": 1, "threads": 1, "residual": False}
-    for name, clock in (("steps", _native.Clock(5, 0, False, False)), ("signs", _native.Clock(4, 0, False, True))):
-        others, _ = first_layer(_native.Clocked, clock).fire([], current(), *SIZE, 3, 1, False)
-        yield f"Clocked.fire of a source with other {name}", layer.fire, {**fire, "sources": [others]}
     yield uninitialised(_native.Trains, "spikes", WINDOW)
     yield uninitialised(_native.Trains, "array", {})
     yield "Trains()", _native.Trains, {}
@@ -337,19 +408,16 @@ def first_layer(kind: Any, clock: Any = None, channels: int = 4) -> Any:
     none, each = np.zeros((channels, 0, 1, 1), np.int32), ints(channels)
     if kind is _native.Phased:
         return kind(none, [], each, each, clock or _native.Clock(4, 3, False, False), "")
-    return kind(none, none, [], each, each, each, each, each, clock or _native.Clock(4, 0, False, False), "")
+    return kind(channels, 1, [], [], each, each, each, each, each, clock or _native.Clock(4, 0, False, False), "")
 
 
-def layers(name: str, make: Callable[..., Any]) -> Iterator[Call]:
+def phased_layers(layer: Any) -> Iterator[Call]:
     """Wrong calls of ``fire``."""
-    kind, layer = getattr(_native, name), make()
-    other = _native.Clocked if kind is _native.Phased else _native.Phased
+    trains = first_layer(_native.Clocked).fire([], [], current(), *SIZE, 3, 1, False)[0]
 
-    def spikes(kind: Any = kind, height: int = 5, width: int = 6, border: int = 3, channels: int = 4) -> Any:
-        fired, _ = first_layer(kind, None, channels).fire(
-            [], current(height, width, channels), height, width, border, 1, False
-        )
-        return fired
+    def spikes(height: int = 5, width: int = 6, border: int = 3, channels: int = 4) -> Any:
+        first, of_image = first_layer(_native.Phased, None, channels), current(height, width, channels)
+        return first.fire([], of_image, height, width, border, 1, False)[0]
 
     good = {"sources": [spikes()], "current": None, "height": 5, "width": 6, "border": 1, "threads": 1}
     sources = [
@@ -360,7 +428,7 @@ def layers(name: str, make: Callable[..., Any]) -> Iterator[Call]:
         ("a number", [1]),
         ("an array", [ints(4, 5, 6)]),
         ("without a list", spikes()),
-        ("of the other kind", [spikes(other)]),
+        ("of the other kind", [trains]),
         ("a current", [current()]),
         ("a layer", [layer]),
         ("empty", [type(spikes()).__new__(type(spikes()))]),
@@ -385,12 +453,12 @@ def layers(name: str, make: Callable[..., Any]) -> Iterator[Call]:
     wrong: dict[str, Any] = {"sources": sources, "current": currents}
     wrong |= {size: [*numbers(1, 2**24), ("another", 9)] for size in ("height", "width")}
     wrong |= {"border": numbers(0, 64), "threads": numbers(1, 1024), "residual": [("None", None), ("a text", "no")]}
-    yield from replaced(f"{name}.fire", layer.fire, {**good, "residual": True}, wrong)
+    yield from replaced("Phased.fire", layer.fire, {**good, "residual": True}, wrong)
     nothing = {"sources": [], "current": None, "height": 2**24, "width": 2**24, "border": 0, "threads": 1}
-    yield f"{name}.fire of nothing", first_layer(kind).fire, {**nothing, "residual": False}
-    yield uninitialised(kind, "fire", {**good, "residual": True})
-    wide = first_layer(kind, None, 40)
-    yield f"{name}.fire with few channels of current", wide.fire, {**nothing, "current": current(), "residual": False}
+    yield "Phased.fire of nothing", first_layer(_native.Phased).fire, {**nothing, "residual": False}
+    yield uninitialised(_native.Phased, "fire", {**good, "residual": True})
+    wide = first_layer(_native.Phased, None, 40)
+    yield "Phased.fire with few channels of current", wide.fire, {**nothing, "current": current(), "residual": False}
 
 
 def main() -> None:

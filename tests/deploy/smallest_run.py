@@ -23,10 +23,12 @@ def main() -> None:
         arrays = [
             array
             for kernel in (1, 3, 7)
-            for largest in (90, 20_000, 200_000)  # chunks of four weights, of two, and 32 bits
+            for largest in (90, 12_000, 20_000, 200_000)  # many rows in 16 bits, four, two, and 32 bits
             for outputs in (33, 4)  # more than a word, and steps side by side
             for array in run(native, path, kernel, largest, outputs)
         ]
+        for factor, stride, channels in ((1, 2, 37), (2, 1, 33), (2, 3, 5)):  # more than a word of each pixel, and less
+            arrays += run_trains(native, path, factor, stride, channels)
         for factor, largest, channels in ((1, 127, 17), (2, 127, 16), (2, 9_000, 3)):
             arrays += run_integers(native, path, factor, largest, channels)
         found[path] = [array.tobytes() for array in arrays]
@@ -51,15 +53,16 @@ def run(native: Any, path: str, kernel: int, largest: int, outputs: int) -> list
     weights = random.random((outputs, INPUTS, kernel, kernel)) - 0.4
     analog = native.Analog(100 * weights, np.ones(outputs), full(outputs, 2), path)
     current = analog.run(random.random((INPUTS, *SIZE)), 2)
-    none = np.zeros((outputs, 0, 1, 1), np.int32)
+    none = np.zeros((outputs, 0, 1, 1), np.int32)  # of a phased layer
     read = random.integers(-largest, largest, (INPUTS, outputs, kernel, kernel), np.int32)
     found = [current.array(outputs)]
     for extended in (False, True):
         clock, signed = native.Clock(STEPS, 0, extended, False), native.Clock(STEPS, 1, extended, True)
-        first = native.Clocked(none, none, [], **clocked(outputs), clock=clock, path=path)
-        last = native.Clocked(read, read, [outputs], **clocked(INPUTS), clock=signed, path=path)
-        hidden, _ = first.fire([], current, *SIZE, BORDER, 2, False)
-        spikes, residual = last.fire([hidden], None, *SIZE, BORDER, 2, True)
+        first = native.Clocked(outputs, 1, [], [], **clocked(outputs), clock=clock, path=path)
+        reads = [(read, read, 1, kernel // 2)]
+        last = native.Clocked(INPUTS, 1, reads, [], **clocked(INPUTS), clock=signed, path=path)
+        hidden, _ = first.fire([], [], current, *SIZE, BORDER, 2, False)
+        spikes, residual = last.fire([hidden], [], None, *SIZE, BORDER, 2, True)
         found += [hidden.array(), hidden.spikes(*WINDOW), spikes.array(), residual.array(INPUTS)]
     clock, signed = native.Clock(STEPS, STEPS - 1, False, False), native.Clock(STEPS, STEPS - 1, False, True)
     first = native.Phased(none, [], full(outputs, 0), full(outputs, 6), clock, path)
@@ -67,6 +70,29 @@ def run(native: Any, path: str, kernel: int, largest: int, outputs: int) -> list
     hidden, _ = first.fire([], current, *SIZE, BORDER, 2, False)
     counts, residual = last.fire([hidden], None, *SIZE, BORDER, 2, True)
     return [*found, hidden.array(), hidden.histogram(*WINDOW), counts.array(), residual.array(INPUTS)]
+
+
+def run_trains(native: Any, path: str, factor: int, stride: int, channels: int) -> list[NDArray[Any]]:
+    """Clocked layers of any size: on an image's current, and on its spikes by a stride, shuffled, with a skip."""
+    random = np.random.default_rng(factor)
+    clock, sums = native.Clock(STEPS, 1, True, False), channels * factor**2
+
+    def of_image(height: int, width: int) -> Any:
+        first = native.Clocked(channels, 1, [], [], **clocked(channels), clock=clock, path=path)
+        order = np.array(first.current_order)
+        numbers = random.integers(-30, 90, (channels, height, width), np.int32)
+        current = native.Current(np.where(order[:, None, None] < 0, 0, numbers[order]))
+        return first.fire([], [], current, height, width, BORDER, 2, False)[0]
+
+    small = [(side - 2) // stride + 1 for side in SIZE]
+    weights = random.integers(-90, 90, (2, sums, channels, 2, 2), np.int32) << 3
+    scales = full(channels, 30), full(channels, 20)
+    then = native.Clocked(
+        channels, factor, [(*weights, stride, 0)], [scales], **clocked(channels, factor), clock=clock, path=path
+    )
+    sources, skips = [of_image(*SIZE)], [of_image(*(factor * side for side in small))]
+    spikes, residual = then.fire(sources, skips, None, *small, BORDER, 2, True)
+    return [sources[0].array(), spikes.array(), spikes.spikes((0, 1), (0, 2)), residual.array(channels)]
 
 
 def run_integers(native: Any, path: str, factor: int, largest: int, channels: int) -> list[NDArray[Any]]:
@@ -107,10 +133,10 @@ def full(count: int, value: int) -> NDArray[np.int32]:
     return np.full(count, value, np.int32)
 
 
-def clocked(channels: int) -> dict[str, NDArray[np.int32]]:
+def clocked(channels: int, factor: int = 1) -> dict[str, NDArray[np.int32]]:
     """Bias and thresholds of a clocked layer."""
-    numbers = {"bias": 3, "start": 0, "threshold": 64, "level": 40, "amplitude": 70}
-    return {name: full(channels, value) for name, value in numbers.items()}
+    numbers = {"start": 0, "threshold": 64, "level": 40, "amplitude": 70}
+    return {"bias": full(channels * factor**2, 3)} | {name: full(channels, value) for name, value in numbers.items()}
 
 
 if __name__ == "__main__":

@@ -86,11 +86,13 @@ class Integer:
     ) -> tuple[Levels | Counts, Current | None]: ...
 
 class Clocked:
+    current_order: list[int]
     def __init__(
         self,
-        weights: NDArray[np.int32],
-        extended: NDArray[np.int32],
-        channels: list[int],
+        channels: int,
+        factor: int,
+        sources: list[tuple[NDArray[np.int32], NDArray[np.int32], int, int]],
+        skips: list[tuple[NDArray[np.int32], NDArray[np.int32]]],
         bias: NDArray[np.int32],
         start: NDArray[np.int32],
         threshold: NDArray[np.int32],
@@ -102,6 +104,7 @@ class Clocked:
     def fire(
         self,
         sources: list[Trains],
+        skips: list[Trains],
         current: Current | None,
         height: int,
         width: int,

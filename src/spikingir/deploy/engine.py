@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spikingir.deploy.folded import FoldedNetwork
-from spikingir.deploy.plan import NotNativeError
+from spikingir.deploy.integers import NotNativeError
 from spikingir.errors import SpikingIRError
 from spikingir.spiking.network import WHOLE, Trace, Window
 

@@ -87,14 +87,14 @@ def fold(
         network: A network of IF or MPR neurons; its time steps and schedule become those of the folded form.
         grid: Exponent ``k`` of the grid ``2^-k``, an upper bound on the fineness per channel; None leaves numbers as
             they are (float64 only), which equals the trained network spike for spike away from ties.
-        weight_bits: Bits of the weights that spikes meet, on the phased schedule: those of an output channel are whole
-            multiples of one power of two, of magnitude below ``2^(weight_bits - 1)``, so that a layer is an integer
-            convolution (docs/method.md, section 10). ``auto``: 12 for a binary network on a grid, none otherwise.
+        weight_bits: Bits of the weights that spikes meet: those of an output channel are whole multiples of one power
+            of two, of magnitude below ``2^(weight_bits - 1)``, so that a layer is an integer convolution
+            (docs/method.md, section 10). ``auto``: 12 for a binary network on a grid, none otherwise.
         dtype: float32 or float64; on the grid both give the same bits. With ``weight_bits`` it is float64.
 
     Raises:
         FoldError: Neurons of another kind, NaN weights, ``grid`` out of 1..20, no grid in float32, ``weight_bits``
-            out of 2..16 or on another schedule.
+            out of 2..16 or without a grid.
         TypeError: It is no spiking network.
 
     Source:
@@ -108,8 +108,8 @@ def fold(
     if weight_bits == "auto":
         weight_bits = WEIGHT_BITS if network.config.coding == "binary" and grid is not None else None
     if weight_bits is not None:
-        if grid is None or not network.config.phased:
-            raise FoldError("weight_bits needs a grid and the phased schedule")
+        if grid is None:
+            raise FoldError("weight_bits needs a grid; pass grid too")
         if not 2 <= weight_bits <= 16:
             raise FoldError(f"weight_bits is {weight_bits}; expected 2..16, or None")
         dtype = torch.float64
@@ -368,8 +368,9 @@ class _Folder:
         for part in parts:
             node, operation = part.node, part.node.operation
             if not operation.pointwise and node.inputs[0] in self.scales:
-                outputs = operation.by_output(node, part.regular)
-                largest = torch.maximum(largest, outputs.abs().reshape(len(grid), -1).amax(1))
+                for weight in (part.regular, part.extended):
+                    outputs = operation.by_output(node, weight)
+                    largest = torch.maximum(largest, outputs.abs().reshape(len(grid), -1).amax(1))
         most = 2 ** (self.weight_bits - 1) - 1
         step = torch.exp2((most / largest.clamp_min(1e-30)).log2().floor())
         # rounding may carry the largest weight over the edge

@@ -1,9 +1,9 @@
-"""A folded network on the phased schedule as integer layers: windows of counts, summed by convolutions of any stride.
+"""A folded network as layers of whole numbers: sums of convolutions of others' spikes, of any stride.
 
-A layer's sums are convolutions of other layers' counts. What moves counts before (slices, concatenations, shuffles)
-or sums behind (sums of branches, pixel shuffles) becomes part of the kernels, so that no counts are ever moved. Sums
-of ``factor^2`` times the layer's channels are shuffled into ``factor x factor`` pixels each, as by PyTorch's pixel
-shuffle.
+What moves spikes before (slices, concatenations, shuffles) or sums behind (sums of branches, pixel shuffles) becomes
+part of the kernels, so that no spikes are ever moved. Sums of ``factor^2`` times the layer's channels are shuffled into
+``factor x factor`` pixels each, as by PyTorch's pixel shuffle. On the phased schedule spikes are counts of a window;
+on the clocked one, those of one step.
 """
 
 import math
@@ -15,11 +15,8 @@ import torch
 from torch import Tensor
 
 from spikingir.deploy.folded import FoldedNetwork, Kernel
-from spikingir.deploy.plan import NotNativeError
 from spikingir.graph.graph import Node
 
-MOST_COUNT = 255
-"""Spikes of a window that one byte counts."""
 _MOST_STRIDE = 8
 _MOST_KERNEL = 32
 _PIXEL_BITS = 14  # behind the point of an image in 16 bits
@@ -27,6 +24,10 @@ _PIXEL_BITS = 14  # behind the point of an image in 16 bits
 Size = tuple[int, int]
 Sizes = Callable[[Size], Size]
 """Height and width of a wire, from those of the image."""
+
+
+class NotNativeError(ValueError):
+    """A network that the native engine cannot run; the text says what it has that is in the way."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class Term:
     stride: int
     padding: int
     factor: int = 1
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether what it gives has the size of what it reads, each pixel in the middle of its window."""
+        side = self.weight.shape[-1]
+        return self.stride == self.factor == 1 and 2 * self.padding == side - 1
 
     def negated(self) -> "Term":
         """The same with the other sign."""
@@ -69,13 +76,13 @@ class Term:
 
 @dataclass(frozen=True)
 class Sums:
-    """Weighted sums of counts and of the image, on the grid of the neuron that they feed.
+    """Weighted sums of spikes and of the image, on the grid of the neuron that they feed.
 
     Attributes:
         grid: ``2^k`` of each of its sums: all numbers are multiples of ``2^-k``.
         factor: See :class:`Term`.
-        terms: Convolutions of counts.
-        skips: Layers whose counts are added at the same place, each with its scales by channel.
+        terms: Convolutions of spikes.
+        skips: Layers whose spikes are added at the same place, each with its scales by channel.
         bias: Added at each step, by sum.
         image: The convolution of the image whose sums and bias are rounded to the grid once, if any.
         image_bias: That bias.
@@ -108,12 +115,12 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class IntegerPlan(Sums):
+class LayerPlan(Sums):
     """One layer: its sums, and the neuron that reads them.
 
     Attributes:
         name: Its name.
-        levels: Spikes of a full window, ``L``.
+        levels: Spikes of a full window, ``L``; ``T`` on the clocked schedule.
     """
 
     name: str
@@ -123,6 +130,11 @@ class IntegerPlan(Sums):
     def channels(self) -> int:
         """Channels of the layer."""
         return len(self.grid) // self.factor**2
+
+    @property
+    def grid_by_channel(self) -> Tensor:
+        """``2^k`` of each channel."""
+        return self.grid.view(-1, self.factor**2)[:, 0]
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -147,7 +159,7 @@ class IntegerPlan(Sums):
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """A network as integer layers in order, and the wires of the image that they read.
+    """A network as layers in order, and the wires of the image that they read.
 
     Attributes:
         layers: The layers.
@@ -155,14 +167,14 @@ class NetworkPlan:
         image_bits: Bits behind the point of each wire of the image.
     """
 
-    layers: tuple[IntegerPlan, ...]
+    layers: tuple[LayerPlan, ...]
     image_nodes: tuple[Node, ...]
     image_bits: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Counts of one layer on a wire: which of its channels, after a move, are which of the wire's, and with which sign.
+    """Spikes of one layer on a wire: which of its channels, after a move, are which of the wire's, and with which sign.
 
     ``move`` is pixel_shuffle, pixel_unshuffle or interpolate (nearest), by ``factor``; nothing where ``factor`` is 1.
     """
@@ -177,7 +189,7 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class _Counts:
+class _Spikes:
     channels: int
     parts: tuple[_Part, ...]
     size: Sizes
@@ -188,7 +200,7 @@ class _Image:
     size: Sizes
 
 
-_Wire = _Counts | _Image | Sums
+_Wire = _Spikes | _Image | Sums
 
 
 def _spread(each: Tensor, factor: int, m: int) -> Tensor:
@@ -196,17 +208,20 @@ def _spread(each: Tensor, factor: int, m: int) -> Tensor:
     return each.view(-1, 1, factor, 1, factor).expand(-1, m, factor, m, factor).reshape(-1)
 
 
-def plan_integers(network: FoldedNetwork) -> NetworkPlan:
-    """The layers of a network on the phased schedule.
+def plan_layers(network: FoldedNetwork, *, extended: bool = False) -> NetworkPlan:
+    """The layers of a network.
+
+    Args:
+        network: The network.
+        extended: Whether weights are those of the extended step; all else is the same.
 
     Raises:
-        NotNativeError: The network has operations that these layers cannot take in, numbers on no grid, or too many
-            levels.
+        NotNativeError: The network has operations that these layers cannot take in, or numbers on no grid.
     """
     if not network.gridded:
         raise NotNativeError("its numbers are on no grid")
     wires: dict[str, _Wire] = {}
-    layers: list[IntegerPlan] = []
+    layers: list[LayerPlan] = []
     nodes: list[Node] = []
     bits: dict[str, int] = {}
     for node in network.nodes:
@@ -223,14 +238,9 @@ def plan_integers(network: FoldedNetwork) -> NetworkPlan:
         elif node.op == "neuron" and isinstance(read[0], Sums):
             layers.append(_layer(network, node, read[0]))
             every = tuple(range(layers[-1].channels))
-            wires[node.name] = _Counts(len(every), (_Part(node.name, len(every), every, every),), layers[-1].size)
+            wires[node.name] = _Spikes(len(every), (_Part(node.name, len(every), every, every),), layers[-1].size)
         else:
-            wires[node.name] = _wire(network, node, read)
-    for layer in layers[:-1]:
-        if network.clocks[layer.name].signed:
-            raise NotNativeError(f"'{layer.name}' fires -1 before the last layer")
-        if layer.levels > MOST_COUNT:
-            raise NotNativeError(f"'{layer.name}' has {layer.levels} levels, more than {MOST_COUNT}")
+            wires[node.name] = _wire(network, node, read, extended)
     return NetworkPlan(tuple(layers), tuple(nodes), bits)
 
 
@@ -278,55 +288,56 @@ def _pooled(network: FoldedNetwork, node: Node, image: Tensor, side: int) -> Ten
     return kernel.round(torch.stack(parts).sum(0) / side**2)
 
 
-def fits_pixels(plan: NetworkPlan, layer: IntegerPlan) -> bool:
+def fits_pixels(plan: NetworkPlan, layer: LayerPlan) -> bool:
     """Whether the integer kernel can sum the layer's image, wherever its values are not too large."""
     return layer.image is not None and plan.image_bits[layer.image.source] <= _PIXEL_BITS
 
 
-def _wire(network: FoldedNetwork, node: Node, read: Sequence[_Wire]) -> _Wire:
-    """What an operation on counts, sums, or the image with weights, makes."""
-    counts = [wire for wire in read if isinstance(wire, _Counts)]
+def _wire(network: FoldedNetwork, node: Node, read: Sequence[_Wire], extended: bool) -> _Wire:
+    """What an operation on spikes, sums, or the image with weights, makes."""
+    spikes = [wire for wire in read if isinstance(wire, _Spikes)]
     sums = [wire for wire in read if isinstance(wire, Sums)]
     if node.op in ("conv2d", "conv_transpose2d", "affine"):
         if isinstance(read[0], Sums):
             raise NotNativeError(f"'{node.name}' reads weighted sums, not spikes")
-        return _weighted(network, node, read[0])
+        return _weighted(network, node, read[0], extended)
     if node.op in ("add", "sub") and len(sums) == len(read):
         return _sum(node, *sums)
     if node.op == "pixel_shuffle" and sums:
         return _shuffled(sums[0], node.options["factor"])
-    if len(counts) == len(read):
-        if node.op in ("add", "sub") and counts[0].channels == counts[1].channels:
+    if len(spikes) == len(read):
+        if node.op in ("add", "sub") and spikes[0].channels == spikes[1].channels:
             sign = 1 if node.op == "add" else -1
-            parts = tuple(replace(part, sign=sign * part.sign) for part in counts[1].parts)
-            return _Counts(counts[0].channels, (*counts[0].parts, *parts), counts[0].size)
+            parts = tuple(replace(part, sign=sign * part.sign) for part in spikes[1].parts)
+            return _Spikes(spikes[0].channels, (*spikes[0].parts, *parts), spikes[0].size)
         if node.op == "concat":
-            return _side_by_side(counts)
+            return _side_by_side(spikes)
         if node.op == "slice" and all(node.options[axis] == [None] * 3 for axis in ("rows", "columns")):
-            return _sliced(counts[0], slice(*node.options["channels"]))
+            return _sliced(spikes[0], slice(*node.options["channels"]))
         if node.op in ("pixel_shuffle", "pixel_unshuffle", "interpolate"):
-            return _moved(node, counts[0])
+            return _moved(node, spikes[0])
     raise NotNativeError(f"'{node.name}' ({node.op}) is beyond it")
 
 
-def _layer(network: FoldedNetwork, node: Node, sums: Sums) -> IntegerPlan:
+def _layer(network: FoldedNetwork, node: Node, sums: Sums) -> LayerPlan:
     own = sums.grid.view(-1, sums.factor**2)
     if not bool((own == own[:, :1]).all()):
         raise NotNativeError(f"what '{node.name}' reads lies on different grids")
     kept = {**vars(sums), "size": lru_cache(maxsize=16)(sums.size)}
-    return IntegerPlan(**kept, name=node.name, levels=network.levels[node.name])
+    levels = network.levels.get(node.name, network.config.time_steps)
+    return LayerPlan(**kept, name=node.name, levels=levels)
 
 
-def _side_by_side(wires: Sequence[_Counts]) -> _Counts:
+def _side_by_side(wires: Sequence[_Spikes]) -> _Spikes:
     parts: list[_Part] = []
     channels = 0
     for wire in wires:
         parts += [replace(part, of_wire=tuple(channels + c for c in part.of_wire)) for part in wire.parts]
         channels += wire.channels
-    return _Counts(channels, tuple(parts), wires[0].size)
+    return _Spikes(channels, tuple(parts), wires[0].size)
 
 
-def _sliced(wire: _Counts, channels: slice) -> _Counts:
+def _sliced(wire: _Spikes, channels: slice) -> _Spikes:
     place = {c: i for i, c in enumerate(range(wire.channels)[channels])}
     parts = []
     for part in wire.parts:
@@ -334,11 +345,11 @@ def _sliced(wire: _Counts, channels: slice) -> _Counts:
         if kept:
             of_layer, of_wire = zip(*kept, strict=True)
             parts.append(replace(part, of_layer=of_layer, of_wire=of_wire))
-    return _Counts(len(place), tuple(parts), wire.size)
+    return _Spikes(len(place), tuple(parts), wire.size)
 
 
-def _moved(node: Node, wire: _Counts) -> _Counts:
-    """Counts that a layer gives as they are, shuffled, unshuffled or repeated."""
+def _moved(node: Node, wire: _Spikes) -> _Spikes:
+    """Spikes that a layer gives as they are, shuffled, unshuffled or repeated."""
     (part, *others), every = wire.parts, tuple(range(wire.channels))
     if others or part.factor > 1 or part.of_layer != every or part.of_wire != every or part.channels != wire.channels:
         raise NotNativeError(f"'{node.name}' ({node.op}) moves spikes that were moved before")
@@ -355,8 +366,8 @@ def _moved(node: Node, wire: _Counts) -> _Counts:
     every = tuple(range(channels))
     moved = replace(part, of_layer=every, of_wire=every, sign=part.sign, move=node.op, factor=factor)
     if node.op == "pixel_unshuffle":
-        return _Counts(channels, (moved,), lambda size: _each(lambda n: n // factor, wire.size(size)))
-    return _Counts(channels, (moved,), lambda size: _each(lambda n: n * factor, wire.size(size)))
+        return _Spikes(channels, (moved,), lambda size: _each(lambda n: n // factor, wire.size(size)))
+    return _Spikes(channels, (moved,), lambda size: _each(lambda n: n * factor, wire.size(size)))
 
 
 def _each(of_side: Callable[[int], int], size: Size) -> Size:
@@ -380,7 +391,7 @@ def _size_of_image(node: Node, sizes: Sequence[Sizes]) -> Sizes:
     return size_of
 
 
-def _weighted(network: FoldedNetwork, node: Node, read: _Counts | _Image) -> Sums:
+def _weighted(network: FoldedNetwork, node: Node, read: _Spikes | _Image, extended: bool) -> Sums:
     kernel = network.kernel(node.name)
     assert kernel is not None
     assert kernel.grid is not None
@@ -392,15 +403,16 @@ def _weighted(network: FoldedNetwork, node: Node, read: _Counts | _Image) -> Sum
         if factor > 1:
             raise NotNativeError(f"'{node.name}' (conv_transpose2d) reads the image")
         return Sums(kernel.grid, 1, (), (), nothing, term, bias, size)
+    of_spikes = (kernel.extended if extended else kernel.spike).double()
     terms: list[Term] = []
     skips: list[tuple[str, Tensor]] = []
     every = tuple(range(read.channels))
     for part in read.parts:
         as_it_is = part.factor == 1 and part.of_layer == part.of_wire == every and part.channels == read.channels
         if node.op == "affine" and as_it_is:
-            skips.append((part.layer, part.sign * kernel.spike.double()))
+            skips.append((part.layer, part.sign * of_spikes))
             continue
-        own = weight(kernel.spike.double())
+        own = weight(of_spikes)
         used = own.new_zeros(len(own), _channels(part), *own.shape[2:])
         used.index_add_(1, torch.tensor(part.of_layer), part.sign * own[:, list(part.of_wire)])
         terms.append(_on_layer(node, Term(part.layer, used, stride, padding, factor), part))
@@ -488,7 +500,7 @@ def _shuffled(sums: Sums, factor: int) -> Sums:
 
 
 def _geometry(
-    node: Node, kernel: Kernel, read: _Counts | _Image
+    node: Node, kernel: Kernel, read: _Spikes | _Image
 ) -> tuple[Callable[[Tensor], Tensor], int, int, int, Sizes]:
     """How to make a node's weights a square kernel without dilation or groups; its stride, padding, factor, size."""
     before = read.size
@@ -572,7 +584,7 @@ def _phases(weight: Tensor, stride: int, padding: int) -> Tensor:
 
 
 def _on_layer(node: Node, term: Term, part: _Part) -> Term:
-    """A convolution of moved counts as one of the layer's own."""
+    """A convolution of moved spikes as one of the layer's own."""
     r = part.factor
     if r == 1:
         return term

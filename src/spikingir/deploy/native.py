@@ -1,16 +1,16 @@
 """A folded network in the native engine: its layers in whole numbers, run one after the other on one image.
 
 A number of output channel ``c`` is a multiple of ``2^-k_c``, so the engine computes with the multiples, in 32 bits.
-Every sum is exact, as it is with torch. There are two kinds of layers: those of counts of one byte, on the phased
-schedule, in :mod:`spikingir.deploy.integers`; and those of the clocked schedule, or of wider numbers, which keep the
-image's size and get the image's current from a convolution in float64.
+Every sum is exact, as it is with torch. All layers are planned alike (:mod:`spikingir.deploy.integers`). They are of
+three kinds: on the clocked schedule, trains of spikes, step after step; on the phased one, counts of one byte; and
+counts of 16 bits with wider weights, for layers that keep the image's size.
 """
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,21 +21,24 @@ from torch.nn import functional
 from spikingir.deploy import _native
 from spikingir.deploy.folded import FoldedNetwork
 from spikingir.deploy.integers import (
-    IntegerPlan,
+    LayerPlan,
     NetworkPlan,
+    NotNativeError,
     Size,
     Term,
     fits_pixels,
     image_wires,
-    plan_integers,
+    plan_layers,
 )
-from spikingir.deploy.plan import LARGEST_KERNEL, LayerPlan, NotNativeError, plan_layers, widened
 from spikingir.spiking.coding import spike_trains
 from spikingir.spiking.formation import form_image
 from spikingir.spiking.network import WHOLE, LayerTrace, Trace, Window
 
 _MOST_IMAGE_WEIGHT = 2**22 - 1
+_MOST_COUNT = 255  # that a byte holds
+_MOST_STEPS = 2**15 - 1
 _MOST_DIGITS = 2  # with more, 16-bit weights are faster
+_LARGEST_KERNEL = 7  # of layers that keep the image's size
 _TRIAL_SIDE = 11_520  # a multiple of many strides
 
 
@@ -47,21 +50,6 @@ class _Fired:
     size: Size
     spikes: Any
     residual: Tensor | None
-
-
-class _Layers(Protocol):
-    """The layers of a network.
-
-    Attributes:
-        names: Their names, in order.
-        bytes_per_pixel: Bytes that an image takes on its way through them, at its most.
-    """
-
-    names: tuple[str, ...]
-    bytes_per_pixel: float
-
-    def run(self, network: FoldedNetwork, picture: Tensor, *, every_residual: bool) -> Iterator[_Fired]:
-        """The layers' spikes, layer after layer; those that nobody reads any more are dropped."""
 
 
 class NativeNetwork:
@@ -81,7 +69,7 @@ class NativeNetwork:
 
     def __init__(self, network: FoldedNetwork, path: str = "") -> None:
         self.path = path
-        self._layers = _layers(network, path)
+        self._layers = _Layers(network, path)
         self.bytes_per_pixel = self._layers.bytes_per_pixel
 
     @torch.no_grad()
@@ -122,61 +110,266 @@ class NativeNetwork:
         return _restored(network, image, last), _trace(network, image, layers)
 
 
-def _layers(network: FoldedNetwork, path: str) -> _Layers:
-    """The layers of the kind that runs the network, or runs it faster."""
-    if not network.config.phased:
-        return _SameSizeLayers(network, path)
-    try:
-        plan = plan_integers(network)
-    except NotNativeError as error:
-        try:
-            return _SameSizeLayers(network, path)
-        except NotNativeError:
-            raise error from None
-    if max(layer.digits for layer in plan.layers) > _MOST_DIGITS:
-        try:
-            return _SameSizeLayers(network, path)
-        except NotNativeError:
-            pass
-    return _IntegerLayers(network, plan, path)
+class _ImageCurrent:
+    """The current that the image causes, rounded to the grid once, for sums that take it in some order.
+
+    Args:
+        plan: The layer.
+        order: The sum, or -1 for none, that each of the engine's channels is for.
+        after: Added to what is rounded, by sum, in whole numbers.
+        path: Instructions to use.
+    """
+
+    def __init__(self, plan: LayerPlan, order: Sequence[int], after: Tensor, path: str) -> None:
+        assert plan.image is not None
+        self._plan, self._term = plan, plan.image
+        self._order = torch.tensor(order).clamp_min(0)
+        self._known = torch.tensor(order) >= 0
+        self._after = after
+        self._analog: Any = None
+        if self._term.keeps_size and self._term.weight.shape[-1] <= _LARGEST_KERNEL:
+            weights = self._in_order(plan.whole(self._term.weight))
+            shift = self._in_order(plan.whole(plan.image_bias))
+            self._analog = _native.Analog(
+                weights.contiguous().numpy(), shift.numpy(), _whole(self._in_order(after)), path
+            )
+
+    @property
+    def bytes_per_sum(self) -> float:
+        """Bytes that it takes for each pixel of sums."""
+        return (4.0 if self._analog is not None else 20.0) * len(self._order)
+
+    def run(self, wire: Tensor, size: Size, threads: int) -> Any:
+        """The current of a wire of the image, (1, C, H, W), on the engine's side."""
+        if self._analog is not None:
+            return self._analog.run(wire[0].contiguous().numpy(), threads)
+        term = self._term
+        height, width = ((side - 1) * term.stride + term.weight.shape[-1] for side in size)
+        after = (height - term.padding - wire.shape[-2], width - term.padding - wire.shape[-1])
+        reach = functional.pad(wire, (term.padding, after[1], term.padding, after[0]))
+        sums = functional.conv2d(reach, term.weight, self._plan.image_bias, term.stride)[0]
+        whole = self._plan.whole(sums).round() + self._after.view(-1, 1, 1)
+        return _native.Current(_whole(self._in_order(whole)))
+
+    def _in_order(self, of_sums: Tensor) -> Tensor:
+        return of_sums[self._order] * self._known.view(-1, *(1 for _ in of_sums.shape[1:]))
 
 
-@dataclass(frozen=True)
-class _IntegerLayer:
-    """A layer of counts of one byte.
+class _Layer:
+    """One layer on the engine's side.
 
     Attributes:
         plan: Its plan.
-        neurons: It, on the engine's side.
-        in_pixels: Whether it can sum an image of 16 bits.
-        analog: The image's current in float64, where the image takes more and the engine can.
-        order: The sum, or -1 for none, that each channel of such a current is for.
-        border: Zeros around its counts for those that read them.
+        border: Zeros around its spikes for those that read them.
+        reads_pixels: Whether it can sum an image of 16 bits.
+        current: The image's current in float64, if it reads the image.
+        bytes_per_pixel: Bytes of its spikes for each of its pixels.
     """
 
-    plan: IntegerPlan
-    neurons: Any
-    in_pixels: bool
-    analog: Any
-    order: Tensor
+    plan: LayerPlan
     border: int
+    reads_pixels: bool = False
+    current: _ImageCurrent | None
+    bytes_per_pixel: float
+    _neurons: Any
+
+    def image_limit(self) -> int:
+        """Largest magnitude of an image of 16 bits that it can sum."""
+        return int(self._neurons.image_limit) if self.reads_pixels else -1
+
+    def fire(
+        self, spikes: Mapping[str, Any], pixels: Any, current: Any, size: Size, threads: int, residual: bool
+    ) -> tuple[Any, Any]:
+        """Spikes, and residual membranes if asked for, from those of others and the image."""
+        raise NotImplementedError
 
 
-class _IntegerLayers:
-    """Layers of counts of one byte, of any size."""
+class _ByteLayer(_Layer):
+    """A layer on the phased schedule whose counts take one byte."""
 
-    def __init__(self, network: FoldedNetwork, plan: NetworkPlan, path: str) -> None:
-        self._plan = plan
+    def __init__(self, network: FoldedNetwork, plan: NetworkPlan, at: int, border: int, path: str) -> None:
+        layer = plan.layers[at]
+        self.plan, self.border = layer, border
+        clock, last = network.clocks[layer.name], at == len(plan.layers) - 1
+        if clock.signed and not last:
+            raise NotNativeError(f"'{layer.name}' fires -1 before the last layer")
+        if layer.levels > (_MOST_STEPS if last else _MOST_COUNT):
+            raise NotNativeError(f"'{layer.name}' has {layer.levels} levels, more than {_MOST_COUNT}")
+        levels = {before.name: before.levels for before in plan.layers}
+        sources = [
+            (_whole(layer.whole(term.weight)), term.stride, term.padding, levels[term.source]) for term in layer.terms
+        ]
+        image: Any = None
+        if layer.image is not None and fits_pixels(plan, layer):
+            weights, shift = layer.whole(layer.image.weight), layer.whole(layer.image_bias)
+            self.reads_pixels = bool(weights.abs().max() <= _MOST_IMAGE_WEIGHT)
+            if self.reads_pixels:
+                bits = plan.image_bits[layer.image.source]
+                image = (_whole(weights), layer.image.stride, layer.image.padding, bits, _whole(shift))
+        self._neurons = _native.Integer(
+            channels=layer.channels,
+            factor=layer.factor,
+            steps=layer.levels,
+            signed=clock.signed,
+            last=last,
+            sources=sources,
+            skips=[_whole(scale * layer.grid_by_channel) for _, scale in layer.skips],
+            image=image,
+            bias=_whole(layer.whole(layer.bias)),
+            exponent=_whole(layer.grid.log2()),
+            path=path,
+        )
+        order = self._neurons.current_order
+        none = torch.zeros_like(layer.grid)  # the bias is the neurons' own
+        self.current = None if layer.image is None else _ImageCurrent(layer, order, none, path)
+        self.bytes_per_pixel = 16.0 * math.ceil(layer.channels / 16)
+
+    def fire(
+        self, spikes: Mapping[str, Any], pixels: Any, current: Any, size: Size, threads: int, residual: bool
+    ) -> tuple[Any, Any]:
+        sources, skips = _read(self.plan, spikes)
+        fired: tuple[Any, Any] = self._neurons.fire(
+            sources, skips, pixels, current, *size, self.border, threads, residual
+        )
+        return fired
+
+
+class _WideLayer(_Layer):
+    """A layer on the phased schedule that keeps the image's size, with counts of 16 bits and wider weights."""
+
+    def __init__(self, network: FoldedNetwork, plan: NetworkPlan, at: int, border: int, path: str) -> None:
+        layer = plan.layers[at]
+        self.plan, self.border = layer, border
+        if layer.levels > _MOST_STEPS:
+            raise NotNativeError(f"'{layer.name}' has {layer.levels} levels, more than {_MOST_STEPS}")
+        skips = [Term(name, scale.diag()[:, :, None, None], 1, 0) for name, scale in layer.skips]
+        terms = [*layer.terms, *skips]
+        side = max((term.weight.shape[-1] for term in terms), default=1)
+        if layer.factor > 1 or side > _LARGEST_KERNEL or not all(term.keeps_size for term in terms):
+            raise NotNativeError(f"'{layer.name}' does not keep the image's size")
+        kernels: dict[str, Tensor] = {}
+        for term in terms:
+            around = (side - term.weight.shape[-1]) // 2
+            weight = functional.pad(layer.whole(term.weight), (around,) * 4)
+            kernels[term.source] = kernels.get(term.source, 0) + weight
+        self._sources = tuple(kernels)
+        joined = torch.cat(list(kernels.values()), 1) if kernels else torch.zeros(layer.channels, 0, 1, 1)
+        bias, clock = layer.whole(layer.bias), network.clocks[layer.name]
+        self._neurons = _native.Phased(
+            _whole(joined),
+            [weight.shape[1] for weight in kernels.values()],
+            _whole(bias),
+            _whole(layer.grid.log2()),
+            _native.Clock(layer.levels, layer.levels - 1, False, clock.signed),
+            path,
+        )
+        filled_up = 32 * math.ceil(layer.channels / 32)
+        order = [*range(layer.channels), *[-1] * (filled_up - layer.channels)]
+        self.current = None if layer.image is None else _ImageCurrent(layer, order, bias, path)
+        self.bytes_per_pixel = 2.0 * filled_up
+
+    def fire(
+        self, spikes: Mapping[str, Any], pixels: Any, current: Any, size: Size, threads: int, residual: bool
+    ) -> tuple[Any, Any]:
+        sources = [spikes[name] for name in self._sources]
+        fired: tuple[Any, Any] = self._neurons.fire(sources, current, *size, self.border, threads, residual)
+        return fired
+
+
+class _TrainLayer(_Layer):
+    """A layer on the clocked schedule."""
+
+    def __init__(
+        self, network: FoldedNetwork, plan: NetworkPlan, extended: NetworkPlan, at: int, border: int, path: str
+    ) -> None:
+        layer, at_last = plan.layers[at], extended.layers[at]
+        self.plan, self.border = layer, border
+        clock = network.clocks[layer.name]
+        if clock.time_steps > _MOST_STEPS:
+            raise NotNativeError(f"{clock.time_steps} time steps are more than {_MOST_STEPS}")
+        if clock.signed and at < len(plan.layers) - 1:
+            raise NotNativeError(f"'{layer.name}' fires -1 before the last layer")
+        grid, bias = layer.grid_by_channel, layer.whole(layer.bias)
+        sources = [
+            (_whole(layer.whole(term.weight)), _whole(layer.whole(last.weight)), term.stride, term.padding)
+            for term, last in zip(layer.terms, at_last.terms, strict=True)
+        ]
+        skips = [
+            (_whole(scale * grid), _whole(last * grid))
+            for (_, scale), (_, last) in zip(layer.skips, at_last.skips, strict=True)
+        ]
+        self._neurons = _native.Clocked(
+            channels=layer.channels,
+            factor=layer.factor,
+            sources=sources,
+            skips=skips,
+            bias=_whole(bias),
+            start=_whole(clock.v0 * grid),
+            threshold=_whole(grid),
+            level=_whole((clock.alpha * grid).ceil()),
+            amplitude=_whole(network.beta(layer.name) * grid),
+            clock=_native.Clock(clock.time_steps, clock.delay, clock.extended, clock.signed),
+            path=path,
+        )
+        order = self._neurons.current_order
+        self.current = None if layer.image is None else _ImageCurrent(layer, order, bias, path)
+        self.bytes_per_pixel = 4.0 * math.ceil(layer.channels / 32) * clock.steps * (1 + clock.signed)
+
+    def fire(
+        self, spikes: Mapping[str, Any], pixels: Any, current: Any, size: Size, threads: int, residual: bool
+    ) -> tuple[Any, Any]:
+        sources, skips = _read(self.plan, spikes)
+        fired: tuple[Any, Any] = self._neurons.fire(sources, skips, current, *size, self.border, threads, residual)
+        return fired
+
+
+def _read(plan: LayerPlan, spikes: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    return [spikes[term.source] for term in plan.terms], [spikes[name] for name, _ in plan.skips]
+
+
+def _make_layers(network: FoldedNetwork, plan: NetworkPlan, borders: Mapping[str, int], path: str) -> list[_Layer]:
+    """The layers, of the kind that runs them, or runs them faster."""
+    every = [(at, borders.get(layer.name, 0)) for at, layer in enumerate(plan.layers)]
+    if not network.config.phased:
+        if len({clock.extended for clock in network.clocks.values()}) > 1:
+            raise NotNativeError("only some of its layers have an extended step")
+        extended = plan_layers(network, extended=True)
+        return [_TrainLayer(network, plan, extended, at, border, path) for at, border in every]
+
+    def wide() -> list[_Layer]:
+        return [_WideLayer(network, plan, at, border, path) for at, border in every]
+
+    if max(layer.digits for layer in plan.layers) > _MOST_DIGITS:
+        try:
+            return wide()
+        except NotNativeError:
+            pass
+    try:
+        return [_ByteLayer(network, plan, at, border, path) for at, border in every]
+    except NotNativeError as error:
+        try:
+            return wide()
+        except NotNativeError:
+            raise error from None
+
+
+class _Layers:
+    """The layers of a network.
+
+    Attributes:
+        names: Their names, in order.
+        bytes_per_pixel: Bytes that an image takes on its way through them, at its most.
+    """
+
+    def __init__(self, network: FoldedNetwork, path: str) -> None:
+        self._plan = plan = plan_layers(network)
         borders: dict[str, int] = {}
         for layer in plan.layers:
             for term in (*layer.terms, *([] if layer.image is None else [layer.image])):
                 borders[term.source] = max(borders.get(term.source, 0), _border(term))
         self._borders = borders
-        before = {layer.name: layer.levels for layer in plan.layers}
-        self._layers = [
-            _integer_layer(network, plan, layer, before, borders.get(layer.name, 0), path) for layer in plan.layers
-        ]
-        self.names = tuple(before)
+        self.layers = _make_layers(network, plan, borders, path)
+        self.names = tuple(layer.name for layer in plan.layers)
         self._last_reader = {name: i for i, layer in enumerate(plan.layers) for name in layer.reads}
         self.bytes_per_pixel = self._bytes_alive(network)
 
@@ -187,28 +380,24 @@ class _IntegerLayers:
         images = image_wires(network, self._plan, picture[None])
         pixels: dict[str, Any] = {}
         alive: dict[str, Any] = {}
-        for i, layer in enumerate(self._layers):
+        for i, layer in enumerate(self.layers):
             plan = layer.plan
             height, width = (side // plan.factor for side in plan.size(size))
             image = current = None
-            if plan.image is not None:
+            if layer.current is not None and plan.image is not None:
                 source = plan.image.source
-                if layer.in_pixels and source not in pixels:
+                if layer.reads_pixels and source not in pixels:
                     pixels[source] = self._in_pixels(source, images[source][0])
                 image = pixels.get(source)
-                if image is None or not layer.in_pixels or image.most > layer.neurons.image_limit:
-                    image, current = None, _current(layer, images[source], (height, width), threads)
-            sources = [alive[term.source] for term in plan.terms]
-            skips = [alive[name] for name, _ in plan.skips]
-            wanted = every_residual or i == len(self._layers) - 1
-            spikes, residual = layer.neurons.fire(
-                sources, skips, image, current, height, width, layer.border, threads, wanted
-            )
+                if image is None or image.most > layer.image_limit():
+                    image, current = None, layer.current.run(images[source], (height, width), threads)
+            wanted = every_residual or i == len(self.layers) - 1
+            spikes, residual = layer.fire(alive, image, current, (height, width), threads, wanted)
             alive[plan.name] = spikes
             alive = {name: value for name, value in alive.items() if self._last_reader.get(name, -1) > i}
-            del sources, skips, current
-            grid = plan.grid.view(-1, plan.factor**2)[:, 0]
-            yield _Fired(plan.name, plan.size(size), spikes, None if residual is None else _membranes(residual, grid))
+            del current
+            membranes = None if residual is None else _membranes(residual, plan.grid_by_channel)
+            yield _Fired(plan.name, plan.size(size), spikes, membranes)
 
     def _in_pixels(self, name: str, wire: Tensor) -> Any:
         """A wire of the image in 16 bits."""
@@ -220,14 +409,17 @@ class _IntegerLayers:
         of_image = 8.0 * network.config.input_channels * (len(self._plan.image_nodes) + 2)
         alive: dict[str, float] = {}
         most = 0.0
-        for i, layer in enumerate(self._layers):
+        for i, layer in enumerate(self.layers):
             plan = layer.plan
             height, width = plan.size((_TRIAL_SIDE, _TRIAL_SIDE))
             share = height * width / whole
-            alive[plan.name] = share * 16 * math.ceil(plan.channels / 16)
-            current = 0.0 if plan.image is None or layer.in_pixels else share * 8 * (plan.channels + 32)
-            if i == len(self._layers) - 1:  # the readout takes spikes and membranes in float64
-                current += share * (6 * 16 * math.ceil(plan.channels / 16) + 80 * plan.channels)
+            alive[plan.name] = share * layer.bytes_per_pixel
+            current = 0.0
+            if layer.current is not None and not layer.reads_pixels:
+                current = share / plan.factor**2 * layer.current.bytes_per_sum
+            if i == len(self.layers) - 1:  # the readout takes spikes and membranes in float64
+                steps = 1 if network.config.phased else network.clocks[plan.name].steps
+                current += share * (6 * 16 * math.ceil(plan.channels / 16) + (9 * steps + 71) * plan.channels)
             most = max(most, of_image + sum(alive.values()) + current)
             alive = {name: size for name, size in alive.items() if self._last_reader.get(name, -1) > i}
         return most
@@ -236,157 +428,6 @@ class _IntegerLayers:
 def _border(term: Term) -> int:
     """How far the windows of a convolution may reach beyond what they read."""
     return max(term.padding, term.weight.shape[-1] - term.padding)
-
-
-def _integer_layer(
-    network: FoldedNetwork, plan: NetworkPlan, layer: IntegerPlan, levels: Mapping[str, int], border: int, path: str
-) -> _IntegerLayer:
-    clock, last = network.clocks[layer.name], layer.name == plan.layers[-1].name
-    sources = [
-        (_whole(layer.whole(term.weight)), term.stride, term.padding, levels[term.source]) for term in layer.terms
-    ]
-    grid = layer.grid.view(-1, layer.factor**2)[:, 0]
-    skips = [_whole(scale * grid) for _, scale in layer.skips]
-    image: Any = None
-    in_pixels = fits_pixels(plan, layer)
-    bias = layer.whole(layer.bias)
-    if layer.image is not None:
-        weights, shift = layer.whole(layer.image.weight), layer.whole(layer.image_bias)
-        in_pixels = in_pixels and bool(weights.abs().max() <= _MOST_IMAGE_WEIGHT)
-        if in_pixels:
-            bits = plan.image_bits[layer.image.source]
-            image = (_whole(weights), layer.image.stride, layer.image.padding, bits, _whole(shift))
-    neurons = _native.Integer(
-        channels=layer.channels,
-        factor=layer.factor,
-        steps=layer.levels,
-        signed=clock.signed,
-        last=last,
-        sources=sources,
-        skips=skips,
-        image=image,
-        bias=_whole(bias),
-        exponent=_whole(layer.grid.log2()),
-        path=path,
-    )
-    order = torch.tensor(neurons.current_order)
-    analog = None
-    if layer.image is not None and _keeps_size(layer.image):
-        # in the order of the layer's blocks, which are filled up with sums of nothing
-        known = (order >= 0).double()
-        weights = weights[order.clamp_min(0)] * known.view(-1, 1, 1, 1)
-        shift = shift[order.clamp_min(0)] * known
-        none = np.zeros(len(order), np.int32)
-        analog = _native.Analog(weights.contiguous().numpy(), shift.numpy(), none, path)
-    return _IntegerLayer(layer, neurons, in_pixels, analog, order, border)
-
-
-def _keeps_size(term: Term) -> bool:
-    side = term.weight.shape[-1]
-    return term.stride == 1 and side <= LARGEST_KERNEL and 2 * term.padding == side - 1
-
-
-def _current(layer: _IntegerLayer, wire: Tensor, size: Size, threads: int) -> Any:
-    """The image's current in float64, where 16 bits do not hold the image."""
-    if layer.analog is not None:
-        return layer.analog.run(wire[0].contiguous().numpy(), threads)
-    plan, term = layer.plan, layer.plan.image
-    assert term is not None
-    height, width = ((side - 1) * term.stride + term.weight.shape[-1] for side in size)
-    after = (height - term.padding - wire.shape[-2], width - term.padding - wire.shape[-1])
-    reach = functional.pad(wire, (term.padding, after[1], term.padding, after[0]))
-    sums = functional.conv2d(reach, term.weight, plan.image_bias, term.stride)[0]
-    whole = (sums * plan.grid.view(-1, 1, 1)).round().to(torch.int32)
-    known = (layer.order >= 0).view(-1, 1, 1)
-    return _native.Current((whole[layer.order.clamp_min(0)] * known).contiguous().numpy())
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """A layer of the engine: the layers that it reads, what turns the image into its current, its grid, ``2^k``."""
-
-    name: str
-    sources: tuple[str, ...]
-    neurons: Any
-    analog: Any
-    grid: Tensor
-
-
-class _SameSizeLayers:
-    """Layers that keep the image's size, on any schedule."""
-
-    def __init__(self, network: FoldedNetwork, path: str) -> None:
-        plans = plan_layers(network)
-        self._layers = [_make(network, plan, path) for plan in plans]
-        self.names = tuple(plan.name for plan in plans)
-        self._border = max(plan.side for plan in plans) // 2
-        self._last_reader = {name: i for i, plan in enumerate(plans) for name in plan.regular}
-        self.bytes_per_pixel = float(max(self._bytes_alive(network)))
-
-    def _bytes_alive(self, network: FoldedNetwork) -> Iterator[int]:
-        """Bytes for each pixel, layer after layer."""
-        alive: dict[str, int] = {}
-        for i, layer in enumerate(self._layers):
-            channels, clock = len(layer.grid), network.clocks[layer.name]
-            words = math.ceil(channels / 32)
-            alive[layer.name] = 64 * words if network.config.phased else 4 * words * clock.steps * (1 + clock.signed)
-            current = 0 if layer.analog is None else 4 * 32 * words
-            if layer is self._layers[-1]:  # the readout takes spikes in float64, and membranes
-                current += channels * (9 * clock.steps + 64)
-            yield sum(alive.values()) + current
-            alive = {name: size for name, size in alive.items() if self._last_reader.get(name, -1) > i}
-
-    def run(self, network: FoldedNetwork, picture: Tensor, *, every_residual: bool) -> Iterator[_Fired]:
-        """The layers' spikes, layer after layer; those that nobody reads any more are dropped here."""
-        height, width = picture.shape[-2:]
-        threads = torch.get_num_threads()
-        pixels = picture.contiguous().numpy()
-        alive: dict[str, Any] = {}
-        for i, layer in enumerate(self._layers):
-            current = None if layer.analog is None else layer.analog.run(pixels, threads)
-            sources = [alive[name] for name in layer.sources]
-            wanted = every_residual or layer is self._layers[-1]
-            spikes, residual = layer.neurons.fire(sources, current, height, width, self._border, threads, wanted)
-            alive[layer.name] = spikes
-            alive = {name: value for name, value in alive.items() if self._last_reader.get(name, -1) > i}
-            del sources, current
-            membranes = None if residual is None else _membranes(residual, layer.grid)
-            yield _Fired(layer.name, (height, width), spikes, membranes)
-
-
-def _make(network: FoldedNetwork, plan: LayerPlan, path: str) -> _Layer:
-    clock, grid, sources = network.clocks[plan.name], plan.grid, tuple(plan.regular)
-    inputs = [weight.shape[1] for weight in plan.regular.values()]
-    regular, extended = (_side_by_side(weights, plan) for weights in (plan.regular, plan.extended))
-    bias = plan.bias * grid
-    analog = None
-    if plan.image is not None:
-        weight, shift = plan.image.weight * grid.view(-1, 1, 1, 1), plan.image.bias * grid
-        analog = _native.Analog(weight.contiguous().numpy(), shift.numpy(), _whole(bias), path)
-    steps = _native.Clock(clock.time_steps, clock.delay, clock.extended, clock.signed)
-    if network.config.phased:
-        neurons: Any = _native.Phased(regular, inputs, _whole(bias), _whole(grid.log2()), steps, path)
-        return _Layer(plan.name, sources, neurons, analog, grid)
-    neurons = _native.Clocked(
-        regular,
-        extended,
-        inputs,
-        bias=_whole(bias),
-        start=_whole(clock.v0 * grid),
-        threshold=_whole(grid),
-        level=_whole((clock.alpha * grid).ceil()),
-        amplitude=_whole(network.beta(plan.name) * grid),
-        clock=steps,
-        path=path,
-    )
-    return _Layer(plan.name, sources, neurons, analog, grid)
-
-
-def _side_by_side(weights: Mapping[str, Tensor], plan: LayerPlan) -> NDArray[np.int32]:
-    """One kernel on all channels that a layer reads."""
-    wide = [widened(weight, plan.side) for weight in weights.values()]
-    joined = torch.cat(wide, 1) if wide else torch.zeros(len(plan.grid), 0, 1, 1)
-    return _whole(joined.double() * plan.grid.view(-1, 1, 1, 1))
 
 
 def _whole(x: Tensor) -> NDArray[np.int32]:
