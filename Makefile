@@ -66,7 +66,7 @@ chromium:
 bench: $(PEERS)/$(STAMP) ## time ANN, engines, SpikingJelly and snnTorch; ARGS='--height 160' to choose, --help lists
 	$(PEERS)/bin/python -m benchmarks.performance --json build/performance.json $(ARGS)
 
-bench-quick: $(PEERS)/$(STAMP) ## the three ratios that say most, as a line of JSON
+bench-quick: $(PEERS)/$(STAMP) ## the ratios that say most, as a line of JSON
 	@$(PEERS)/bin/python -m benchmarks.performance --quick $(ARGS)
 
 # The preloaded libraries have to be there before Python's own allocations; -S leaves the installation in $(VENV) aside,

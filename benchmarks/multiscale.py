@@ -13,19 +13,65 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
+from torch import Tensor
 
-from benchmarks.candidates import Workload
-from benchmarks.timing import take_turns
-from spikingir import convert, engine
-from spikingir.deploy import _native
+from benchmarks.candidates import Workload, restorer
+from benchmarks.timing import Rounds, take_turns
+from spikingir import convert
+from spikingir.deploy import _native, engine
 from spikingir.deploy.fold import fold
+from spikingir.deploy.folded import FoldedNetwork
 from spikingir.deploy.native import NativeNetwork
 from spikingir.inputs import pad_to_multiple, with_level
 from spikingir.networks.multiscale import MultiScaleNet
+from spikingir.zoo.pretrained import load_ann, load_spiking, open_model
 
 LEVEL = 25 / 255
+MODEL, DNCNN = "denoise-gray", "denoise-gray-25"
+OWN_ANN, DNCNN_ANN, INT8 = "multi-scale ANN, float32", "DnCNN, float32", "multi-scale ANN, int8, onnxruntime"
+NATIVE, CLOCKED = "multi-scale, native, phased", "multi-scale, native, clocked, T = 10"
+
+
+def shipped(rounds: int, height: int = 321, width: int = 481, uncounted: int = 1) -> Rounds:
+    """Seconds of the multi-scale network that ships, in both schedules, and of those that it is measured by.
+
+    The clocked network is converted from the conventional one here, as none ships. Of int8 there is nothing where
+    onnxruntime is not installed.
+
+    Raises:
+        SystemExit: A candidate's result is not what it should be.
+    """
+    ann, dncnn = load_ann(open_model(MODEL)), load_ann(open_model(DNCNN))
+    assert isinstance(ann, MultiScaleNet)
+    assert dncnn is not None
+    ann.eval()
+    dncnn.eval()
+    noisy = Workload(DNCNN, height, width).images()
+    image = pad_to_multiple(with_level(noisy, LEVEL), ann.multiple).contiguous(memory_format=torch.channels_last)
+    few = image[..., : 16 * ann.multiple, : 16 * ann.multiple]
+    networks: dict[str, FoldedNetwork] = {
+        NATIVE: fold(load_spiking(MODEL).network),
+        CLOCKED: fold(convert(ann, few, time_steps=10, schedule="clocked")),
+    }
+    runs: dict[str, Callable[[Tensor], Tensor]] = {OWN_ANN: ann, DNCNN_ANN: dncnn}
+    with torch.inference_mode():
+        for name, network in networks.items():
+            runs[name] = restorer(network, "native")
+            if not torch.equal(runs[name](few), network(few)):
+                raise SystemExit(f"{name} differs from torch; nothing was timed")
+        if find_spec("onnxruntime") is not None:
+            from benchmarks.int8 import int8_twin
+
+            runs[INT8] = int8_twin(ann, [few], torch.get_num_threads())
+            difference = (runs[INT8](few) - ann(few)).abs().max().item()
+            if not difference <= 0.05:
+                raise SystemExit(f"{INT8} differs by {difference:.3g} from float32; nothing was timed")
+        given = dict.fromkeys(runs, image) | {DNCNN_ANN: noisy}
+        turns = {name: lambda name=name, run=run: run(given[name]) for name, run in runs.items()}
+        return take_turns(turns, rounds, uncounted=uncounted)
 
 
 def main() -> None:

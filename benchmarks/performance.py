@@ -6,9 +6,13 @@
 Everything is of one model that ships and of one noisy photograph. Candidates take turns; see benchmarks/timing.py for
 what the numbers mean and benchmarks/peers.py for what the peers are given. Their results are compared first.
 
-``--quick`` prints one line of JSON, of one 160x160 crop: ``native_over_ann`` is our native engine's time over that of
+``--quick`` prints one line of JSON. Of one 160x160 crop: ``native_over_ann`` is our native engine's time over that of
 the float32 ANN, ``phased_over_ann`` the same for the phased schedule, and ``spikingjelly_over_native`` the time of
-SpikingJelly's faster mode over that of our native engine, both on the same clocked folded network.
+SpikingJelly's faster mode over that of our native engine, both on the same clocked folded network. Of a 481x321 image,
+our native engine's time of the multi-scale network: ``multiscale_native_over_ann`` over that of its own float32 ANN,
+``multiscale_native_over_dncnn_ann`` over DnCNN's, ``multiscale_native_over_int8`` over that of its ANN in 8 bits by
+onnxruntime (``missing`` without it; it uses the processor's best instructions whatever SPIKINGIR_ISA says), and
+``multiscale_clocked_over_ann`` that of the clocked network at T = 10 over that of its own float32 ANN.
 """
 
 import argparse
@@ -24,11 +28,13 @@ from typing import Any
 
 import torch
 
-from benchmarks import candidates
+from benchmarks import candidates, multiscale
 from benchmarks.candidates import ANN, JELLY_M, JELLY_S, NATIVE, NATIVE_PHASED, Workload
 from benchmarks.memory import peak_memory
 from benchmarks.timing import Rounds, Spread, fastest, ratio, take_turns
-from spikingir import __version__, engine
+from spikingir import __version__
+from spikingir.deploy import engine
+from spikingir.deploy.engine import ISA
 from spikingir.spiking.network import Schedule
 
 SECTIONS = ("image", "batch", "pixels", "steps", "density", "memory")
@@ -66,20 +72,27 @@ def main() -> None:
 
 
 def quick(workload: Workload, rounds: int) -> dict[str, Any]:
-    """The three ratios that say most, and what they are of."""
+    """The ratios that say most, and what they are of."""
     modes = (JELLY_M, JELLY_S)
     # the round that does not count would cost a quarter of the time; the median leaves a slow first one out as well
     seconds = _time(workload, (*TIMED, *modes), rounds, uncounted=0)
     best = fastest(seconds, modes)
-    spreads = {
+    several = multiscale.shipped(rounds, uncounted=0)
+    spreads: dict[str, Spread | None] = {
         "native_over_ann": ratio(seconds, NATIVE, ANN),
         "phased_over_ann": ratio(seconds, NATIVE_PHASED, ANN),
         "spikingjelly_over_native": ratio(seconds, best, NATIVE),
+        "multiscale_native_over_ann": ratio(several, multiscale.NATIVE, multiscale.OWN_ANN),
+        "multiscale_native_over_dncnn_ann": ratio(several, multiscale.NATIVE, multiscale.DNCNN_ANN),
+        "multiscale_native_over_int8": ratio(several, multiscale.NATIVE, multiscale.INT8)
+        if multiscale.INT8 in several
+        else None,
+        "multiscale_clocked_over_ann": ratio(several, multiscale.CLOCKED, multiscale.OWN_ANN),
     }
     return {
-        **{name: round(spread.median, 3) for name, spread in spreads.items()},
-        "spread": {name: [round(spread.low, 3), round(spread.high, 3)] for name, spread in spreads.items()},
-        "seconds": {name: round(Spread.of(times).median, 4) for name, times in seconds.items()},
+        **{name: "missing" if spread is None else round(spread.median, 3) for name, spread in spreads.items()},
+        "spread": {name: [round(s.low, 3), round(s.high, 3)] for name, s in spreads.items() if s is not None},
+        "seconds": {name: round(Spread.of(times).median, 4) for name, times in (seconds | several).items()},
         "spikingjelly": best,
         "density": _densities(workload),
         "workload": workload.asdict(),
@@ -151,7 +164,7 @@ def machine() -> dict[str, Any]:
     available = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     return {
         "processor": _processor(),
-        "instructions": _native.paths()[0],
+        "instructions": os.environ.get(ISA) or _native.paths()[0],
         "threads": torch.get_num_threads(),
         "cores": sorted(available),
         "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,

@@ -1,8 +1,9 @@
-"""The arithmetic of benchmarks/timing.py; what is timed is checked by the benchmark itself before it is timed."""
+"""The arithmetic of benchmarks/timing.py, and the int8 twin; what is timed is checked before it is timed, too."""
 
 import itertools
 
 import pytest
+import torch
 
 from benchmarks.timing import Spread, fastest, ratio, take_turns
 
@@ -34,3 +35,28 @@ def test_ratios_are_of_one_round_each() -> None:
     assert fastest(seconds, ["slow", "fast"]) == "fast"
     with pytest.raises(ValueError, match="shorter"):
         ratio({"a": [1.0], "b": [1.0, 2.0]}, "b", "a")
+
+
+@pytest.mark.parametrize(
+    ("blocks", "top_residual", "batch_norm"), [((1, 2), True, False), ((0, 1, 1), False, True), ((1, 1), False, True)]
+)
+def test_onnxruntime_runs_the_same_network_in_float_and_nearly_the_same_in_8_bits(
+    blocks: tuple[int, ...], top_residual: bool, batch_norm: bool
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from benchmarks.int8 import float_twin, int8_twin
+    from spikingir.inputs import with_level
+    from spikingir.networks.multiscale import MultiScaleNet
+
+    generator = torch.Generator().manual_seed(0)
+    network = MultiScaleNet(1, 6, blocks, "level", top_residual, batch_norm).eval()
+    network.reset_parameters(generator)
+    for parameter in network.parameters():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    image = with_level(torch.rand(1, 1, 24, 32, generator=generator), 0.1)
+    with torch.inference_mode():
+        expected = network(image)
+        removed = (expected - image[:, :1]).abs().max()
+        assert (float_twin(network, 1)(image) - expected).abs().max() < 1e-5 * max(1, removed)
+        difference = (int8_twin(network, [image], 1)(image) - expected).abs().max()
+    assert 0 < difference < 0.1 * removed
