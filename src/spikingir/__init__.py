@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from spikingir.conversion.report import report
     from spikingir.deploy.fold import FoldError, fold
     from spikingir.deploy.folded import FoldedNetwork
+    from spikingir.deploy.rounding import round_weights
     from spikingir.energy.paper import paper_energy
     from spikingir.errors import SpikingIRError
     from spikingir.evaluation.evaluate import evaluate
@@ -59,6 +60,7 @@ _HOMES = {
     "load_network": "spikingir.store",
     "paper_energy": "spikingir.energy.paper",
     "report": "spikingir.conversion.report",
+    "round_weights": "spikingir.deploy.rounding",
     "save_network": "spikingir.store",
     "save_pretrained": "spikingir.store",
 }
@@ -93,6 +95,7 @@ __all__ = [
     "load_network",
     "paper_energy",
     "report",
+    "round_weights",
     "save_network",
     "save_pretrained",
 ]

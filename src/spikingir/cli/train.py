@@ -58,7 +58,7 @@ def train(
     for name, path in done.items():
         say(f"{name}: {path}")
     if any(stage.publish and stage.kind != "ann" and stage.name in done for stage in loaded.stages):
-        model = publish(loaded, done, runs / loaded.name / "model")
+        model = publish(loaded, done, runs / loaded.name / "model", data_root)
         say(f"model: {model.folder}, to be given to spikingir {model.task} with --model")
 
 

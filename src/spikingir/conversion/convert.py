@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from spikingir.conversion.calibrate import CalibrationImages, calibrate, image_batches
+from spikingir.conversion.calibrate import CalibrationImages, calibrate, channel_means, image_batches
 from spikingir.conversion.lan import AdaptiveThresholdNeuron
 from spikingir.graph.errors import ConversionError
 from spikingir.graph.graph import Fire, Graph, Node, Wave
@@ -372,7 +372,7 @@ def correct_biases(network: SpikingNetwork, calibration_images: CalibrationImage
     means: dict[str, Tensor] = {}
 
     def note(node: Node, currents: Sequence[Wave]) -> None:
-        means[node.name] = _mean([wave.constant for wave in currents if wave.constant is not None])
+        means[node.name] = channel_means([wave.constant for wave in currents if wave.constant is not None])
 
     def correct(node: Node, currents: Sequence[Wave]) -> None:
         spiking = [
@@ -380,7 +380,7 @@ def correct_biases(network: SpikingNetwork, calibration_images: CalibrationImage
             + (0 if wave.constant is None else wave.constant)
             for wave in currents
         ]
-        corrections[node.name] = means[node.name] - _mean([x for x in spiking if isinstance(x, Tensor)])
+        corrections[node.name] = means[node.name] - channel_means([x for x in spiking if isinstance(x, Tensor)])
 
     def corrected_fire(node: Node, current: Wave, owned: bool) -> Wave:
         shift = corrections[node.name].view(1, -1, 1, 1)
@@ -393,9 +393,3 @@ def correct_biases(network: SpikingNetwork, calibration_images: CalibrationImage
     _layer_by_layer(graph, images, correct, corrected_fire)
     for name, shift in corrections.items():
         network.add_current(name, shift)
-
-
-def _mean(maps: Sequence[Tensor]) -> Tensor:
-    """Mean per channel over all pixels of all images."""
-    total = torch.stack([m.double().sum((0, 2, 3)) for m in maps]).sum(0)
-    return (total / sum(m[:, 0].numel() for m in maps)).to(maps[0].dtype)

@@ -31,9 +31,12 @@ from spikingir.spiking.readout import PixelMapper
 
 GRID_BITS = 14
 MAPPER_BITS = 30
-WEIGHT_BITS = 12
-"""Of a binary network unless asked. Rounded after training, 8 bits cost denoise-gray .11 and denoise-color .17 dB, 10
-bits .02, 12 none; the whole network takes a third longer with 12 than with 8."""
+WEIGHT_BITS = 8
+"""Of a binary network whose weights were rounded to them, as :func:`spikingir.round_weights` does."""
+UNROUNDED_WEIGHT_BITS = 12
+"""Of one whose weights were not. Rounded to the nearest, 8 bits cost denoise-gray .11 and denoise-color .17 dB, 10 bits
+.02, 12 none; the whole network takes a third longer with 12 than with 8."""
+_SAME = 2**-10  # steps between a weight and its grid that float32 explains
 _MANTISSA = 24
 _INTEGER = 30  # a membrane and its sign in 32 bits
 
@@ -89,7 +92,9 @@ def fold(
             they are (float64 only), which equals the trained network spike for spike away from ties.
         weight_bits: Bits of the weights that spikes meet, on the phased schedule: those of an output channel are whole
             multiples of one power of two, of magnitude below ``2^(weight_bits - 1)``, so that a layer is an integer
-            convolution (docs/method.md, section 10). ``auto``: 12 for a binary network on a grid, none otherwise.
+            convolution (docs/method.md, section 10); others are rounded to the nearest. ``auto``: for a binary network
+            on a grid 8 where its weights have no more, as :func:`spikingir.round_weights` leaves them, else 12; none
+            for other networks.
         dtype: float32 or float64; on the grid both give the same bits. With ``weight_bits`` it is float64.
 
     Raises:
@@ -106,7 +111,13 @@ def fold(
     if grid is not None and not 1 <= grid <= 20:
         raise FoldError(f"grid is {grid}; expected 1..20, or None for no grid")
     if weight_bits == "auto":
-        weight_bits = WEIGHT_BITS if network.config.coding == "binary" and grid is not None else None
+        weight_bits = None
+        if network.config.coding == "binary" and grid is not None:
+            folder = _Folder(network, grid, WEIGHT_BITS, torch.float64)
+            folded = folder.fold()
+            if folder.moved <= _SAME:
+                return folded
+            weight_bits = UNROUNDED_WEIGHT_BITS
     if weight_bits is not None:
         if grid is None or not network.config.phased:
             raise FoldError("weight_bits needs a grid and the phased schedule")
@@ -116,6 +127,14 @@ def fold(
     if dtype not in (torch.float32, torch.float64):
         raise FoldError(f"dtype is {dtype}; expected float32 or float64")
     return _Folder(network, grid, weight_bits, dtype).fold()
+
+
+def finest_step(largest: Tensor, weight_bits: int) -> Tensor:
+    """``2^k`` of each output channel: the finest on which its largest weight fits ``weight_bits``, sign among them."""
+    most = 2 ** (weight_bits - 1) - 1
+    step = torch.exp2((most / largest.clamp_min(1e-30)).log2().floor())
+    # rounding may carry the largest weight over the edge
+    return torch.where((largest * step).round() > most, step / 2, step)
 
 
 def _folding(name: str, neuron: IFNeuron) -> IFNeuron:
@@ -154,6 +173,7 @@ class _Folder:
         self.currents: dict[str, list[_Weights]] = {}
         self.betas: dict[str, Tensor] = {}
         self.clocks: dict[str, Clock] = {}
+        self.moved = 0.0  # farthest that a weight was from its few bits, in steps
 
     def fold(self) -> FoldedNetwork:
         """Fold every node in order."""
@@ -350,8 +370,11 @@ class _Folder:
             if grid is not None:
                 own, ones, operation = self._spread(grid, part.node.name), torch.ones_like(analog), part.node.operation
                 coarse = fine = operation.scale_output(part.node, ones, own)
-                if step is not None:
+                if step is not None and not operation.pointwise:
                     coarse = operation.scale_output(part.node, ones, self._spread(step, part.node.name))
+                    if part.node.inputs[0] in self.scales:
+                        moved = (on_grid(regular, coarse) - regular).abs() * coarse
+                        self.moved = max(self.moved, float(moved.max()))
                 regular, extended = (on_grid(w, coarse) for w in (regular, extended))
                 analog = on_grid(analog, fine)
                 bias = None if bias is None else on_grid(bias, own)
@@ -359,9 +382,9 @@ class _Folder:
         return grid
 
     def _step(self, parts: Sequence[_Weights], grid: Tensor) -> Tensor:
-        """``2^k`` of each channel: the finest on which its largest convolution weight fits ``weight_bits``.
+        """``2^k`` of each channel, on which its convolutions of spikes have weights of ``weight_bits``.
 
-        Skips take the same step, whatever their size: they are few, and added as whole multiples.
+        Skips, one number for each channel, stay on the grid: they are added as whole multiples of it.
         """
         assert self.weight_bits is not None
         largest = torch.zeros_like(grid)
@@ -370,11 +393,7 @@ class _Folder:
             if not operation.pointwise and node.inputs[0] in self.scales:
                 outputs = operation.by_output(node, part.regular)
                 largest = torch.maximum(largest, outputs.abs().reshape(len(grid), -1).amax(1))
-        most = 2 ** (self.weight_bits - 1) - 1
-        step = torch.exp2((most / largest.clamp_min(1e-30)).log2().floor())
-        # rounding may carry the largest weight over the edge
-        step = torch.where((largest * step).round() > most, step / 2, step)
-        return torch.minimum(step, grid)
+        return torch.minimum(finest_step(largest, self.weight_bits), grid)
 
     def _grid(self, window: Tensor, name: str) -> Tensor | None:
         """``2^k`` per channel: as fine as ``bits``, as coarse as a window's largest sum demands in float32."""
