@@ -82,7 +82,7 @@ struct ImageSource {
   int kernel, stride, words, bits;
   const int16_t *high, *low;
   std::ptrdiff_t block;
-  const int32_t *shift, *bias;  // what the other sums are multiplied by before, as a power of two
+  const int32_t *unit, *bias;  // what the other sums are multiplied by before
 };
 
 // Neurons that collect their window before they fire, of which a count takes one byte.
@@ -100,7 +100,7 @@ struct IntegerLayer {
   const Skip* skip;
   ImageSource image;
   // what sums are multiplied by, as a power of two; the bias of all steps and half a threshold; the threshold, as 2^exponent
-  const int32_t *shift, *bias, *exponent;
+  const int32_t *unit, *bias, *exponent;
   View<const int32_t> current;     // instead of the image, if any
   View<uint8_t> levels;            // counts, or where they have a sign, the next
   View<int16_t> counts;

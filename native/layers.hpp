@@ -147,7 +147,7 @@ class Integer {
     int channels, kernel, stride, padding, most, words, group, bits;
   };
   int slot(int output) const;
-  void take_out_shifts(const std::vector<LevelReading>& sources);
+  void take_out_units(const std::vector<LevelReading>& sources);
   void pack(const std::vector<LevelReading>& sources);
   void pack_image(const ImageReading& image);
   int group_of(int source, int first) const;
@@ -162,7 +162,7 @@ class Integer {
   Window image;
   Buffer<int8_t> weights;
   Buffer<int16_t> image_high, image_low;
-  Buffer<int32_t> image_bias, shift, no_shift, bias, exponent;
+  Buffer<int32_t> image_bias, unit, no_unit, bias, exponent;
   std::vector<Buffer<int32_t>> scales;
 };
 

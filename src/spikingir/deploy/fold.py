@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,12 +32,10 @@ from spikingir.spiking.readout import PixelMapper
 
 GRID_BITS = 14
 MAPPER_BITS = 30
-WEIGHT_BITS = 8
-"""Of a binary network whose weights were rounded to them, as :func:`spikingir.round_weights` does."""
-UNROUNDED_WEIGHT_BITS = 12
-"""Of one whose weights were not. Rounded to the nearest, 8 bits cost denoise-gray .11 and denoise-color .17 dB, 10 bits
-.02, 12 none; the whole network takes a third longer with 12 than with 8."""
-_SAME = 2**-10  # steps between a weight and its grid that float32 explains
+WEIGHT_BITS = 12
+"""Of a binary network at most, unless asked. Those that ship have 8, see :func:`spikingir.round_weights`; rounded to
+the nearest, 8 bits cost denoise-gray .11 and denoise-color .17 dB, 10 bits .02, 12 none. With 12 the whole network
+takes a third longer than with 8."""
 _MANTISSA = 24
 _INTEGER = 30  # a membrane and its sign in 32 bits
 
@@ -90,11 +89,11 @@ def fold(
         network: A network of IF or MPR neurons; its time steps and schedule become those of the folded form.
         grid: Exponent ``k`` of the grid ``2^-k``, an upper bound on the fineness per channel; None leaves numbers as
             they are (float64 only), which equals the trained network spike for spike away from ties.
-        weight_bits: Bits of the weights that spikes meet, on the phased schedule: those of an output channel are whole
-            multiples of one power of two, of magnitude below ``2^(weight_bits - 1)``, so that a layer is an integer
-            convolution (docs/method.md, section 10); others are rounded to the nearest. ``auto``: for a binary network
-            on a grid 8 where its weights have no more, as :func:`spikingir.round_weights` leaves them, else 12; none
-            for other networks.
+        weight_bits: Most bits of the weights that spikes meet, on the phased schedule: those of an output channel are
+            whole multiples of one number on the grid, of magnitude below ``2^(weight_bits - 1)``, so that a layer is an
+            integer convolution (docs/method.md, section 10). Weights that have no more, as
+            :func:`spikingir.round_weights` leaves them, stay as they are; others are rounded to the nearest. ``auto``:
+            12 for a binary network on a grid, none otherwise.
         dtype: float32 or float64; on the grid both give the same bits. With ``weight_bits`` it is float64.
 
     Raises:
@@ -111,13 +110,7 @@ def fold(
     if grid is not None and not 1 <= grid <= 20:
         raise FoldError(f"grid is {grid}; expected 1..20, or None for no grid")
     if weight_bits == "auto":
-        weight_bits = None
-        if network.config.coding == "binary" and grid is not None:
-            folder = _Folder(network, grid, WEIGHT_BITS, torch.float64)
-            folded = folder.fold()
-            if folder.moved <= _SAME:
-                return folded
-            weight_bits = UNROUNDED_WEIGHT_BITS
+        weight_bits = WEIGHT_BITS if network.config.coding == "binary" and grid is not None else None
     if weight_bits is not None:
         if grid is None or not network.config.phased:
             raise FoldError("weight_bits needs a grid and the phased schedule")
@@ -129,12 +122,17 @@ def fold(
     return _Folder(network, grid, weight_bits, dtype).fold()
 
 
-def finest_step(largest: Tensor, weight_bits: int) -> Tensor:
-    """``2^k`` of each output channel: the finest on which its largest weight fits ``weight_bits``, sign among them."""
-    most = 2 ** (weight_bits - 1) - 1
-    step = torch.exp2((most / largest.clamp_min(1e-30)).log2().floor())
-    # rounding may carry the largest weight over the edge
-    return torch.where((largest * step).round() > most, step / 2, step)
+def weight_grid(largest: Tensor, grid: Tensor) -> Tensor:
+    """``2^k`` that weights up to ``largest`` are whole multiples of, at most ``grid``.
+
+    They stay below 2^16, so that float32, in which weights and thresholds are kept, tells each from its neighbours.
+    """
+    return torch.minimum(torch.exp2((16 - largest.clamp_min(1e-30).log2()).floor()), grid)
+
+
+def least_unit(largest: Tensor, weight_bits: int) -> Tensor:
+    """The least whole number whose multiples of ``weight_bits``, sign among them, reach ``largest``."""
+    return (largest / (2 ** (weight_bits - 1) - 0.5)).floor() + 1  # up to half a unit is rounded off
 
 
 def _folding(name: str, neuron: IFNeuron) -> IFNeuron:
@@ -173,7 +171,6 @@ class _Folder:
         self.currents: dict[str, list[_Weights]] = {}
         self.betas: dict[str, Tensor] = {}
         self.clocks: dict[str, Clock] = {}
-        self.moved = 0.0  # farthest that a weight was from its few bits, in steps
 
     def fold(self) -> FoldedNetwork:
         """Fold every node in order."""
@@ -363,37 +360,43 @@ class _Folder:
         """Kernels of operations whose sum is exact: all on the grid that it demands, by channel of the sum."""
         window = torch.stack([part.window.view(channels, -1).amax(1) for part in parts]).sum(0)
         grid = self._grid(window + 1, " and ".join(part.node.name for part in parts))
-        step = None if grid is None or self.weight_bits is None else self._step(parts, grid)
+        unit = None if grid is None or self.weight_bits is None else self._unit(parts, grid)
         for part in parts:
             analog, regular, extended, bias = part.analog, part.regular, part.extended, part.bias
             own = None
             if grid is not None:
                 own, ones, operation = self._spread(grid, part.node.name), torch.ones_like(analog), part.node.operation
-                coarse = fine = operation.scale_output(part.node, ones, own)
-                if step is not None and not operation.pointwise:
-                    coarse = operation.scale_output(part.node, ones, self._spread(step, part.node.name))
-                    if part.node.inputs[0] in self.scales:
-                        moved = (on_grid(regular, coarse) - regular).abs() * coarse
-                        self.moved = max(self.moved, float(moved.max()))
-                regular, extended = (on_grid(w, coarse) for w in (regular, extended))
+                fine = operation.scale_output(part.node, ones, own)
+                if unit is None or operation.pointwise:
+                    regular, extended = (on_grid(w, fine) for w in (regular, extended))
+                else:
+                    units = operation.scale_output(part.node, ones, self._spread(unit, part.node.name))
+                    regular, extended = ((w / units).round() * units for w in (regular, extended))
                 analog = on_grid(analog, fine)
                 bias = None if bias is None else on_grid(bias, own)
             self.kernels[part.node.name] = Kernel(regular.to(self.dtype), extended.to(self.dtype), analog, bias, own)
         return grid
 
-    def _step(self, parts: Sequence[_Weights], grid: Tensor) -> Tensor:
-        """``2^k`` of each channel, on which its convolutions of spikes have weights of ``weight_bits``.
+    def _unit(self, parts: Sequence[_Weights], grid: Tensor) -> Tensor:
+        """A number on the grid for each channel: its convolutions of spikes have multiples of ``weight_bits`` of it.
 
         Skips, one number for each channel, stay on the grid: they are added as whole multiples of it.
         """
         assert self.weight_bits is not None
-        largest = torch.zeros_like(grid)
-        for part in parts:
-            node, operation = part.node, part.node.operation
-            if not operation.pointwise and node.inputs[0] in self.scales:
-                outputs = operation.by_output(node, part.regular)
-                largest = torch.maximum(largest, outputs.abs().reshape(len(grid), -1).amax(1))
-        return torch.minimum(finest_step(largest, self.weight_bits), grid)
+        weights = [
+            part.node.operation.by_output(part.node, part.regular).reshape(len(grid), -1)
+            for part in parts
+            if not part.node.operation.pointwise and part.node.inputs[0] in self.scales
+        ]
+        if not weights:
+            return 1 / grid
+        together = torch.cat(weights, 1)
+        grid = weight_grid(together.abs().amax(1), grid)
+        whole = (together * grid.view(-1, 1)).round().abs()
+        largest = whole.amax(1)
+        shared = torch.from_numpy(np.gcd.reduce(whole.long().numpy(), axis=1)).clamp_min(1)
+        few = largest / shared < 2 ** (self.weight_bits - 1)
+        return torch.where(few, shared, least_unit(largest, self.weight_bits)) / grid
 
     def _grid(self, window: Tensor, name: str) -> Tensor | None:
         """``2^k`` per channel: as fine as ``bits``, as coarse as a window's largest sum demands in float32."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -135,12 +136,12 @@ class IntegerPlan(Sums):
 
     @property
     def digits(self) -> int:
-        """Digits of seven bits that its weights take, beside a power of two for each sum; one digit may have eight."""
+        """Digits of seven bits that its weights take, beside a whole number for each sum; one digit may have eight."""
         whole = [self.whole(term.weight).long().abs().flatten(1) for term in self.terms]
         if not whole:
             return 1
         each = torch.cat(whole, 1)
-        shared = torch.where(each > 0, each & -each, 2**62).amin(1, keepdim=True)
+        shared = torch.from_numpy(np.gcd.reduce(each.numpy(), axis=1, keepdims=True)).clamp_min(1)
         bits = math.frexp(float((each // shared).max()))[1]
         return 1 if bits <= 7 else math.ceil((bits + 1) / 7)
 
