@@ -161,7 +161,8 @@ class _Rounding:
     def weight(self, node: Node) -> Tensor:
         """The weights of a convolution."""
         assert node.weights is not None
-        return self.network.weight[node.weights]
+        weight: Tensor = self.network.weight[node.weights]
+        return weight
 
     def round(self, node: Node, inputs: Sequence[Pair]) -> None:
         """Round the weights of a convolution, which reads ``inputs``."""
