@@ -18,8 +18,8 @@ import torch
 
 from benchmarks.candidates import Workload
 from benchmarks.timing import take_turns
-from spikingir import convert, engine
-from spikingir.deploy import _native
+from spikingir import convert
+from spikingir.deploy import _native, engine
 from spikingir.deploy.fold import WEIGHT_BITS, fold
 from spikingir.deploy.native import NativeNetwork
 from spikingir.inputs import pad_to_multiple, with_level

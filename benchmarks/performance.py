@@ -28,7 +28,8 @@ from benchmarks import candidates
 from benchmarks.candidates import ANN, JELLY_M, JELLY_S, NATIVE, NATIVE_PHASED, Workload
 from benchmarks.memory import peak_memory
 from benchmarks.timing import Rounds, Spread, fastest, ratio, take_turns
-from spikingir import __version__, engine
+from spikingir import __version__
+from spikingir.deploy import engine
 from spikingir.spiking.network import Schedule
 
 SECTIONS = ("image", "batch", "pixels", "steps", "density", "memory")
