@@ -1,5 +1,6 @@
 """Commands that restore photographs."""
 
+import json
 import logging
 import math
 import warnings
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spikingir.cli.console import STREAM, CommandError, complain, printable, progress_bar, progress_bars, say
+from spikingir.cli.console import STREAM, CommandError, complain, printable, progress_bar, restoring_bars, say
 from spikingir.errors import UsageError
 from spikingir.tasks import DENOISE, TASKS, Task
 from spikingir.zoo.catalogue import SHIPPED, default_model, model_files
@@ -60,8 +61,9 @@ class RestoreOptions:
         ray: Address of a Ray cluster to share the work: HOST:PORT of its head, ray://HOST:PORT from outside it, auto
             for the one that runs on this machine; or local, for all processors of this machine.
         report: Also write a .json file: time, spikes, energy, notes or error of every photograph.
+        json: Print a line of JSON for every photograph on stdout, and nothing else there; docs/scripts.md explains it.
         quiet: Say nothing but errors.
-        verbose: Also say what it took: model, spikes, energy.
+        verbose: Also say what it took: model, time steps, spikes, energy.
     """
 
     out: Annotated[str | None, Parameter(name=["--out", "-o"])] = None
@@ -78,6 +80,7 @@ class RestoreOptions:
     compare: Annotated[bool, _Flag] = False
     ray: str | None = None
     report: Path | None = None
+    json: Annotated[bool, _Flag] = False
     quiet: Annotated[bool, _Flag] = False
     verbose: Annotated[bool, _Flag] = False
 
@@ -189,6 +192,8 @@ def _restore(
             complain(f"note: {text}")
 
     planned = jobs.plan(names, out, task.done, format=format, compare=options.compare, keep=keep, note=note)
+    if options.json and any(job.target is None and job.error is None for job in planned):
+        raise UsageError("--json prints on stdout, where the result goes, too; give a file with -o")
     if options.report is not None:
         read = identities([*keep, *(job.source for job in planned if job.source is not None)])
         batch.check_report(options.report, planned, read, overwrite=options.overwrite)
@@ -213,7 +218,7 @@ def _restore(
     )
     outcomes: list[Outcome] = []
     said: set[str] = set()
-    with progress_bars(task.done, len(planned)) as (progress, advance), _warnings_as_notes(options.quiet, said):
+    with restoring_bars(task.done, len(planned)) as (progress, advance), _warnings_as_notes(options.quiet, said):
         if options.ray is None:
             work = batch.restore_all(planned, Chooser(wishes), writing, progress=progress)
         else:
@@ -223,7 +228,9 @@ def _restore(
         try:
             for outcome in work:
                 outcomes.append(outcome)
-                if not options.quiet:
+                if options.json:
+                    say(json.dumps(batch.as_record(outcome)))
+                elif not options.quiet:
                     _tell(outcome, options.verbose, len(planned) > 1, said)
                 if outcome.error is not None and len(planned) > 1:
                     complain(outcome.error)
@@ -248,20 +255,24 @@ def _tell(outcome: "Outcome", verbose: bool, several: bool, said: set[str]) -> N
     notes += [f"{outcome.input}: {note}" if several else note for note in outcome.notes]
     for note in notes:
         complain(f"note: {note}")
-    if outcome.output is None or outcome.size is None:
+    if outcome.size is None or outcome.error is not None:
         return
-    line = f"{printable(outcome.output)}: {outcome.size[0]} x {outcome.size[1]}, "
+    size = f"{outcome.size[0]} x {outcome.size[1]}"
+    if outcome.output is None:
+        if not outcome.found:
+            complain(f"note: {outcome.input}: {outcome.finding}")
+        return
     if outcome.done_before:
-        say(f"{line}done already")
+        say(f"{printable(outcome.output)}: {size}, done already")
         return
-    line += f"{outcome.clock}, {outcome.seconds:.1f} s"
+    took = f"{size}, {outcome.seconds:.1f} s"
     if verbose:
         from spikingir.energy.paper import in_words
 
         cost = outcome.cost
-        line += f", {outcome.model}, {cost['spikes_per_neuron']:.2f} spikes per neuron, {in_words(cost['snn_mj'])} "
-        line += f"against {in_words(cost['ann_mj'])} of the conventional network"
-    say(line)
+        took += f", {outcome.model}, {outcome.clock}, {cost['spikes_per_neuron']:.2f} spikes per neuron, "
+        took += f"{in_words(cost['snn_mj'])} against {in_words(cost['ann_mj'])} of the conventional network"
+    say(f"{printable(outcome.output)}: {outcome.finding} ({took})")
 
 
 @contextmanager
