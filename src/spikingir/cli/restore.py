@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from spikingir.cli.console import STREAM, CommandError, complain, printable, progress_bar, restoring_bars, say
+from spikingir.cli.evaluate import MAX_MEGAPIXELS, MaxMegapixels
 from spikingir.errors import UsageError
 from spikingir.tasks import DENOISE, TASKS, Task
 from spikingir.zoo.catalogue import SHIPPED, default_model, model_files
@@ -74,7 +75,7 @@ class RestoreOptions:
     tile: Annotated[Literal["auto", "off"] | int, Parameter(validator=_at_least(1))] = "auto"
     format: Literal["png", "jpeg", "tiff", "webp", "bmp"] | None = None
     quality: Annotated[int | None, Parameter(validator=Number(gte=1, lte=100))] = None
-    max_megapixels: Annotated[int, Parameter(validator=Number(gte=1))] = 400
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS
     overwrite: Annotated[bool, _Flag] = False
     strip_metadata: Annotated[bool, _Flag] = False
     compare: Annotated[bool, _Flag] = False
