@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 
 from reproduce import WEIGHTS
 from spikingir import __version__
-from spikingir.cli.console import CommandError, complain, progress_bar, say
+from spikingir.cli.console import CommandError, complain, progress_bar, require, say
 from spikingir.cli.evaluate import (
     Crop,
     DataRoot,
@@ -70,6 +70,7 @@ def reproduce(
         docs: File for the Markdown report in place of OUT/results.md, such as docs/results.md; figures go into a folder
             beside it.
     """
+    require("matplotlib", "skimage")  # figures come last
     from reproduce.benchmark import Benchmark
     from reproduce.document import write
     from reproduce.report import reproduce as measure

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from typing import Any
 
 from spikingir.errors import SpikingIRError
@@ -17,7 +18,7 @@ DONE, FAILED, WRONG_USAGE, BROKEN_PIPE = 0, 1, 2, 141
 _EXTRAS = {
     "lightning": "train",
     "lightning_fabric": "train",
-    "skimage": "demo",
+    "skimage": "plot",
     "matplotlib": "plot",
     "starlette": "web",
     "uvicorn": "web",
@@ -146,6 +147,17 @@ def is_expected(error: Exception) -> bool:
 def _missing(error: ModuleNotFoundError) -> str | None:
     """The extra that has the module."""
     return _EXTRAS.get((error.name or "").partition(".")[0])
+
+
+def require(*modules: str) -> None:
+    """Check that modules of an extra are there, before the work whose end needs them.
+
+    Raises:
+        ModuleNotFoundError: One is not.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
 
 def sentence(error: Exception) -> str:
