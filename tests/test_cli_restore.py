@@ -22,6 +22,7 @@ from torch import Tensor
 from spikingir import files
 from spikingir.cli import console, main
 from spikingir.cli.program import app
+from spikingir.deploy import engine
 from spikingir.deploy.folded import FoldedNetwork
 from spikingir.photo.formats import HEAD
 from spikingir.photo.images import ImageError, read_image
@@ -624,6 +625,22 @@ def test_ray_is_an_extra(denoise: Run, here: Path, monkeypatch: pytest.MonkeyPat
     assert (code, out) == (1, "")
     assert err.endswith("install it with: pip install 'spikingir[ray]'\n")
     assert not (here / "out").exists()
+
+
+def test_that_the_engine_is_missing_is_told_once(denoise: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once on a machine, in whatever process; where that cannot be kept, each time."""
+    monkeypatch.setattr(engine, "native_available", lambda: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "caches"))
+    told = "note: restoring with torch, not with the faster native engine: it was not built"
+    for said in (True, False, False):
+        engine._say.cache_clear()  # as in a new process
+        assert (told in denoise("photos/a.png", "--overwrite")[2]) == said
+    (here / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "file"))
+    for _ in range(2):
+        engine._say.cache_clear()
+        assert told in denoise("photos/a.png", "--overwrite")[2]
+    engine._say.cache_clear()
 
 
 # The terminal

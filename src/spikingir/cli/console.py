@@ -1,6 +1,7 @@
 """What all commands share: exit codes, and how they speak."""
 
 import codecs
+import hashlib
 import io
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from spikingir.errors import SpikingIRError
@@ -170,6 +172,24 @@ def sentence(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory for this; give a smaller image"
     return printable(_WRAPPED.sub(" ", str(error).strip()))
+
+
+def is_new(text: str) -> bool:
+    """Whether this user has not been told something on this machine; from now on it is known.
+
+    Where that cannot be kept, such as in a home that is read-only, everything is new.
+    """
+    name = f"told-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    try:
+        caches = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
+        folder = Path(caches, "spikingir")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except (OSError, RuntimeError):  # the latter where there is no home
+        return True
+    return True
 
 
 def say(text: str) -> None:

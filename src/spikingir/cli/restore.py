@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spikingir.cli.console import STREAM, CommandError, complain, printable, progress_bar, restoring_bars, say
+from spikingir.cli.console import STREAM, CommandError, complain, is_new, printable, progress_bar, restoring_bars, say
 from spikingir.cli.evaluate import MAX_MEGAPIXELS, MaxMegapixels
 from spikingir.errors import UsageError
 from spikingir.tasks import DENOISE, TASKS, Task
@@ -315,4 +315,5 @@ class _Notes(logging.Handler):
         self._note = note
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._note(record.getMessage())
+        if not getattr(record, "once", False) or is_new(record.getMessage()):
+            self._note(record.getMessage())
