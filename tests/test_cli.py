@@ -1,6 +1,7 @@
 """The command line as a person meets it: what it writes, what it says, and its exit codes."""
 
 import os
+import re
 import shutil
 import signal
 import struct
@@ -21,7 +22,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from spikingir import __version__
-from spikingir.cli import console, main
+from spikingir.cli import console, main, program
 from spikingir.networks import DnCNN
 from spikingir.restoration import demo as demo_module
 from spikingir.restoration.restorer import Restorer
@@ -74,6 +75,19 @@ def test_what_has_moved_says_where_it_is(run: Run, command: str) -> None:
         where = {"reproduce": "", "benchmark": " benchmark", "ablation": " ablate"}[command]
         assert f"run python -m reproduce{where} in a checkout" in err
     assert f" {command} " not in run("--help")[1]
+
+
+def test_help_begins_with_an_example_that_parses(run: Run) -> None:
+    commands = [name for name in program.app if not name.startswith("-")]
+    assert commands[:2] == ["denoise", "dehaze"]
+    for command in ([], *([name] for name in commands)):
+        code, out, err = run(*command, "--help")
+        assert (code, err) == (0, "")
+        example = re.fullmatch(r"Example: spikingir (.*)", out.lstrip("\n").partition("\n")[0])
+        assert example is not None
+        words = example[1].split()
+        assert words[: len(command)] == command
+        program.app.parse_args(words, exit_on_error=False, print_error=False)  # runs nothing
 
 
 def test_help_names_the_commands(run: Run) -> None:

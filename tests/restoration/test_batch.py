@@ -1,6 +1,7 @@
 """What is done with what is found: a photograph with nothing to remove stays as it was, and scripts are told."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from io import BytesIO
@@ -20,6 +21,7 @@ from spikingir.photo.images import read_image
 from spikingir.restoration.restorer import Restorer
 from spikingir.store import save_pretrained
 
+ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]
 
 RECORD = [
@@ -184,6 +186,15 @@ def test_json_lines(run: Run, here: Path, models: Path) -> None:
     assert "a comment" in c["notes"][0]
     again = run("denoise", "photos/a.png", "photos/c\n.jpg", "-o", "out", "--model", models / "much", "--json")
     assert [json.loads(line)["done_before"] for line in again[1].splitlines()] == [True, True]
+
+
+def test_the_documentation_lists_the_keys_of_a_record(run: Run, here: Path, models: Path) -> None:
+    (here / "photo.png").write_bytes(content("PNG"))
+    out = run("denoise", "photo.png", "--model", models / "much", "--json", "--verbose")[1]
+    table = (ROOT / "docs/scripts.md").read_text(encoding="utf-8").partition("| Key | Value |")[2].partition("\n\n")[0]
+    documented = [key for row in table.splitlines() if "|" in row for key in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert documented == list(json.loads(out))
+    assert list(RECORD) == documented[: len(RECORD)]
 
 
 def test_json_and_report_say_the_same(run: Run, here: Path, models: Path) -> None:
