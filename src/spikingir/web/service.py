@@ -166,7 +166,7 @@ class Service:
 
     def offers(self) -> list[dict[str, Any]]:
         """What visitors may choose, as JSON has it; the first of each task is what they get unless they choose."""
-        automatic = [{"name": AUTO, "task": "denoise", "about": "the model for the noise that is found"}]
+        automatic = [{"name": AUTO, "task": "denoise", "about": "the usual one, which finds the noise by itself"}]
         models = [{"name": name, "task": model.task, "about": model.purpose} for name, model in self.models.items()]
         return (automatic if self._ships_denoiser else []) + models
 
