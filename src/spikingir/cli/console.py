@@ -3,6 +3,7 @@
 import codecs
 import hashlib
 import io
+import math
 import os
 import re
 import sys
@@ -68,7 +69,8 @@ def restoring_bars(what: str, count: int) -> Iterator[tuple[Callable[[float, flo
         TextColumn("{task.fields[amount]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, **_on_terminal()) as bars:
+    # a tile can take long: the speed is that of all tiles so far
+    with Progress(*columns, speed_estimate_period=math.inf, **_on_terminal()) as bars:
         all_of_them = bars.add_task(what, total=count, visible=count > 1, amount=f"0 of {count}")
         one = bars.add_task("this one" if count > 1 else what, total=None, amount="")
         before = 0.0
