@@ -227,6 +227,7 @@ def test_the_two_sides_and_the_strength(page: Page, roomy: str, tmp_path: Path) 
     assert page.one("#download").get_attribute("href").endswith("/result?strength=0.30")
     assert page.one("#queue .done a").get_attribute("href").endswith("/result?strength=0.30")
     assert len(page.all("#queue li.done")) == 1  # no new run
+    assert "levels; 30 % of it removed. Done in" in page.one("#status").text
 
 
 def test_a_photograph_in_which_nothing_is_found(page: Page, photo: Path, harmless: str) -> None:

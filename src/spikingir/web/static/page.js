@@ -181,6 +181,12 @@ async function pause(time, item) {
   item.stop.signal.throwIfAborted();
 }
 
+// What the server says was removed is so at full strength.
+function findingOf(item) {
+  const share = Math.round(100 * item.strength);
+  return share === 100 ? item.report.finding : item.report.finding.replace(/; removed$/, `; ${share} % of it removed`);
+}
+
 function resultOf(item) {
   return `${item.url_of}/result?strength=${item.strength.toFixed(2)}`;
 }
@@ -217,7 +223,7 @@ function drawEntry(item) {
   const [shows, link] = item.entry.children;
   item.entry.className = item === chosen ? `${item.state} chosen` : item.state;
   shows.setAttribute("aria-pressed", item === chosen);
-  shows.lastChild.textContent = { new: "not yet restored", done: item.report?.finding, failed: item.error }[item.state] ?? item.text;
+  shows.lastChild.textContent = { new: "not yet restored", done: item.report && findingOf(item), failed: item.error }[item.state] ?? item.text;
   link.hidden = item.state !== "done";
   if (link.hidden) return;
   link.href = resultOf(item);
@@ -247,7 +253,7 @@ function draw() {
     if (item.done === null || item.done === undefined) $("progress").removeAttribute("value");
     else $("progress").value = item.done;
   }
-  $("status").textContent = done ? `${sentence(item.report.finding)} Done in ${item.report.seconds.toFixed(1)} seconds.` : "";
+  $("status").textContent = done ? `${sentence(findingOf(item))} Done in ${item.report.seconds.toFixed(1)} seconds.` : "";
   $("strength-field").hidden = done && item.report.copied; // there is nothing of which less could be removed
   $("tools").hidden = $("how").hidden = !done;
   $("viewer").classList.toggle("alone", !done);
@@ -404,7 +410,7 @@ $("strength").addEventListener("input", () => {
   chosen.strength = Number($("strength").value) / 100;
   drawStrength();
 });
-$("strength").addEventListener("change", drawQueue);
+$("strength").addEventListener("change", () => drawAll());
 for (const choice of document.querySelectorAll("[name=zoom]")) choice.addEventListener("change", layout);
 new ResizeObserver(layout).observe(document.querySelector(".look"));
 
