@@ -636,11 +636,12 @@ def test_that_the_engine_is_missing_is_told_once(denoise: Run, here: Path, monke
         engine._say.cache_clear()  # as in a new process
         assert (told in denoise("photos/a.png", "--overwrite")[2]) == said
     (here / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "file"))
-    for _ in range(2):
+    for caches in (here / "file", here / "file", "relative", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(caches))
         engine._say.cache_clear()
         assert told in denoise("photos/a.png", "--overwrite")[2]
     engine._say.cache_clear()
+    assert not (here / "relative").exists()
 
 
 # The terminal

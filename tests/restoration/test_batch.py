@@ -141,6 +141,7 @@ def test_a_given_level_is_heard_whatever_is_found(run: Run, here: Path, models: 
     assert restored[0] == 0
     record = json.loads(restored[1])
     assert record["copied"] is False
+    assert re.fullmatch(r"noise about .* levels?.*; removed", record["finding"])
     assert (here / "photo_denoised.png").read_bytes() != (here / "photo.png").read_bytes()
 
 

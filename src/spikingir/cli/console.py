@@ -182,14 +182,16 @@ def is_new(text: str) -> bool:
     Where that cannot be kept, such as in a home that is read-only, everything is new.
     """
     name = f"told-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    caches = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/.cache")
+    if not os.path.isabs(caches):  # there is no home
+        return True
     try:
-        caches = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
         folder = Path(caches, "spikingir")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).touch(exist_ok=False)
     except FileExistsError:
         return False
-    except (OSError, RuntimeError):  # the latter where there is no home
+    except OSError:
         return True
     return True
 

@@ -357,12 +357,14 @@ def encode_result(
     as_is = format_of(content[:HEAD], str(name)) == format and options.quality is None and not options.strip_metadata
     if restored is None and as_is:
         return Written(content, f"{finding}; the file is copied as it is", True, ())
-    did = "the picture is written as it was" if restored is None else finding.did
-    restored = photo if restored is None else restored
+    if restored is None:
+        restored, said = photo, f"{finding}; the picture is written as it was"
+    else:
+        said = f"{finding.amount}; {finding.did}"
     if options.strip_metadata:
         restored = replace(restored, exif=None, xmp=None)
     encoded, lost = encode_image(restored, name, format=format, quality=options.quality)
-    return Written(encoded, f"{finding}; {did}", False, (*photo.notes, *lost))
+    return Written(encoded, said, False, (*photo.notes, *lost))
 
 
 def store(result: Result, job: Job, options: Options) -> Outcome:

@@ -63,15 +63,19 @@ class Finding:
         """What became of what was found."""
         return "removed" if self.share == 1 else f"{100 * self.share:.0f} % of it removed"
 
-    def __str__(self) -> str:
-        if self.level is None:
-            return "nothing removed at strength 0"
-        if not self.found:
-            return f"no {self.what} found"
-        number = f"{self.level:.1f}" if self.level < 1.95 else f"{self.level:.0f}"
+    @property
+    def amount(self) -> str:
+        """How much was found, and where, however little it is."""
+        level = self.level or 0.0
+        number = f"{level:.1f}" if level < 1.95 else f"{level:.0f}"
         number = number.removesuffix(".0")
         where = "" if self.strongest is None else f", strongest in the {self.strongest}"
         return f"{self.what} about {number} level{'s' * (number != '1')}{where}"
+
+    def __str__(self) -> str:
+        if self.found is None:
+            return "nothing removed at strength 0"
+        return self.amount if self.found else f"no {self.what} found"
 
 
 def find(before: NDArray[np.floating], after: NDArray[np.floating], what: str, share: float = 1.0) -> Finding:
