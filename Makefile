@@ -95,7 +95,7 @@ wheel: $(VENV)/$(STAMP) ## build the wheel for this system and Python into dist/
 	rm -f dist/spikingir-*.whl
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	@$(VENV)/bin/python -c "import glob, sys, zipfile; path, = glob.glob('dist/spikingir-*.whl'); \
-		ok = any('/_native' in name for name in zipfile.ZipFile(path).namelist()); \
+		ok = any(name.endswith(('.so', '.pyd')) for name in zipfile.ZipFile(path).namelist()); \
 		sys.exit(print(path) if ok else f'{path} lacks the engine, which takes a C++20 compiler')"
 
 lint: $(VENV)/$(STAMP) ## check format, rules and types
