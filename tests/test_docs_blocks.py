@@ -10,16 +10,19 @@ import shlex
 import textwrap
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from cyclopts import App
+from PIL import Image
 
 import reproduce.commands
 import spikingir
 from spikingir.cli import program
+from spikingir.cli.console import STREAM
 from spikingir.networks import DnCNN
 from spikingir.spiking.kinds import NEURONS
 from spikingir.tasks import TASKS
@@ -35,7 +38,7 @@ REGISTRIES = {
 }
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _ENTRY = re.compile(r"# (src/\S+\.py), in (\w+)\n")
-_PACKAGES = {"curl", "magick", "ray", "srun", "torchrun"}  # programs of others
+_PACKAGES = {"curl", "magick", "pipx", "ray", "srun", "torchrun", "uv"}  # programs of others
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -100,7 +103,10 @@ def run(code: str, names: dict[str, Any], page: str) -> str:
 
 
 def given() -> dict[str, Any]:
-    """What the examples of README and docs take for granted."""
+    """What the examples of README and docs take for granted, photographs in the folder that one is in too."""
+    Path("photos").mkdir()
+    for name in ("photo.jpg", "photos/photo.jpg"):
+        Image.effect_noise((32, 24), 60).convert("RGB").save(name)
     torch.manual_seed(0)
     network = DnCNN(layers=3, width=4).eval()
     images = torch.rand(2, 1, 16, 16)
@@ -169,6 +175,7 @@ def check(words: list[str]) -> None:
         if module in apps:
             apps[module].parse_args(arguments, exit_on_error=False, print_error=False)
     elif program_ == "spikingir":
+        rest = [STREAM if word == "-" else word for word in takewhile(lambda word: word not in ("|", "<", ">"), rest)]
         program.app.parse_args(rest, exit_on_error=False, print_error=False)
     elif program_ == "make":
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -1,6 +1,18 @@
 """SpikingIR: image restoration with spiking neural networks.
 
-Public names are imported on first use, so that ``import spikingir`` loads no torch.
+To restore a photograph::
+
+    restored = spikingir.Restorer.from_pretrained("denoise-color")("photo.jpg", sigma=20)
+
+To make a spiking network of a network of your own, and to run it as it is deployed, with spikes of 0 and 1::
+
+    snn = spikingir.convert(network, images, time_steps=10)
+    spikingir.save_pretrained(snn, "mine.safetensors")
+    restored = spikingir.Restorer(snn)("photo.jpg")
+
+``report``, ``evaluate`` and ``paper_energy`` say what was converted, how well it restores, and what it costs; ``fold``
+and ``export_network`` take it to other tools. ``help(spikingir.Restorer)`` says more; ``spikingir --help``
+lists the commands. Public names are imported on first use, so that ``import spikingir`` loads no torch.
 """
 
 from importlib import import_module

@@ -94,6 +94,18 @@ RENAMED = {
 """What the user of a model is told, for one version long, because its name stood for another network before."""
 
 
+def task_of(formation: str) -> Task:
+    """The task of an image formation, for a network that comes without a configuration.
+
+    Raises:
+        InputError: No task has it.
+    """
+    for task in TASKS.values():
+        if formation in task.formations:
+            return task
+    raise InputError(f"no task has the image formation {formation!r}; name the task in config.json")
+
+
 def find_task(name: TaskName) -> Task:
     """The task of a name.
 

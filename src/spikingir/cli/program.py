@@ -30,23 +30,35 @@ from spikingir.cli.restore import demo, restoring_command
 from spikingir.cli.serve import serve
 from spikingir.cli.train import convert, finetune, recipes, train
 from spikingir.errors import UsageError
-from spikingir.tasks import TASKS
+from spikingir.tasks import DEHAZE, DENOISE, TASKS
 
-_COMMANDS = (demo, train, finetune, convert, recipes, models, export)
-_MEASURING = (evaluate, energy)
+# Each command, in the order of what people come for, and what they type: the first line of its help
+_COMMANDS: dict[Callable[..., None], str] = {
+    serve: "serve --open",
+    demo: f"demo --task {DEHAZE.name}",
+    models: "models",
+    evaluate: "evaluate denoise-gray-25 --data photos/",
+    energy: "energy denoise-gray-25 --image photo.png --sigma 25",
+    export: "export denoise-gray --to onnx -o denoise.onnx",
+    convert: "convert dncnn_25.pth --data photos/ --sigma 25",
+    finetune: "finetune denoise-gray-25 --data photos/",
+    train: "train denoise-gray-25 --data-root DATA",
+    recipes: "recipes",
+}
 
 
 def build() -> App:
     """The command line, with a command for every task."""
+    restoring = {restoring_command(task): f"{task.name} photo.jpg" for task in TASKS.values()}
     app = App(
         name="spikingir",
         help="Image restoration with spiking neural networks.",
         version=__version__,
         help_format="plaintext",
+        help_prologue=f"Example: spikingir {DENOISE.name} photo.jpg",
     )
-    commands: list[Callable[..., None]] = [*map(restoring_command, TASKS.values()), *_COMMANDS, *_MEASURING, serve]
-    for command in commands:
-        app.command(command)
+    for place, (command, example) in enumerate((restoring | _COMMANDS).items()):
+        app.command(command, help_prologue=f"Example: spikingir {example}", sort_key=place)
     app.register_install_completion_command(help="Install completion for this shell.")
     return app
 

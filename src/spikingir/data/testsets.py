@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikingir.data.errors import DataError
-from spikingir.data.folders import list_images, read_gray, read_rgb, to_tensor
+from spikingir.data.folders import list_images, read_gray, read_rgb, require_size, to_tensor
 from spikingir.data.haze import BETAS, add_haze
 from spikingir.data.middlebury import list_middlebury
 from spikingir.data.noise import add_gaussian_noise, sample_generator
@@ -92,12 +92,14 @@ class Request:
         sigma: Of the noise, on the 0..255 scale.
         clip: Whether noisy images are clipped.
         seed: Of the noise.
+        max_pixels: Largest image of a folder that is read; any unless given.
     """
 
     channels: int
     sigma: float
     clip: bool
     seed: int
+    max_pixels: int | None = None
 
 
 PairMaker = Callable[[Path, Request], list[Reader]]
@@ -135,7 +137,7 @@ def _noisy_images(folder: Path, request: Request, gray: bool = False, count: int
 
 def _published(folder: Path, request: Request) -> list[Reader]:
     """Hazy images as they are."""
-    return [partial(_hazy, files) for files in list_hazy(folder)]
+    return [partial(_hazy, files, request) for files in list_hazy(folder)]
 
 
 def _sots_indoor(folder: Path, request: Request) -> list[Reader]:
@@ -219,12 +221,15 @@ def _photographed(read: Callable[[Path], NDArray[np.uint8]], noisy_file: Path, c
 
 
 def _noisy(path: Path, index: int, request: Request) -> TestPair:
+    require_size(path, request.max_pixels)
     clean = to_tensor(read_gray(path) if request.channels == 1 else read_rgb(path))
     noisy = add_gaussian_noise(clean, request.sigma, sample_generator(request.seed, index), request.clip)
     return TestPair(path.stem, noisy, clean, sigma=request.sigma)
 
 
-def _hazy(files: HazyFiles) -> TestPair:
+def _hazy(files: HazyFiles, request: Request) -> TestPair:
+    for path in (files.hazy, files.clean):
+        require_size(path, request.max_pixels)
     hazy, clean = files.read()
     return TestPair(files.name, to_tensor(hazy), to_tensor(clean), files.clean.stem)
 

@@ -131,4 +131,8 @@ def _prepared(network: FoldedNetwork, device: torch.device) -> "NativeNetwork":
 
 @cache
 def _say(reason: str) -> None:
-    logging.getLogger(__name__).warning("restoring with torch, not with the faster native engine: %s", reason)
+    # a command line tells its user once, and not at every run
+    more = {"once": True}
+    logging.getLogger(__name__).warning(
+        "restoring with torch, not with the faster native engine: %s", reason, extra=more
+    )

@@ -27,6 +27,7 @@ def open_testset(
     seed: int = 0,
     limit: int | None = None,
     crop: int | None = None,
+    max_pixels: int | None = None,
 ) -> Sequence[TestPair]:
     """Open a test set; a pair is read, and noise or haze added to it, each time that it is asked for.
 
@@ -50,6 +51,7 @@ def open_testset(
         limit: Take at most so many pairs, spread evenly: one of each of ``limit`` equal stretches of the set, at a
             place in it that differs from stretch to stretch, so that neither scenes nor strengths of haze are missed.
         crop: Cut ``crop`` x ``crop`` pixels out of the middle, fewer where the image is smaller.
+        max_pixels: Largest image of a folder that is read; any unless given.
 
     Raises:
         DataError: An unknown name that is no folder either, a set that does not fit the task or the channels, or one
@@ -72,7 +74,7 @@ def open_testset(
         counts = " or ".join(map(str, degradation.channels))
         raise InputError(f"channels is {channels}; to {task}, expected {counts}")
     folder, make = _find(name_or_folder, root, wanted)
-    readers = make(folder, Request(channels, sigma or 0.0, clip, seed))
+    readers = make(folder, Request(channels, sigma or 0.0, clip, seed, max_pixels))
     return Lazy(tuple(readers[i] for i in spread(len(readers), limit)), crop)
 
 

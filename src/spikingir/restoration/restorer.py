@@ -20,10 +20,12 @@ from spikingir.inputs import with_level
 from spikingir.networks.base import RestorationNetwork
 from spikingir.photo.forms import open_image
 from spikingir.photo.photo import Photo
+from spikingir.restoration.findings import Finding, find
 from spikingir.restoration.maps import form_with_maps, reduced
 from spikingir.restoration.tiling import Progress, layout, memory_errors, padded, restore_tiled, trace_tiled
 from spikingir.spiking.formation import ESTIMATES_MAPS
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
+from spikingir.tasks import task_of
 from spikingir.zoo.catalogue import ModelError
 from spikingir.zoo.pretrained import load_spiking
 
@@ -42,6 +44,7 @@ class Restoration:
         synaptic_operations: Accumulates of spikes at hidden synapses.
         ann_mj: Energy of the conventional network in mJ, as the paper counts it (docs/method.md, section 8, column A).
         snn_mj: Energy of the spiking network in mJ, likewise.
+        finding: What was found and removed: its size, where it is strongest, and, as ``str``, the words for it.
         trace: Spikes of every layer, one entry in the batch per picture that the network saw.
     """
 
@@ -51,6 +54,7 @@ class Restoration:
     synaptic_operations: float
     ann_mj: float
     snn_mj: float
+    finding: Finding
     trace: Trace = field(repr=False)
 
 
@@ -139,6 +143,10 @@ class Restorer:
     def takes_level(self) -> bool:
         """Whether the network wants to know the noise level (``sigma``)."""
         return self.network.config.input_channels > self.network.config.channels
+
+    def share(self, strength: float) -> float:
+        """Share of what the network finds that is removed at a strength; all where the strength goes with the level."""
+        return 1.0 if self.takes_level and strength else strength
 
     @overload
     def __call__(
@@ -277,7 +285,10 @@ class Restorer:
             )
             restored = self._formed(output, planes, pixels)
             seconds = time.perf_counter() - start
-            answer = close(_join(self._pixels(restored, pixels, strength), alpha))
+            restored = self._pixels(restored, pixels, strength)
+            what = task_of(self.network.config.formation).removes
+            finding = find(_rows(pixels), _rows(restored), what, self.share(strength))
+            answer = close(_join(restored, alpha))
         energy = paper_energy(self.network, trace)
         result = Restoration(
             seconds=seconds,
@@ -286,6 +297,7 @@ class Restorer:
             synaptic_operations=energy.synaptic_operations * len(planes),
             ann_mj=energy.ann_mj * len(planes),
             snn_mj=energy.snn_mj * len(planes),
+            finding=finding,
             trace=trace,
         )
         return answer, result
@@ -348,6 +360,16 @@ class Restorer:
 def _in_words(shape: tuple[int, ...]) -> str:
     channels, height, width = shape
     return f"{channels} channel{'s' * (channels > 1)} of {width} x {height} pixels"
+
+
+def _rows(images: Tensor) -> NDArray[Any]:
+    """Images of a batch below each other.
+
+    Shape:
+        (B, C, H, W) to (B H, W, C).
+    """
+    rows: NDArray[Any] = images.movedim(1, -1).flatten(0, 1).cpu().numpy()
+    return rows
 
 
 def _join(pixels: Tensor, alpha: Tensor | None) -> Tensor:
