@@ -203,6 +203,7 @@ class _Folder:
             frozenset(node.name for node in self.nodes) - {node.name for node in self.network.nodes},
             self.network.raw,
             next(self.network.parameters()).dtype,
+            self.network.shares,
         )
 
     def _theta(self, name: str) -> Tensor:
@@ -245,7 +246,7 @@ class _Folder:
         spiking = [name for name in node.reads if name in self.scales]
         inputs, neuron = node.inputs, self.neurons.get(node.name)
         if neuron is not None:
-            spiking = [name for name in inputs if self.neurons.get(name) != neuron]
+            spiking = [name for name in node.reads if self.neurons.get(name) != neuron]
         if spiking and (neuron is not None or not self._can_carry(node, spiking)):
             inputs = tuple(
                 self._scaling(name, f"{name}_to_{node.name}", neuron) if name in spiking else name
@@ -315,7 +316,8 @@ class _Folder:
         if source in self.scales:
             source = self._scaling(source, f"{source}_to_{node.name}", None)
         self.nodes.append(replace(node, inputs=(source, *node.inputs[1:])))
-        self.analog.add(node.name)
+        if self.bounds[source].spikes.any():
+            self.analog.add(node.name)
         one = self._one(node.name)
         spikes, constant = (
             node.operation.bound(node, one, bound)
@@ -348,7 +350,8 @@ class _Folder:
         weights = _Weights(node, regular, extended, analog, bias, window)
         if neuron is None:
             self._on_one_grid([weights], self.channels[node.name])
-            self.analog.add(node.name)
+            if incoming.spikes.any():
+                self.analog.add(node.name)
         else:
             self.currents.setdefault(neuron, []).append(weights)
 

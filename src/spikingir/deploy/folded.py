@@ -74,6 +74,7 @@ class FoldedNetwork(nn.Module):
         config: Time steps, schedule, image formation.
         nodes: The body.
         scalings: Nodes that folding put in: factors of wires whose thresholds cannot follow them.
+        shares: See :attr:`~spikingir.graph.graph.Graph.shares`.
         kernels: Weights by node.
         clocks: What each layer does at each of its steps, by name.
         levels: Levels ``L`` of each layer on the phased schedule, by name.
@@ -101,11 +102,13 @@ class FoldedNetwork(nn.Module):
         scalings: frozenset[str] = frozenset(),
         raw: Mapping[str, Callable[..., Tensor]] = MappingProxyType({}),
         precision: torch.dtype = torch.float32,
+        shares: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self.config = config
         self.nodes = tuple(nodes)
         self.scalings = scalings
+        self.shares = dict(shares)
         self.kernels = nn.ModuleDict(dict(kernels))
         self.mapper = mapper
         self.dtype = dtype
@@ -126,7 +129,15 @@ class FoldedNetwork(nn.Module):
         kernels = {node.name: self.kernel(node.name) for node in self.nodes if node.weights is not None}
         weights = {name: (kernel.analog, kernel.bias) for name, kernel in kernels.items() if kernel is not None}
         signed = frozenset(name for name, clock in self.clocks.items() if clock.signed)
-        return Graph(self.nodes, weights, self.raw, self.config.input_channels, signed, scalings=self.scalings)
+        return Graph(
+            self.nodes,
+            weights,
+            self.raw,
+            self.config.input_channels,
+            signed,
+            scalings=self.scalings,
+            shares=self.shares,
+        )
 
     def without_formation(self) -> "FoldedNetwork":
         """The body alone, which gives what it makes of the image: the same weights, not copied."""

@@ -21,7 +21,9 @@ from spikingir.graph.graph import Node
 
 MOST_COUNT = 255
 """Spikes of a window that one byte counts."""
+_WITH_WEIGHTS = ("conv2d", "conv_transpose2d", "affine")
 _MOST_STRIDE = 8
+_MOST_SUM = 2**31 - 1
 _MOST_KERNEL = 32
 _PIXEL_BITS = 14  # behind the point of an image in 16 bits
 
@@ -47,6 +49,12 @@ class Term:
     stride: int
     padding: int
     factor: int = 1
+
+    @property
+    def border(self) -> int:
+        """How far its windows may reach beyond what they read."""
+        side = self.weight.shape[-1]
+        return self.padding + side if 2 * self.padding > side - 1 else max(self.padding, side - self.padding)
 
     def negated(self) -> "Term":
         """The same with the other sign."""
@@ -81,6 +89,7 @@ class Sums:
         image: The convolution of the image whose sums and bias are rounded to the grid once, if any.
         image_bias: That bias.
         size: Its height and width from the image's.
+        cropped: Whether that is less than what its convolutions give.
     """
 
     grid: Tensor
@@ -91,6 +100,7 @@ class Sums:
     image: Term | None
     image_bias: Tensor
     size: Sizes
+    cropped: bool
 
     def by(self, factor: int) -> "Sums":
         """The same, ``factor x factor`` pixels at a time."""
@@ -134,6 +144,20 @@ class IntegerPlan(Sums):
         """Numbers by sum, on the grid, as multiples of it."""
         return numbers.double() * self.grid.view(-1, *(1 for _ in numbers.shape[1:]))
 
+    def largest_sum(self, levels: Mapping[str, int]) -> float:
+        """What its sums reach at most, as a multiple of the grid, by the engine's count: skips may have any byte.
+
+        Args:
+            levels: Spikes of a full window, by layer.
+        """
+        sums = self.whole(self.bias).abs() * self.levels + self.grid.double()
+        for term in self.terms:
+            sums = sums + levels[term.source] * self.whole(term.weight).abs().sum((1, 2, 3))
+        grid = self.grid.view(-1, self.factor**2)[:, 0]
+        for _, scale in self.skips:
+            sums = sums + MOST_COUNT * (scale * grid).abs().repeat_interleave(self.factor**2)
+        return sums.max().item()
+
     @property
     def digits(self) -> int:
         """Digits of seven bits that its weights take, beside a whole number for each sum; one digit may have eight."""
@@ -154,11 +178,17 @@ class NetworkPlan:
         layers: The layers.
         image_nodes: Operations on the image alone, in order.
         image_bits: Bits behind the point of each wire of the image.
+        alike: Pairs of sizes that must be the same, for padding and cropping of counts that then change nothing.
     """
 
     layers: tuple[IntegerPlan, ...]
     image_nodes: tuple[Node, ...]
     image_bits: Mapping[str, int]
+    alike: tuple[tuple[Sizes, Sizes], ...] = ()
+
+    def takes(self, size: Size) -> bool:
+        """Whether it runs on images of a size."""
+        return all(one(size) == other(size) for one, other in self.alike)
 
 
 @dataclass(frozen=True)
@@ -179,13 +209,18 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Counts:
+    """Counts of layers; beside them channels of wires of the image: the wire, and the first and the last of them."""
+
     channels: int
     parts: tuple[_Part, ...]
     size: Sizes
+    images: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
 class _Image:
+    name: str
+    channels: int
     size: Sizes
 
 
@@ -210,21 +245,29 @@ def plan_integers(network: FoldedNetwork) -> NetworkPlan:
     layers: list[IntegerPlan] = []
     nodes: list[Node] = []
     bits: dict[str, int] = {}
+    alike: list[tuple[Sizes, Sizes]] = []
+    channels = {name: shape[0] for name, shape in network.graph.shapes().items()}
+    currents = network.graph.currents(channels)
     for node in network.nodes:
         read = [wires[name] for name in node.inputs]
         if node.op in ("input", "raw") or (
-            all(isinstance(wire, _Image) for wire in read) and node.op not in ("conv2d", "conv_transpose2d", "affine")
+            all(isinstance(wire, _Image) for wire in read)
+            and not (node.role == "neuron" or (node.op in _WITH_WEIGHTS and node.name in currents))
         ):
             nodes.append(node)
             kernel = network.kernel(node.name)
             of_inputs = [network.image_bits, *(bits[name] for name in node.inputs)]
             own = [] if kernel is None or kernel.grid is None else [int(kernel.grid.log2().max())]
             bits[node.name] = max(of_inputs + own)
-            wires[node.name] = _Image(_size_of_image(node, [wire.size for wire in read]))
+            size = _size_of_image(node, [wire.size for wire in read], kernel)
+            wires[node.name] = _Image(node.name, channels[node.name], size)
         elif node.op == "neuron" and isinstance(read[0], Sums):
-            layers.append(_layer(network, node, read[0]))
+            layers.append(_fitting(_layer(network, node, read[0]), {layer.name: layer.levels for layer in layers}))
             every = tuple(range(layers[-1].channels))
             wires[node.name] = _Counts(len(every), (_Part(node.name, len(every), every, every),), layers[-1].size)
+        elif node.op in ("crop", "pad_to"):
+            wires[node.name], same = _resized(node, read)
+            alike += same
         else:
             wires[node.name] = _wire(network, node, read)
     for layer in layers[:-1]:
@@ -232,7 +275,9 @@ def plan_integers(network: FoldedNetwork) -> NetworkPlan:
             raise NotNativeError(f"'{layer.name}' fires -1 before the last layer")
         if layer.levels > MOST_COUNT:
             raise NotNativeError(f"'{layer.name}' has {layer.levels} levels, more than {MOST_COUNT}")
-    return NetworkPlan(tuple(layers), tuple(nodes), bits)
+        if layer.factor > 1 and layer.cropped:
+            raise NotNativeError(f"'{layer.name}' is cropped before the last layer")
+    return NetworkPlan(tuple(layers), tuple(nodes), bits, tuple(alike))
 
 
 def image_wires(network: FoldedNetwork, plan: NetworkPlan, image: Tensor) -> dict[str, Tensor]:
@@ -258,6 +303,8 @@ def image_wires(network: FoldedNetwork, plan: NetworkPlan, image: Tensor) -> dic
         else:
             kernel = network.kernel(node.name)
             value = node.operation.run(node, inputs, None if kernel is None else kernel.analog)
+            if kernel is not None and kernel.bias is not None:
+                value = value + kernel.bias.view(1, -1, 1, 1)
             found[node.name] = value if kernel is None else kernel.round(value)
     return found
 
@@ -288,7 +335,7 @@ def _wire(network: FoldedNetwork, node: Node, read: Sequence[_Wire]) -> _Wire:
     """What an operation on counts, sums, or the image with weights, makes."""
     counts = [wire for wire in read if isinstance(wire, _Counts)]
     sums = [wire for wire in read if isinstance(wire, Sums)]
-    if node.op in ("conv2d", "conv_transpose2d", "affine"):
+    if node.op in _WITH_WEIGHTS:
         if isinstance(read[0], Sums):
             raise NotNativeError(f"'{node.name}' reads weighted sums, not spikes")
         return _weighted(network, node, read[0])
@@ -296,13 +343,13 @@ def _wire(network: FoldedNetwork, node: Node, read: Sequence[_Wire]) -> _Wire:
         return _sum(node, *sums)
     if node.op == "pixel_shuffle" and sums:
         return _shuffled(sums[0], node.options["factor"])
-    if len(counts) == len(read):
+    if node.op == "concat" and counts and not sums:
+        return _side_by_side([wire for wire in read if not isinstance(wire, Sums)])
+    if len(counts) == len(read) and not any(wire.images for wire in counts):
         if node.op in ("add", "sub") and counts[0].channels == counts[1].channels:
             sign = 1 if node.op == "add" else -1
             parts = tuple(replace(part, sign=sign * part.sign) for part in counts[1].parts)
             return _Counts(counts[0].channels, (*counts[0].parts, *parts), counts[0].size)
-        if node.op == "concat":
-            return _side_by_side(counts)
         if node.op == "slice" and all(node.options[axis] == [None] * 3 for axis in ("rows", "columns")):
             return _sliced(counts[0], slice(*node.options["channels"]))
         if node.op in ("pixel_shuffle", "pixel_unshuffle", "interpolate"):
@@ -318,13 +365,54 @@ def _layer(network: FoldedNetwork, node: Node, sums: Sums) -> IntegerPlan:
     return IntegerPlan(**kept, name=node.name, levels=network.levels[node.name])
 
 
-def _side_by_side(wires: Sequence[_Counts]) -> _Counts:
+def _fitting(layer: IntegerPlan, levels: Mapping[str, int]) -> IntegerPlan:
+    """A layer whose sums fit 32 bits: skips as convolutions, whose counts are known, where they have to be.
+
+    Raises:
+        NotNativeError: They do not fit.
+    """
+    if layer.largest_sum(levels) > _MOST_SUM:
+        skips = [Term(name, scale.diag()[:, :, None, None], 1, 0).by(layer.factor) for name, scale in layer.skips]
+        layer = replace(layer, terms=_merged([*layer.terms, *skips]), skips=())
+    if layer.largest_sum(levels) > _MOST_SUM:
+        raise NotNativeError(f"the sums of '{layer.name}' may be too large for 32 bits")
+    return layer
+
+
+def _side_by_side(wires: Sequence[_Counts | _Image]) -> _Counts:
     parts: list[_Part] = []
+    images: list[tuple[str, int, int]] = []
     channels = 0
     for wire in wires:
-        parts += [replace(part, of_wire=tuple(channels + c for c in part.of_wire)) for part in wire.parts]
+        if isinstance(wire, _Image):
+            images.append((wire.name, channels, channels + wire.channels))
+        else:
+            parts += [replace(part, of_wire=tuple(channels + c for c in part.of_wire)) for part in wire.parts]
+            images += [(name, channels + first, channels + last) for name, first, last in wire.images]
         channels += wire.channels
-    return _Counts(channels, tuple(parts), wires[0].size)
+    return _Counts(channels, tuple(parts), wires[0].size, tuple(images))
+
+
+def _resized(node: Node, read: Sequence[_Wire]) -> tuple[_Wire, list[tuple[Sizes, Sizes]]]:
+    """A wire that is cropped or padded to a size: sums are not computed beyond it, counts must have it already."""
+    wire, options = read[0], node.options
+
+    def wanted(image: Size) -> Size:
+        if len(read) == 2:
+            height, width = read[1].size(image)
+            scale = options.get("scale", 1)
+            return height * scale, width * scale
+        height, width = wire.size(image)
+        rows, columns = options["multiple"]
+        return height + -height % rows, width + -width % columns
+
+    if node.op == "crop" and isinstance(wire, Sums):
+        if options["anchor"] != "start" or any(options["corner"]):
+            raise NotNativeError(f"'{node.name}' (crop) does not begin at the first row and column")
+        return replace(wire, size=wanted, cropped=True), []
+    if isinstance(wire, _Counts) and not any(options.get("corner", ())):
+        return wire, [(wire.size, wanted)]
+    raise NotNativeError(f"'{node.name}' ({node.op}) is beyond it")
 
 
 def _sliced(wire: _Counts, channels: slice) -> _Counts:
@@ -341,18 +429,21 @@ def _sliced(wire: _Counts, channels: slice) -> _Counts:
 def _moved(node: Node, wire: _Counts) -> _Counts:
     """Counts that a layer gives as they are, shuffled, unshuffled or repeated."""
     (part, *others), every = wire.parts, tuple(range(wire.channels))
-    if others or part.factor > 1 or part.of_layer != every or part.of_wire != every or part.channels != wire.channels:
+    if node.op == "interpolate" and all(it.factor == 1 for it in wire.parts):
+        factor = _whole_factor(node)
+        parts = tuple(replace(it, move=node.op, factor=factor) for it in wire.parts)
+        return _Counts(wire.channels, parts, lambda size: _each(lambda n: n * factor, wire.size(size)))
+    if (
+        node.op == "interpolate"
+        or others
+        or part.factor > 1
+        or part.of_layer != every
+        or part.of_wire != every
+        or part.channels != wire.channels
+    ):
         raise NotNativeError(f"'{node.name}' ({node.op}) moves spikes that were moved before")
-    if node.op == "interpolate":
-        scale = node.options.get("scale_factor")
-        factor = 0 if scale is None else int(scale if isinstance(scale, int | float) else scale[0])
-        whole = scale == factor or (isinstance(scale, tuple | list) and all(s == factor for s in scale))
-        if node.options["mode"] != "nearest" or factor < 1 or not whole or len(node.inputs) > 1:
-            raise NotNativeError(f"'{node.name}' resizes spikes by no whole factor")
-        channels = wire.channels
-    else:
-        factor = node.options["factor"]
-        channels = wire.channels // factor**2 if node.op == "pixel_shuffle" else wire.channels * factor**2
+    factor = node.options["factor"]
+    channels = wire.channels // factor**2 if node.op == "pixel_shuffle" else wire.channels * factor**2
     every = tuple(range(channels))
     moved = replace(part, of_layer=every, of_wire=every, sign=part.sign, move=node.op, factor=factor)
     if node.op == "pixel_unshuffle":
@@ -360,12 +451,22 @@ def _moved(node: Node, wire: _Counts) -> _Counts:
     return _Counts(channels, (moved,), lambda size: _each(lambda n: n * factor, wire.size(size)))
 
 
+def _whole_factor(node: Node) -> int:
+    """Of a nearest-neighbour resizing."""
+    scale = node.options.get("scale_factor")
+    factor = 0 if scale is None else int(scale if isinstance(scale, int | float) else scale[0])
+    whole = scale == factor or (isinstance(scale, tuple | list) and all(s == factor for s in scale))
+    if node.options["mode"] != "nearest" or factor < 1 or not whole or len(node.inputs) > 1:
+        raise NotNativeError(f"'{node.name}' resizes spikes by no whole factor")
+    return factor
+
+
 def _each(of_side: Callable[[int], int], size: Size) -> Size:
     height, width = size
     return of_side(height), of_side(width)
 
 
-def _size_of_image(node: Node, sizes: Sequence[Sizes]) -> Sizes:
+def _size_of_image(node: Node, sizes: Sequence[Sizes], kernel: Kernel | None) -> Sizes:
     """How an operation on the image changes its size: tried out on a blank one."""
     if node.op in ("input", "raw") or not sizes:
         return sizes[0] if sizes else lambda size: size
@@ -373,9 +474,12 @@ def _size_of_image(node: Node, sizes: Sequence[Sizes]) -> Sizes:
     @lru_cache(maxsize=16)
     def size_of(image: Size) -> Size:
         channels = node.options["factor"] ** 2 if node.op == "pixel_shuffle" else 1
+        weight = None if kernel is None else torch.empty_like(kernel.analog, dtype=torch.float32, device="meta")
+        if weight is not None and weight.dim() == 4:
+            channels = len(weight) if node.op == "conv_transpose2d" else weight.shape[1] * node.options["groups"]
         blanks = [torch.empty(1, channels, *size(image), device="meta") for size in sizes]
         of_one = replace(node, options={**node.options, "channels": (None,) * 3})
-        height, width = node.operation.run(of_one, blanks, None).shape[-2:]
+        height, width = node.operation.run(of_one, blanks, weight).shape[-2:]
         return height, width
 
     return size_of
@@ -392,9 +496,16 @@ def _weighted(network: FoldedNetwork, node: Node, read: _Counts | _Image) -> Sum
         term = Term(node.inputs[0], weight(kernel.analog), stride, padding)
         if factor > 1:
             raise NotNativeError(f"'{node.name}' (conv_transpose2d) reads the image")
-        return Sums(kernel.grid, 1, (), (), nothing, term, bias, size)
+        return Sums(kernel.grid, 1, (), (), nothing, term, bias, size, cropped=False)
     terms: list[Term] = []
     skips: list[tuple[str, Tensor]] = []
+    image = None
+    if read.images:
+        if len(read.images) > 1 or factor > 1 or node.op == "affine":
+            raise NotNativeError(f"'{node.name}' ({node.op}) reads spikes and several images, or moves them")
+        ((name, first, last),) = read.images
+        image = Term(name, weight(kernel.analog)[:, first:last], stride, padding)
+        bias, nothing = nothing, bias  # rounded with the image's sums
     every = tuple(range(read.channels))
     for part in read.parts:
         as_it_is = part.factor == 1 and part.of_layer == part.of_wire == every and part.channels == read.channels
@@ -406,7 +517,7 @@ def _weighted(network: FoldedNetwork, node: Node, read: _Counts | _Image) -> Sum
         used.index_add_(1, torch.tensor(part.of_layer), part.sign * own[:, list(part.of_wire)])
         terms.append(_on_layer(node, Term(part.layer, used, stride, padding, factor), part))
     each = [_pixels(number, factor) for number in (kernel.grid, bias, nothing)]
-    sums = Sums(each[0], factor, (), _added(skips), each[1], None, each[2], size)
+    sums = Sums(each[0], factor, (), _added(skips), each[1], image, each[2], size, cropped=False)
     sums = sums.by(math.lcm(factor, *(term.factor for term in terms)))
     return replace(sums, terms=_merged([term.by(sums.factor) for term in terms]))
 
@@ -464,6 +575,7 @@ def _sum(node: Node, first: Sums, second: Sums) -> Sums:
         first.image or second.image,
         first.image_bias + second.image_bias,
         first.size,
+        first.cropped or second.cropped,
     )
 
 
@@ -504,7 +616,10 @@ def _geometry(
             f"'{node.name}' is a {'x'.join(map(str, reach))} convolution with stride {tuple(strides)}; expected one of "
             f"up to {_MOST_KERNEL}x{_MOST_KERNEL} and one stride of up to {_MOST_STRIDE}"
         )
-    groups = options["groups"]
+    groups, most = options["groups"], max(paddings)
+    beyond = max(2 * p - r - most + side for r, p in zip(reach, paddings, strict=True))
+    if beyond > Term("", kernel.spike.new_empty(0, 0, side, side), 1, most).border:
+        raise NotNativeError(f"'{node.name}' is a convolution whose padding and window differ by rows and columns")
 
     def dense(weight: Tensor) -> Tensor:
         per_group = weight.view(groups, -1, *weight.shape[1:])

@@ -60,6 +60,9 @@ class _Layers(Protocol):
     names: tuple[str, ...]
     bytes_per_pixel: float
 
+    def takes(self, size: Size) -> bool:
+        """Whether they run on images of a size."""
+
     def run(self, network: FoldedNetwork, picture: Tensor, *, every_residual: bool) -> Iterator[_Fired]:
         """The layers' spikes, layer after layer; those that nobody reads any more are dropped."""
 
@@ -83,6 +86,10 @@ class NativeNetwork:
         self.path = path
         self._layers = _layers(network, path)
         self.bytes_per_pixel = self._layers.bytes_per_pixel
+
+    def takes(self, size: Size) -> bool:
+        """Whether it runs on images of a height and width; torch runs on those that it does not."""
+        return self._layers.takes(size)
 
     @torch.no_grad()
     def restore(self, network: FoldedNetwork, image: Tensor) -> Tensor:
@@ -170,7 +177,7 @@ class _IntegerLayers:
         borders: dict[str, int] = {}
         for layer in plan.layers:
             for term in (*layer.terms, *([] if layer.image is None else [layer.image])):
-                borders[term.source] = max(borders.get(term.source, 0), _border(term))
+                borders[term.source] = max(borders.get(term.source, 0), term.border)
         self._borders = borders
         before = {layer.name: layer.levels for layer in plan.layers}
         self._layers = [
@@ -189,7 +196,7 @@ class _IntegerLayers:
         alive: dict[str, Any] = {}
         for i, layer in enumerate(self._layers):
             plan = layer.plan
-            height, width = (side // plan.factor for side in plan.size(size))
+            height, width = (-(-side // plan.factor) for side in plan.size(size))
             image = current = None
             if plan.image is not None:
                 source = plan.image.source
@@ -208,7 +215,12 @@ class _IntegerLayers:
             alive = {name: value for name, value in alive.items() if self._last_reader.get(name, -1) > i}
             del sources, skips, current
             grid = plan.grid.view(-1, plan.factor**2)[:, 0]
-            yield _Fired(plan.name, plan.size(size), spikes, None if residual is None else _membranes(residual, grid))
+            left = None if residual is None else _inside(_membranes(residual, grid), plan.size(size))
+            yield _Fired(plan.name, plan.size(size), spikes, left)
+
+    def takes(self, size: Size) -> bool:
+        """Where padding and cropping of counts change nothing."""
+        return self._plan.takes(size)
 
     def _in_pixels(self, name: str, wire: Tensor) -> Any:
         """A wire of the image in 16 bits."""
@@ -231,11 +243,6 @@ class _IntegerLayers:
             most = max(most, of_image + sum(alive.values()) + current)
             alive = {name: size for name, size in alive.items() if self._last_reader.get(name, -1) > i}
         return most
-
-
-def _border(term: Term) -> int:
-    """How far the windows of a convolution may reach beyond what they read."""
-    return max(term.padding, term.weight.shape[-1] - term.padding)
 
 
 def _integer_layer(
@@ -288,7 +295,7 @@ def _keeps_size(term: Term) -> bool:
 
 def _current(layer: _IntegerLayer, wire: Tensor, size: Size, threads: int) -> Any:
     """The image's current in float64, where 16 bits do not hold the image."""
-    if layer.analog is not None:
+    if layer.analog is not None and wire.shape[-2:] == size:
         return layer.analog.run(wire[0].contiguous().numpy(), threads)
     plan, term = layer.plan, layer.plan.image
     assert term is not None
@@ -322,6 +329,10 @@ class _SameSizeLayers:
         self._border = max(plan.side for plan in plans) // 2
         self._last_reader = {name: i for i, plan in enumerate(plans) for name in plan.regular}
         self.bytes_per_pixel = float(max(self._bytes_alive(network)))
+
+    def takes(self, size: Size) -> bool:
+        """Any size."""
+        return True
 
     def _bytes_alive(self, network: FoldedNetwork) -> Iterator[int]:
         """Bytes for each pixel, layer after layer."""
@@ -400,8 +411,13 @@ def _membranes(residual: Any, grid: Tensor) -> Tensor:
 
 def _spikes(network: FoldedNetwork, fired: _Fired) -> Tensor:
     """Spikes as the network's readout takes them, (S, C, H, W)."""
-    spikes = torch.from_numpy(fired.spikes.array())
+    spikes = _inside(torch.from_numpy(fired.spikes.array()), fired.size)
     return spikes[None] if network.config.phased else spikes
+
+
+def _inside(pixels: Tensor, size: Size) -> Tensor:
+    """Pixels of a layer without those that only fill its last windows."""
+    return pixels[..., : size[0], : size[1]]
 
 
 def _restored(network: FoldedNetwork, image: Tensor, last: list[_Fired]) -> Tensor:

@@ -185,6 +185,7 @@ class SpikingNetwork(nn.Module):
         self.config = config
         self.raw = dict(graph.raw)
         self.origin = graph.origin
+        self.shares = dict(graph.shares)
         self.weight = nn.ParameterDict()
         self.bias = nn.ParameterDict()
         for name, (weight, bias) in graph.weights.items():
@@ -248,7 +249,15 @@ class SpikingNetwork(nn.Module):
     def graph(self) -> Graph:
         """The body, with the parameters as they are now."""
         signed = frozenset(name for name in self.layers if self.neuron(name).signed)
-        return Graph(self.nodes, self.weights, self.raw, self.config.input_channels, signed, origin=self.origin)
+        return Graph(
+            self.nodes,
+            self.weights,
+            self.raw,
+            self.config.input_channels,
+            signed,
+            origin=self.origin,
+            shares=self.shares,
+        )
 
     def _bias(self, name: str) -> Tensor | None:
         return self.bias[name] if name in self.bias else None  # noqa: SIM401 (ParameterDict.get is untyped)
