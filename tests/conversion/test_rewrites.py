@@ -18,6 +18,7 @@ from spikingir.energy.columns import ann_columns
 from spikingir.energy.operations import count_macs
 from spikingir.energy.twin import int8_twin
 from spikingir.errors import InputError
+from spikingir.export.npz import npz_content, read_npz
 from spikingir.graph.activations import PiecewiseLinear
 from spikingir.graph.errors import ConversionError
 from spikingir.graph.trace import graph_of, trace_body
@@ -245,6 +246,8 @@ def test_a_rewritten_network_is_saved_and_read(tmp_path: Any) -> None:
         image = torch.rand(1, 1, *size)
         assert torch.equal(again(image), spiking(image))
     assert count_macs(again, (12, 16)) == count_macs(spiking, (12, 16))
+    folded = fold(spiking)
+    assert torch.equal(read_npz(npz_content(folded))(IMAGES.float()), folded(IMAGES.float()))
 
 
 SMOOTH = {
@@ -275,7 +278,7 @@ def test_straight_pieces(kind: str) -> None:
                 assert 0 < (found - body(IMAGES)).abs().max() <= 1.1 * most  # type: ignore[operator]
             assert f"from {sums.min():.3g} to {sums.max():.3g}" in text
     assert printed == sorted(printed, reverse=True)
-    assert printed[-1] < printed[0] / 20
+    assert printed[-1] < printed[0] / 10
     assert "replaced activations change the output by" in str(report(spiking))
     assert "2 replaced" in str(report(spiking)).splitlines()[0]
 

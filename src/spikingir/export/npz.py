@@ -198,7 +198,7 @@ def _nodes(header: _Header) -> list[Node]:
 
 def _is_rounded(node: Node) -> bool:
     """Whether an operation without weights puts its sums on a grid."""
-    return node.op == "avg_pool2d" or (node.op == "interpolate" and not node.options["mode"].startswith("nearest"))
+    return node.operation.fixed and node.role == "weighs"
 
 
 def _kernel(tensors: dict[str, Tensor], name: str, weight: int | None, dtype: torch.dtype) -> Kernel:
