@@ -14,7 +14,7 @@ from spikingir.deploy import engine
 from spikingir.deploy.fold import fold
 from spikingir.graph.errors import ConversionError, TilingError
 from spikingir.graph.trace import trace_body
-from spikingir.restoration.tiling import layout
+from spikingir.restoration.tiling import layout, padded, restore_tiled
 
 SIZES = ((16, 24), (17, 31), (33, 50), (64, 64), (15, 23), (40, 37))
 
@@ -207,6 +207,13 @@ def test_padding_and_cropping_natively(coding: str) -> None:
                 assert one.neurons == other.neurons
 
 
+def always_less(b: Body, x: Tensor) -> Tensor:
+    """As large as what a convolution without padding leaves, of even and odd sizes."""
+    y = torch.relu(b.first(x))
+    small = torch.relu(functional.conv2d(b.up(torch.relu(b.down(y))), b.same.weight))
+    return b.last(y[:, :, : small.shape[2], : small.shape[3]] + small)
+
+
 def squared(b: Body, x: Tensor) -> Tensor:
     y = torch.relu(b.first(x))
     return b.last(y[:, :, y.shape[2] ** 2 % 7 :])
@@ -250,7 +257,22 @@ def test_other_functions_of_the_size_are_refused(run: Callable[[Any, Tensor], Te
     assert set(vars(body)) == before
 
 
-def test_tiles_of_a_network_that_pads_by_itself_are_refused() -> None:
-    spiking = convert(Body(remainder).eval(), torch.rand(1, 1, 16, 24), time_steps=2)
-    with pytest.raises(TilingError, match="'pad' pads to a size that depends on the whole image; call the network on"):
-        layout(spiking)
+@pytest.mark.parametrize("run", [remainder, ceiling, to_the_skip, cropped_skip], ids=lambda run: run.__name__)
+def test_tiles_of_a_network_that_pads_by_itself(run: Callable[[Any, Tensor], Tensor]) -> None:
+    """On images of multiples of its stride it pads and crops nothing, and tiles are the whole image."""
+    folded = fold(convert(Body(run).eval(), torch.rand(1, 1, 16, 24), time_steps=3))
+    stride = layout(folded).stride
+    assert stride == {remainder: 8, ceiling: 16}.get(run, 2)
+    image = padded(folded, torch.rand(1, 1, 45, 39, generator=torch.Generator().manual_seed(0)))
+    assert all(side % stride == 0 for side in image.shape[-2:])
+    assert torch.equal(restore_tiled(folded, image, stride), folded(image))
+    with pytest.raises(TilingError, match=f"expected multiples of {stride}: pad it"):
+        restore_tiled(folded, image[..., :-1, :])
+
+
+def test_a_crop_that_never_ends_is_not_tiled() -> None:
+    spiking = convert(Body(centre).eval(), torch.rand(1, 1, 16, 24), time_steps=2)
+    assert "crop" not in {node.op for node in spiking.nodes}  # two rows and columns less, at every size
+    body = Body(always_less).eval()
+    with pytest.raises(TilingError, match="pads or crops by the size of the whole image, even of 128 x 128 pixels"):
+        layout(convert(body, torch.rand(1, 1, 16, 24), time_steps=2))

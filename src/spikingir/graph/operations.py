@@ -60,6 +60,7 @@ class Operation:
         keeps_image: Whether what it makes of the raw image is raw image still.
         fixed: Whether its weights follow from its settings.
         cuts: Whether it does no more than leave out pixels.
+        to_size: Whether it brings a map to a size, and does nothing where it has that.
         by_channel: Whether it treats all channels alike, so that it may as well come before a mixture of channels.
         settings: Dataclass of the settings that a file keeps of it; None where files cannot hold it.
         arity: Least and largest number of inputs.
@@ -76,6 +77,7 @@ class Operation:
     fixed: ClassVar[bool] = False
     by_channel: ClassVar[bool] = False
     cuts: ClassVar[bool] = False
+    to_size: ClassVar[bool] = False
     settings: ClassVar[type[Any] | None] = NoSettings
     arity: ClassVar[tuple[int, int]] = (1, 1)
     weight_dimensions: ClassVar[int] = 0
@@ -110,6 +112,10 @@ class Operation:
             TilingError: It depends on the whole image.
         """
         return inputs[0]
+
+    def multiples(self, node: "Node") -> tuple[int, int]:
+        """Rows and columns whose multiples it lets alone."""
+        return 1, 1
 
     def per_channel(self, node: "Node", vectors: Sequence[Tensor], merge: Merge, add: Merge) -> Tensor:
         """Of what moves spikes: one number for each channel of the output, from those of its inputs.
@@ -881,6 +887,7 @@ class Crop(Operation):
     settings = CropSettings
     arity = (2, 2)
     cuts = True
+    to_size = True
 
     def reads(self, node: "Node") -> tuple[str, ...]:
         """The first; the other one is read for its size alone."""
@@ -895,11 +902,6 @@ class Crop(Operation):
                 raise RuntimeError(f"a map of {length} pixels has no {wanted} from {first} on")
             spans.append(slice(first, first + wanted))
         return x[0][:, :, spans[0], spans[1]].clone()  # a copy, as of Slice
-
-    def reach(self, node: "Node", axis: int, inputs: Sequence[Reach], kernel: Sequence[int]) -> Reach:
-        if node.options["anchor"] != "start":
-            raise TilingError(f"'{node.name}' cuts out a middle that depends on the size of the whole image")
-        return inputs[0].then(1, node.options["corner"][axis], node.options["corner"][axis])
 
     def cut(self, b: "Builder", node: fx.Node, value: "Value", *spans: Sequence[Sequence[Any]]) -> "Value":
         """What slices of rows and columns are whose bounds follow from the size."""
@@ -1006,6 +1008,7 @@ class PadTo(Operation):
     settings = PadToSettings
     arity = (1, 2)
     by_channel = True
+    to_size = True
 
     def require(self, node: "Node", where: str) -> None:
         if (node.options["multiple"] is None) != (len(node.inputs) == 2):
@@ -1024,10 +1027,9 @@ class PadTo(Operation):
             sides += [before, total - before]
         return functional.pad(x[0], sides, node.options["mode"])
 
-    def reach(self, node: "Node", axis: int, inputs: Sequence[Reach], kernel: Sequence[int]) -> Reach:
-        raise TilingError(
-            f"'{node.name}' pads to a size that depends on the whole image; call the network on whole images"
-        )
+    def multiples(self, node: "Node") -> tuple[int, int]:
+        rows, columns = node.options["multiple"] or (1, 1)
+        return rows, columns
 
     def fill(self, b: "Builder", node: fx.Node, mode: str) -> "Value":
         """What padding is whose margins follow from the size."""
