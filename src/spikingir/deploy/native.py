@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from spikingir.deploy import _native
 from spikingir.deploy.folded import FoldedNetwork
+from spikingir.deploy.grids import largest_numbers
 from spikingir.deploy.integers import (
     IntegerPlan,
     NetworkPlan,
@@ -34,6 +35,7 @@ from spikingir.spiking.coding import spike_trains
 from spikingir.spiking.formation import form_image
 from spikingir.spiking.network import WHOLE, LayerTrace, Trace, Window
 
+_MOST_SUM = 2**31 - 1
 _MOST_IMAGE_WEIGHT = 2**22 - 1
 _MOST_DIGITS = 2  # with more, 16-bit weights are faster
 _TRIAL_SIDE = 11_520  # a multiple of many strides
@@ -84,6 +86,8 @@ class NativeNetwork:
 
     def __init__(self, network: FoldedNetwork, path: str = "") -> None:
         self.path = path
+        if network.gridded:
+            _require_short(network)
         self._layers = _layers(network, path)
         self.bytes_per_pixel = self._layers.bytes_per_pixel
 
@@ -127,6 +131,13 @@ class NativeNetwork:
             LayerTrace(name, torch.stack(found, 1), neurons[name], none, None) for name, found in counts.items()
         )
         return _restored(network, image, last), _trace(network, image, layers)
+
+
+def _require_short(network: FoldedNetwork) -> None:
+    """Refuse a network whose sums go beyond whole numbers of 32 bits."""
+    for name, largest in largest_numbers(network).items():
+        if largest > _MOST_SUM:
+            raise NotNativeError(f"the sums of '{name}' may reach {largest:.3g}, and it has whole numbers of 32 bits")
 
 
 def _layers(network: FoldedNetwork, path: str) -> _Layers:
@@ -450,7 +461,9 @@ def _counts(network: FoldedNetwork, fired: _Fired, window: Window) -> Tensor:
 
 def _layer_trace(network: FoldedNetwork, fired: tuple[_Fired, ...], trains: bool) -> LayerTrace:
     config = network.config
-    residual = torch.stack([one.residual for one in fired if one.residual is not None]).to(network.dtype)
+    residual = torch.stack([one.residual for one in fired if one.residual is not None]).to(
+        network.dtype_of(fired[0].name)
+    )
     counts = [_counts(network, one, WHOLE) for one in fired]
     kept = torch.stack([_spikes(network, one) for one in fired], 1) if trains else None
     if config.phased and kept is not None:

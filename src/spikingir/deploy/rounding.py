@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikingir.conversion.calibrate import CalibrationImages, channel_means, image_batches
-from spikingir.deploy.fold import GRID_BITS, fold, least_unit, weight_grid
+from spikingir.deploy.fold import fold, least_unit, weight_grid
+from spikingir.deploy.grids import GRID_BITS
 from spikingir.errors import InputError
 from spikingir.graph.graph import Fire, Node, Wave
 from spikingir.spiking.network import SpikingNetwork, require_spiking
@@ -146,7 +147,11 @@ class _Rounding:
             kernel = folded.kernel(name)
             assert kernel is not None
             factors[name] = kernel.spike
-            by_output = node.operation.by_output(node, self.weight(node) * kernel.spike)
+            if (neuron := neurons.get(name)) is not None:  # which divides by its threshold what it reads
+                gain = folded.levels.get(neuron, 1) / folded.threshold(neuron)
+                gain = gain.repeat_interleave(channels[name] // len(gain))
+                factors[name] = node.operation.scale_output(node, kernel.spike, gain)
+            by_output = node.operation.by_output(node, self.weight(node) * factors[name])
             most = by_output.abs().reshape(channels[fed[name]], -1).amax(1)
             largest[fed[name]] = torch.maximum(most, largest.get(fed[name], most))
         self._scales = {}  # what weights are multiplied by to be whole

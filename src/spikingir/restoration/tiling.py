@@ -142,7 +142,8 @@ def default_tile(
 
 def _bytes_per_pixel(network: Network, wires: Mapping[str, Wire], traced: bool) -> float:
     """Bytes alive in torch at the worst node for each pixel of a tile."""
-    width = (network.dtype if isinstance(network, FoldedNetwork) else next(network.parameters()).dtype).itemsize
+    dtype = network.dtype if isinstance(network, FoldedNetwork) else next(network.parameters()).dtype
+    width = 8 if isinstance(network, FoldedNetwork) and network.wide else dtype.itemsize
     steps = 1 if network.config.phased else network.config.time_steps + 1
     last_reader = {name: i for i, node in enumerate(network.nodes) for name in node.inputs}
     held: dict[str, float] = {}
