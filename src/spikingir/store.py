@@ -445,7 +445,9 @@ def _recognise(tensors: Mapping[str, Tensor], header: _Conventional | None) -> t
         raise SchemaError(
             f"its header has the unknown architecture {name}{nearest(header.architecture, ARCHITECTURES)}"
         )
-    candidates = ARCHITECTURES.values() if header is None else [ARCHITECTURES[header.architecture]]
+    candidates = [found for _, found in ARCHITECTURES.usable()]
+    if header is not None:
+        candidates = [ARCHITECTURES[header.architecture]]
     for architecture in candidates:
         if (found := architecture.recognise(tensors)) is None:
             continue
@@ -600,7 +602,7 @@ def _neuron(settings: object, log_threshold: Tensor, where: str) -> IFNeuron:
     if not isinstance(settings, Mapping):
         raise SchemaError(f"{where} is {shown(settings)}; expected a table")
     name = settings.get("kind")
-    known = {key for key, kind in NEURONS.items() if kind.settings is not None}
+    known = {key for key, kind in NEURONS.usable() if kind.settings is not None}
     if not isinstance(name, str) or name not in known:
         raise SchemaError(f"{where}.kind is {shown(name)}{nearest(name, sorted(known))}")
     rest = {key: value for key, value in settings.items() if key != "kind"}
@@ -639,7 +641,8 @@ def _require_fit(network: SpikingNetwork, side: int) -> None:
         raise SchemaError(f"the mapper is for {network.mapper.in_channels} channels; the output has {channels}")
     formation = network.config.formation
     try:
-        form_image(formation, torch.zeros(1, network.config.input_channels, 1, 1), torch.zeros(1, channels, 1, 1))
+        blank = network.config.formed_from(torch.zeros(1, network.config.input_channels, 1, 1))
+        form_image(formation, blank, torch.zeros(1, channels, 1, 1))
         fits = formation == "identity" or height == width == side
     except (InputError, RuntimeError):  # what torch says of shapes that do not go together
         fits = False

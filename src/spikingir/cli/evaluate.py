@@ -33,7 +33,7 @@ Json = Annotated[bool, Parameter(negative=())]
 
 def _sets() -> str:
     """The test sets of each task by name, as help has them."""
-    sets = "; ".join(f"to {task.name} {', '.join(task.testsets)}" for task in TASKS.values() if task.testsets)
+    sets = "; ".join(f"to {task.name} {', '.join(task.testsets)}" for task in TASKS.loaded.values() if task.testsets)
     return f"Name of a test set ({sets}), or a folder: clean images to denoise; to dehaze, folders hazy and gt in it."
 
 

@@ -4,7 +4,6 @@ import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from spikingir.graph.activations import Smooth
 from spikingir.graph.errors import ConversionError
 from spikingir.graph.graph import Fire, Graph, Node, Wave
 from spikingir.graph.trace import trace_body
+from spikingir.plugins import PluginError, Registry
 from spikingir.spiking.coding import Coding
 from spikingir.spiking.firing import phased_forward
 from spikingir.spiking.formation import ImageFormation
@@ -54,7 +54,22 @@ class Method:
     own_levels: bool = False
 
 
-METHODS: Mapping[str, Method] = MappingProxyType(
+def _method(name: str, neuron: type[IFNeuron], **options: Any) -> Method:
+    """A method that puts in the neurons of a registered class."""
+    key = next((key for key, kind in NEURONS.usable() if kind.neuron is neuron), None)
+    if key is None:
+        raise PluginError(
+            f"the conversion method {name!r} puts in {neuron.__name__}, which is no registered neuron; decorate it by "
+            "NEURONS.register first"
+        )
+    return Method(key, **options)
+
+
+METHODS: Registry[Method] = Registry(
+    "spikingir.methods",
+    "conversion method",
+    Method,
+    _method,
     {
         "spikingir": Method("mprn", 0.0, 99.9, True, True, True, "SpikingIR (Ouyang, Xu, Yu, Lin)"),
         "if": Method("if", 0.5, 99.9, True, False, False, "IF neuron with v0 = 1/2; not in the paper"),
@@ -63,8 +78,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "lan": Method("lan", 0.0, 99.9, False, False, False, "Lan et al. 2023 (reconstruction)"),
         # with neither mapper nor spikes to decode, recycling reads the output's membrane
         "dnsnn": Method("if", 0.0, 99.9, True, False, True, "DnSNN / SPIDEN 2023: trained from random weights"),
-    }
+    },
 )
+"""The methods by name. A package of one's own adds to them by an entry point, or by a decorator of the class of its
+neurons (:mod:`spikingir.plugins`)."""
 
 
 def convert(
@@ -165,8 +182,9 @@ def convert(
         raise ConversionError(f"{type(body).__name__} has no weights to convert")
     weight = next(iter(graph.weights.values()))[0]
     batches = [batch.cpu().to(weight.dtype) for batch in image_batches(calibration_images, graph.channels)]
-    given = batches[0].shape[1] - (formation == "level")
-    config = SpikingConfig(time_steps, schedule, formation, given, recycling, method, coding)
+    told = formation != "level" and bool(getattr(_unwrapped(network), "takes_level", False))
+    given = batches[0].shape[1] - (told or formation == "level")
+    config = SpikingConfig(time_steps, schedule, formation, given, recycling, method, coding, told)
     output, distance = _check_trace(graph, body, batches[0][:1], exact=smooth is None or not smooth.replaced)
     if smooth is not None and smooth.replaced:
         note = f"replaced activations change the output by {100 * distance:.2g} % (RMS, first calibration image)"

@@ -58,12 +58,12 @@ class TestPair(Photograph):
     """A problem and its answer.
 
     Attributes:
-        clean: What restoring it should give, in [0, 1].
+        clean: What restoring it should give, in [0, 1]; to enlarge, larger than the degraded one.
         scene: What other pairs may show as well, with other haze; empty where no other does.
         sigma: Level of the noise that was added, on the 0..255 scale; None where it is not known.
 
     Shape:
-        (C, H, W) each, float32.
+        (C, H, W) each, float32; the clean one of a smaller degraded one is a whole number of times as large.
     """
 
     __test__: ClassVar[bool] = False  # pytest takes a class of this name for a test
@@ -74,7 +74,8 @@ class TestPair(Photograph):
 
     def cropped(self, size: int) -> Self:
         """The middle of it, at most ``size`` x ``size``."""
-        return replace(super().cropped(size), clean=_centre(self.clean, size))
+        scale = max(1, self.clean.shape[-1] // self.degraded.shape[-1])
+        return replace(super().cropped(size), clean=_centre(self.clean, size, scale))
 
 
 Item = TypeVar("Item", bound=Photograph)
@@ -287,8 +288,8 @@ class Lazy(Sequence[Item]):
         return one if self.crop is None else one.cropped(self.crop)
 
 
-def _centre(image: Tensor, size: int) -> Tensor:
-    """The middle of an image, at most ``size`` x ``size``."""
-    height, width = image.shape[-2:]
-    top, left = max(height - size, 0) // 2, max(width - size, 0) // 2
-    return image[..., top : top + size, left : left + size].contiguous()
+def _centre(image: Tensor, size: int, scale: int = 1) -> Tensor:
+    """The middle of an image, at most ``size`` x ``size`` squares of ``scale`` x ``scale`` pixels."""
+    height, width = (side // scale for side in image.shape[-2:])
+    top, left = (scale * (max(side - size, 0) // 2) for side in (height, width))
+    return image[..., top : top + scale * size, left : left + scale * size].contiguous()

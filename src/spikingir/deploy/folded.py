@@ -215,7 +215,7 @@ class FoldedNetwork(nn.Module):
             return Wave(spikes, None)
 
         self.graph.run(exact, neuron, self.linear)
-        restored = form_image(self.config.formation, image.double(), read[0])
+        restored = form_image(self.config.formation, self.config.formed_from(image).double(), read[0])
         return restored.to(image.dtype)
 
     def _wide_layers(self) -> frozenset[str]:

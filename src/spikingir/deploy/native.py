@@ -435,7 +435,7 @@ def _restored(network: FoldedNetwork, image: Tensor, last: list[_Fired]) -> Tens
     spikes = torch.stack([_spikes(network, fired) for fired in last], 1)
     residual = torch.stack([fired.residual for fired in last if fired.residual is not None])
     output = network.read(spikes, residual)
-    return form_image(network.config.formation, image.double(), output).to(image.dtype)
+    return form_image(network.config.formation, network.config.formed_from(image).double(), output).to(image.dtype)
 
 
 def _trace(network: FoldedNetwork, image: Tensor, layers: tuple[LayerTrace, ...]) -> Trace:

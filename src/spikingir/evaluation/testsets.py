@@ -13,7 +13,7 @@ from spikingir.tasks import TASKS, Task, TaskName, find_task
 
 def testset_names() -> list[str]:
     """Names of all test sets."""
-    return [name for task in TASKS.values() for name in task.testsets]
+    return [name for _, task in TASKS.usable() for name in task.testsets]
 
 
 def open_testset(
@@ -121,7 +121,7 @@ def _find(name: str | Path, root: Path | None, task: Task) -> tuple[Path, PairMa
     if (found := own.get(str(name))) is not None:
         return _folder(str(name), found, root), degradation.testsets[str(name)]
     expected = f"expected {'one of ' * (len(own) > 1)}{', '.join([*own, 'or a folder' if own else 'a folder'])}"
-    for other in TASKS.values():
+    for _, other in TASKS.usable():
         if str(name) in other.testsets:
             raise DataError(f"test set {name} is to {other.name}; to {task.name}, {expected}")
     if Path(name).is_dir():

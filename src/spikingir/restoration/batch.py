@@ -18,7 +18,7 @@ from spikingir.files import Identity, OutputError, check_replaceable, write_atom
 from spikingir.photo import images
 from spikingir.photo.formats import FORMATS, HEAD, Format, ImageError, format_of, format_of_name
 from spikingir.photo.images import MAX_PIXELS, check_output, encode_image, read_image, write_content
-from spikingir.photo.photo import Photo, over_white
+from spikingir.photo.photo import Photo, over_white, resized
 from spikingir.restoration.choice import Choice
 from spikingir.restoration.findings import BANDS, Finding, find
 from spikingir.restoration.jobs import Job, place
@@ -309,8 +309,16 @@ def restore(
         cost = {name: getattr(took, name) for name in _COSTS} | {"firing_rates": took.trace.firing_rates()}
     else:
         restored = restorer(photo, sigma=level, strength=strength, progress=tiles)
-    finding = find(photo.pixels, restored.pixels, choice.task.removes, restorer.share(strength))
-    kept = finding.level is None or (not finding.found and not choice.told)
+    before, same = photo.pixels, photo.pixels.shape == restored.pixels.shape
+    if not same:  # larger, or of other channels
+        import torch
+
+        from spikingir.restoration.scaling import as_large
+
+        pair = [torch.from_numpy(picture.pixels).permute(2, 0, 1)[None] for picture in (photo, restored)]
+        before = as_large(pair[0], pair[1])[0].permute(1, 2, 0).numpy()
+    finding = find(before, restored.pixels, choice.task.removes, restorer.share(strength))
+    kept = same and (finding.level is None or (not finding.found and not choice.told))
     return None if kept else restored, finding, cost
 
 
@@ -403,8 +411,12 @@ def side_by_side(before: Photo, after: Photo) -> Photo:
     shown = [
         photo.pixels if photo.alpha is None else over_white(photo.pixels, photo.alpha) for photo in (before, after)
     ]
-    height, width, channels = before.pixels.shape
-    gap = np.ones((height, math.ceil(_GAP * width), channels), np.float32)
+    height, width, _ = after.pixels.shape
+    if shown[0].shape != shown[1].shape:  # the photograph was made larger, or coloured
+        channels = max(picture.shape[2] for picture in shown)
+        planes = [resized(plane, height, width).clip(0, 1) for plane in shown[0].transpose(2, 0, 1)]
+        shown = [np.broadcast_to(picture, (height, width, channels)) for picture in (np.stack(planes, 2), shown[1])]
+    gap = np.ones((height, math.ceil(_GAP * width), shown[0].shape[2]), np.float32)
     return Photo(np.concatenate([shown[0], gap, shown[1]], axis=1), icc=after.icc)
 
 

@@ -160,7 +160,7 @@ def _schedule(schedule: Schedule) -> str:
 def model_names() -> list[str]:
     """Names of the models that ship: by task, the default first, those for one noise level last."""
     names = {path.parent.name for path in SHIPPED.glob(f"*/{CONFIG_FILE}")}
-    defaults = [_default(task, names) for task in TASKS.values()]
+    defaults = [_default(task, names) for task in TASKS.loaded.values()]
     tasks = list(TASKS)
 
     def rank(name: str) -> tuple[int, bool, bool, str]:
