@@ -223,7 +223,7 @@ BROKEN = [
     (
         ["export", "denoise-gray", "--to", "none", "-o", "a.thing"],
         2,
-        "npz, onnx, torch, nir, broken, thing",
+        "npz, onnx, torch, nir, spikingjelly, broken, thing",
     ),
     (["convert", "a.pth", "--data", ".", "--method", "none"], 2, "spikingir, if, rueckauer, hasty, wrong"),
 ]

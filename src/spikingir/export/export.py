@@ -128,6 +128,14 @@ def _torch(network: FoldedNetwork, image: Tensor) -> Written:
     return content, measure(spikes_of(network, image), run_program(content, image), None), ()
 
 
+def _spikingjelly(network: FoldedNetwork, image: Tensor) -> Written:
+    from spikingir.export.spikingjelly import run_spikingjelly, spikingjelly_content
+
+    content, notes = spikingjelly_content(network)
+    restored, spikes = run_spikingjelly(content, image)
+    return content, measure(spikes_of(network, image), None if notes else restored, spikes), notes
+
+
 def _nir(network: FoldedNetwork, image: Tensor) -> Written:
     from spikingir.export.nir import nir_content, read_nir
 
@@ -146,6 +154,10 @@ FORMATS: Registry[FileFormat] = Registry(
         "onnx": FileFormat(".onnx", _onnx, ("onnx", "onnxruntime")),
         "torch": FileFormat(".pt2", _torch),
         "nir": FileFormat(".nir", _nir, ("nir",)),
+        # it asks for torchvision, which it does without
+        "spikingjelly": FileFormat(
+            ".py", _spikingjelly, ("spikingjelly",), install="pip install --no-deps spikingjelly"
+        ),
     },
 )
 """The formats by name. A package of one's own adds to them by a decorator or an entry point

@@ -19,11 +19,11 @@ def _identity(image: Tensor, output: Tensor) -> Tensor:
 
 
 def _residual(image: Tensor, output: Tensor) -> Tensor:
-    return _without_level(image, output) - output
+    return image - output
 
 
 def _atmospheric(image: Tensor, output: Tensor) -> Tensor:
-    return torch.relu(output * _without_level(image, output) - output + 1)
+    return torch.relu(output * image - output + 1)
 
 
 def _level(image: Tensor, output: Tensor) -> Tensor:
@@ -32,13 +32,7 @@ def _level(image: Tensor, output: Tensor) -> Tensor:
 
 def _soft(image: Tensor, output: Tensor) -> Tensor:
     k, b = output.chunk(2, 1)
-    image = _without_level(image, k)
     return k * image - b + image
-
-
-def _without_level(image: Tensor, output: Tensor) -> Tensor:
-    """The image's own channels, as many as the output has: a level that the body was told lies behind them."""
-    return image[:, : output.shape[1]]
 
 
 IMAGE_FORMATIONS: MappingProxyType[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
@@ -63,8 +57,8 @@ def form_image(formation: str, image: Tensor, output: Tensor) -> Tensor:
         output: Body output.
 
     Shape:
-        ``image`` and the result: ``(B, C, H, W)``; for ``level``, and where the body is told the level otherwise, the
-        image has one channel more. ``output``: ``(B, C, H, W)``; for ``soft`` it has 2 C channels.
+        ``image`` and the result: ``(B, C, H, W)``; for ``level`` the image has one channel more. ``output``:
+        ``(B, C, H, W)``; for ``soft`` it has 2 C channels.
 
     Raises:
         ValueError: There is no such formation.
