@@ -32,7 +32,7 @@ define install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-peers test-web test-ray chromium bench bench-quick sanitize valgrind docs lint lint-native format clean always
+.PHONY: help demo test test-slow test-peers test-web test-ray chromium bench bench-quick sanitize valgrind wheel docs lint lint-native format clean always
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,15 @@ valgrind: $(VENV)/$(STAMP) ## run every kind of layer of the engine once under v
 
 docs: $(DOCS)/$(STAMP) ## write the documentation's site to build/site; a broken link fails
 	$(DOCS)/bin/zensical build --strict --clean --config-file mkdocs.yml
+
+# Every path of the engine is in it, and the processor's is chosen at run time. Without a compiler the package is built
+# without the engine: no wheel to give away. For wheels that older systems take, too: cibuildwheel (pyproject.toml).
+wheel: $(VENV)/$(STAMP) ## build the wheel for this system and Python into dist/
+	rm -f dist/spikingir-*.whl
+	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@$(VENV)/bin/python -c "import glob, sys, zipfile; path, = glob.glob('dist/spikingir-*.whl'); \
+		ok = any(name.endswith(('.so', '.pyd')) for name in zipfile.ZipFile(path).namelist()); \
+		sys.exit(print(path) if ok else f'{path} lacks the engine, which takes a C++20 compiler')"
 
 lint: $(VENV)/$(STAMP) ## check format, rules and types
 	$(VENV)/bin/python -m ruff format --check .

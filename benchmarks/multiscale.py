@@ -22,7 +22,7 @@ from benchmarks.candidates import Workload, restorer
 from benchmarks.timing import Rounds, take_turns
 from spikingir import convert
 from spikingir.deploy import _native, engine
-from spikingir.deploy.fold import fold
+from spikingir.deploy.fold import WEIGHT_BITS, fold
 from spikingir.deploy.folded import FoldedNetwork
 from spikingir.deploy.native import NativeNetwork
 from spikingir.inputs import pad_to_multiple, with_level
@@ -85,7 +85,8 @@ def main() -> None:
     for parameter in random.parameters():
         parameter.data.add_(0.02 * torch.randn(parameter.shape, generator=generator))
     few = with_level(torch.rand(2, channels, 64, 64, generator=generator), LEVEL)
-    network = fold(convert(random, few, time_steps=5, schedule="phased", coding="binary", activation_bits=(5, 4, 3)))
+    spiking = convert(random, few, time_steps=5, schedule="phased", coding="binary", activation_bits=(5, 4, 3))
+    network = fold(spiking, weight_bits=given.weight_bits)
     whole = torch.rand(1, channels, given.height, given.width, generator=generator)
     image = pad_to_multiple(with_level(whole, LEVEL), random.multiple)
     gray = whole[:, :1].contiguous(memory_format=torch.channels_last)
@@ -125,6 +126,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--height", type=int, default=321)
     parser.add_argument("--width", type=int, default=481)
     parser.add_argument("--color", action="store_true", help="three channels")
+    parser.add_argument("--weight-bits", type=int, default=WEIGHT_BITS, help="of the multi-scale network")
     parser.add_argument("--dncnn", action="store_true", help="DnCNN too")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=10)

@@ -111,7 +111,7 @@ struct Reads {
   const ClockedLayer& layer;
   const Scratch& scratch;
   uintptr_t weights, extended;
-  const int32_t* shift;
+  const int32_t* unit;
   std::ptrdiff_t block;  // bytes
   int count, p;
 
@@ -132,7 +132,7 @@ struct Reads {
       add_rows<group, blocks>(sums, Row{}, block, list, layer.pairs);
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < blocks * parts; ++i) v[i] += sums[i] << load<Ints>(shift + i * lanes);
+    for (int i = 0; i < blocks * parts; ++i) v[i] += sums[i] * load<Ints>(unit + i * lanes);
   }
 };
 
@@ -147,7 +147,7 @@ int fire_blocks(const ClockedLayer& layer, const Row* weights, const Row* extend
           layer, y, x + p, block,
           Reads<group, blocks, Row>{layer, scratch, reinterpret_cast<uintptr_t>(weights + block * size),
                                     reinterpret_cast<uintptr_t>(extended + block * size),
-                                    layer.shift + block * clocked_block, size * std::ptrdiff_t{sizeof(Row)}, count, p});
+                                    layer.unit + block * clocked_block, size * std::ptrdiff_t{sizeof(Row)}, count, p});
   return block;
 }
 

@@ -160,18 +160,18 @@ template <int pixels, int blocks>
   convolve_image(image, image.low, y, x, block, part);
   const int mask = (1 << image.bits) - 1, half = 1 << image.bits >> 1;
   for (int i = 0; i < blocks * parts; ++i) {
-    const Ints shift = load<Ints>(image.shift + block * integer_block + i * lanes);
+    const Ints unit = load<Ints>(image.unit + block * integer_block + i * lanes);
     for (int p = 0; p < pixels; ++p) {
       const Ints down = whole.value[p][i] + (part.value[p][i] >> image.bits);
       const Ints rounded = down + (((part.value[p][i] & mask) + (half - 1) + (down & 1)) >> image.bits);
-      sums.value[p][i] = (sums.value[p][i] << shift) + rounded * layer.steps;
+      sums.value[p][i] = sums.value[p][i] * unit + rounded * layer.steps;
     }
   }
 }
 
 // The membranes of one vector of neurons of a pixel of sums, but for skips, with half of a threshold added.
 [[gnu::always_inline]] inline Ints membranes(const IntegerLayer& layer, Ints sum, int y, int x, int channel) {
-  Ints v = (sum << load<Ints>(layer.shift + channel)) + load<Ints>(layer.bias + channel);
+  Ints v = sum * load<Ints>(layer.unit + channel) + load<Ints>(layer.bias + channel);
   if (layer.current.first) v += load<Ints>(layer.current.at(y, x) + channel) * layer.steps;
   return v;
 }

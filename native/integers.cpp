@@ -86,8 +86,8 @@ Integer::Integer(Integers given, const std::vector<LevelReading>& sources, const
   const std::size_t padded = phases.padded();
   bias = Buffer<int32_t>(padded, 0);
   exponent = Buffer<int32_t>(padded, 0);
-  shift = Buffer<int32_t>(padded, 0);
-  no_shift = Buffer<int32_t>(padded, 0);
+  unit = Buffer<int32_t>(padded, 1);
+  no_unit = Buffer<int32_t>(padded, 1);
   for (int o = 0; o < outputs; ++o) {
     check_range("an exponent", grid[o], 0, most_exponent);
     int64_t sum = std::abs(int64_t{given_bias[o]}) * kind.steps + (int64_t{1} << grid[o]);
@@ -101,25 +101,23 @@ Integer::Integer(Integers given, const std::vector<LevelReading>& sources, const
     scales.emplace_back(std::size_t(phases.blocks_per_phase()) * integer_block, 0);
     std::copy_n(scale, kind.channels, scales.back().data());
   }
-  take_out_shifts(sources);
+  take_out_units(sources);
   pack(sources);
   if (reading) pack_image(*reading);
 }
 
-// All weights of an output channel are multiples of 2^shift.
-void Integer::take_out_shifts(const std::vector<LevelReading>& sources) {
-  std::vector<uint32_t> bits(outputs, 0);
-  for (const LevelReading& source : sources)
-    for_each_weight(source.weights,
-                    [&](int o, int, int, int, int32_t weight) { bits[o] |= static_cast<uint32_t>(weight); });
-  for (int o = 0; o < outputs; ++o) shift[phases.slot(o)] = bits[o] == 0 ? 0 : __builtin_ctz(bits[o]);
+// All weights of an output channel are multiples of its unit, the largest number of which they are.
+void Integer::take_out_units(const std::vector<LevelReading>& sources) {
+  std::vector<int32_t> shared(outputs, 0);
+  for (const LevelReading& source : sources) share_units(source.weights, shared);
+  for (int o = 0; o < outputs; ++o) unit[phases.slot(o)] = std::max(shared[o], 1);
 }
 
 void Integer::pack(const std::vector<LevelReading>& sources) {
   int64_t low = 0, high = 0;
   for (const LevelReading& source : sources)
     for_each_weight(source.weights, [&](int o, int, int, int, int32_t weight) {
-      weight >>= shift[phases.slot(o)];
+      weight /= unit[phases.slot(o)];
       low = std::min(low, int64_t{weight});
       high = std::max(high, int64_t{weight});
     });
@@ -141,7 +139,7 @@ void Integer::pack(const std::vector<LevelReading>& sources) {
       const int depth = windows[s].words / windows[s].kernel * 4;
       for_each_weight(sources[s].weights, [&](int o, int i, int dy, int dx, int32_t weight) {
         const int at = phases.slot(o);
-        weight >>= shift[at];
+        weight /= unit[at];
         const std::ptrdiff_t word = first + dy * windows[s].words + (dx * depth + i) / 4;
         int8_t* to =
             weights.data() + at / integer_block * block + (word * integer_block + at % integer_block) * 4 + i % 4;
@@ -296,7 +294,7 @@ IntegerFired Integer::fire(const IntegerInput& input) const {
       .skips = static_cast<int>(skips.size()),
       .skip = skips.data(),
       .image = {},
-      .shift = shift.data(),
+      .unit = unit.data(),
       .bias = bias.data(),
       .exponent = exponent.data(),
       .current = input.current ? input.current->view(0, 0) : View<const int32_t>{},
@@ -313,9 +311,9 @@ IntegerFired Integer::fire(const IntegerInput& input) const {
                    has_high ? image_high.data() : nullptr,
                    image_low.data(),
                    image_block,
-                   shift.data(),
+                   unit.data(),
                    image_bias.data()};
-  if (input.image) layer.shift = no_shift.data();
+  if (input.image) layer.unit = no_unit.data();
   // Few rows of many channels are shared out by channels too.
   const int wanted = input.threads > 1 ? whole(8 * input.threads, input.height) : 1;
   const int each = whole(whole(blocks, std::min(wanted, blocks)), 2) * 2, parts = whole(blocks, each);

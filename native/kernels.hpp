@@ -84,7 +84,7 @@ struct ImageSource {
   int kernel, stride, words, bits;
   const int16_t *high, *low;
   std::ptrdiff_t block;
-  const int32_t *shift, *bias;  // what the other sums are multiplied by before, as a power of two
+  const int32_t *unit, *bias;  // what the other sums are multiplied by before
 };
 
 // Neurons that collect their window before they fire, of which a count takes one byte.
@@ -102,9 +102,8 @@ struct IntegerLayer {
   int skips;
   const Skip* skip;
   ImageSource image;
-  // what sums are multiplied by, as a power of two; the bias of all steps and half a threshold; the threshold, as
-  // 2^exponent
-  const int32_t *shift, *bias, *exponent;
+  // what sums are multiplied by; the bias of all steps and half a threshold; the threshold, as 2^exponent
+  const int32_t *unit, *bias, *exponent;
   View<const int32_t> current;  // instead of the image, if any
   View<uint8_t> levels;         // counts, or where they have a sign, the next
   View<int16_t> counts;
@@ -138,7 +137,7 @@ struct ClockedLayer {
   int pairs;  // of rows that are added in 16 bits, in two sums, before those are widened; 0 where one row is too large
   const int16_t *narrow, *narrow_extended;
   const int32_t *wide, *wide_extended;
-  const int32_t* shift;  // what sums of rows are multiplied by, as a power of two
+  const int32_t* unit;  // what sums of rows are multiplied by
   // Instead of rows, where outputs are few, and the channels of each source:
   const int32_t *few, *few_extended;  // [source][row][column][channel][output]
   int skips;

@@ -168,7 +168,7 @@ class Integer {
   struct Window {
     int channels, kernel, stride, padding, most, words, group, bits;
   };
-  void take_out_shifts(const std::vector<LevelReading>& sources);
+  void take_out_units(const std::vector<LevelReading>& sources);
   void pack(const std::vector<LevelReading>& sources);
   void pack_image(const ImageReading& image);
   int group_of(int source, int first) const;
@@ -184,7 +184,7 @@ class Integer {
   Window image;
   Buffer<int8_t> weights;
   Buffer<int16_t> image_high, image_low;
-  Buffer<int32_t> image_bias, shift, no_shift, bias, exponent;
+  Buffer<int32_t> image_bias, unit, no_unit, bias, exponent;
   std::vector<Buffer<int32_t>> scales;
 };
 
@@ -223,7 +223,7 @@ class Clocked {
   struct Window {
     int channels, kernel, stride, padding, first;
   };
-  void take_out_shifts(const std::vector<TrainReading>& sources);
+  void take_out_units(const std::vector<TrainReading>& sources);
   int most_pairs(const std::vector<TrainReading>& sources) const;
   void check_sums(const std::vector<TrainReading>& sources, const std::vector<TrainScales>& skips, const int32_t* bias,
                   const Thresholds& thresholds) const;
@@ -239,7 +239,7 @@ class Clocked {
   bool few;
   std::vector<Window> windows;
   Buffer<int16_t> narrow, narrow_extended;
-  Buffer<int32_t> wide, wide_extended, each, each_extended, shift, bias, start, threshold, level, amplitude;
+  Buffer<int32_t> wide, wide_extended, each, each_extended, unit, bias, start, threshold, level, amplitude;
   std::vector<Buffer<int32_t>> scales, scales_extended;
 };
 

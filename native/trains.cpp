@@ -88,7 +88,7 @@ Clocked::Clocked(int channels, int factor, const std::vector<TrainReading>& sour
     pack_few(sources);
     return;
   }
-  take_out_shifts(sources);
+  take_out_units(sources);
   pairs = most_pairs(sources);
   if (pairs > 0)
     pack(sources, true, narrow, narrow_extended);
@@ -118,16 +118,15 @@ void Clocked::check_sums(const std::vector<TrainReading>& sources, const std::ve
   }
 }
 
-// All weights of an output channel are multiples of 2^shift.
-void Clocked::take_out_shifts(const std::vector<TrainReading>& sources) {
-  std::vector<uint32_t> bits(phases.outputs(), 0);
-  const auto gather = [&](int o, int, int, int, int32_t weight) { bits[o] |= static_cast<uint32_t>(weight); };
+// All weights of an output channel are multiples of its unit, the largest number of which they are.
+void Clocked::take_out_units(const std::vector<TrainReading>& sources) {
+  std::vector<int32_t> shared(phases.outputs(), 0);
   for (const TrainReading& source : sources) {
-    for_each_weight(source.weights, gather);
-    for_each_weight(source.extended, gather);
+    share_units(source.weights, shared);
+    share_units(source.extended, shared);
   }
-  shift = Buffer<int32_t>(phases.padded(), 0);
-  for (int o = 0; o < phases.outputs(); ++o) shift[phases.slot(o)] = bits[o] == 0 ? 0 : __builtin_ctz(bits[o]);
+  unit = Buffer<int32_t>(phases.padded(), 1);
+  for (int o = 0; o < phases.outputs(); ++o) unit[phases.slot(o)] = std::max(shared[o], 1);
 }
 
 // How many different rows of a source can be added in 16 bits, whichever they are.
@@ -140,8 +139,8 @@ int Clocked::most_pairs(const std::vector<TrainReading>& sources) const {
       std::ranges::sort(sorted);
       int64_t low = 0, high = 0;
       for (std::ptrdiff_t i = 0; i < std::min<std::ptrdiff_t>(most, row); ++i) {
-        low += std::min(sorted[i] >> shift[phases.slot(o)], 0);
-        high += std::max(sorted[row - 1 - i] >> shift[phases.slot(o)], 0);
+        low += std::min(sorted[i] / unit[phases.slot(o)], 0);
+        high += std::max(sorted[row - 1 - i] / unit[phases.slot(o)], 0);
         if (low < INT16_MIN || high > INT16_MAX) most = static_cast<int>(i);
       }
     }
@@ -168,7 +167,7 @@ void Clocked::pack(const std::vector<TrainReading>& sources, bool interleaved, B
         const std::size_t row =
             window.first + std::size_t(dx * window.kernel + dy) * words(window.channels) * clocked_block + i;
         const int place = interleaved ? lane % half / 4 * 8 + lane / half * 4 + lane % 4 : lane;
-        to[slot / clocked_block * size + row * clocked_block + place] = static_cast<Number>(weight >> shift[slot]);
+        to[slot / clocked_block * size + row * clocked_block + place] = static_cast<Number>(weight / unit[slot]);
       });
     };
     put(sources[s].weights, regular);
@@ -263,7 +262,7 @@ Fired<Trains> Clocked::fire(const ClockedInput& input) const {
       .narrow_extended = narrow_extended.data(),
       .wide = wide.data(),
       .wide_extended = wide_extended.data(),
-      .shift = shift.data(),
+      .unit = unit.data(),
       .few = each.data(),
       .few_extended = each_extended.data(),
       .skips = static_cast<int>(skips.size()),

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <numeric>
 #include <vector>
 
 #include "checks.hpp"
@@ -18,6 +19,11 @@ void for_each_weight(const Weights<int32_t>& weights, const Visit& visit) {
     for (int i = 0; i < weights.inputs; ++i)
       for (int dy = 0; dy < weights.kernel; ++dy)
         for (int dx = 0; dx < weights.kernel; ++dx) visit(o, i, dy, dx, weights.at(o, i, dy, dx));
+}
+
+// Makes a number of each output channel the largest of which it and all weights are multiples.
+inline void share_units(const Weights<int32_t>& weights, std::vector<int32_t>& units) {
+  for_each_weight(weights, [&](int o, int, int, int, int32_t weight) { units[o] = std::gcd(units[o], weight); });
 }
 
 // Sum of the magnitudes of one output channel's weights.

@@ -121,7 +121,7 @@ def noisy_calibration_images(root: Path | None, channels: int, sigma: float, see
         (16, channels, 64, 64).
 
     Raises:
-        ModuleNotFoundError: scikit-image is missing; the ``demo`` extra has it.
+        ModuleNotFoundError: scikit-image is missing; the ``plot`` extra has it.
     """
     folder = _TRAINING_FOLDERS[channels]
     if root is not None and (root / folder).is_dir():

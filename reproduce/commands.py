@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 
 from reproduce import WEIGHTS
 from spikingir import __version__
-from spikingir.cli.console import CommandError, complain, progress_bar, say
+from spikingir.cli.console import CommandError, complain, progress_bar, require, say
 from spikingir.cli.evaluate import (
     Crop,
     DataRoot,
@@ -70,6 +70,7 @@ def reproduce(
         docs: File for the Markdown report in place of OUT/results.md, such as docs/results.md; figures go into a folder
             beside it.
     """
+    require("matplotlib", "skimage")  # figures come last
     from reproduce.benchmark import Benchmark
     from reproduce.document import write
     from reproduce.report import reproduce as measure
@@ -224,6 +225,45 @@ def ablate(
     say(table(lines))
 
 
+@app.command
+def harm(
+    sets: Annotated[list[Literal["clean", "clean-jpeg", "polyu", "clear", "hazy"]] | None, Words] = None,
+    /,
+    *,
+    data_root: DataRoot = None,
+    docs: Path = Path("docs/harm.md"),
+) -> None:
+    """Measure whether the defaults of denoise and dehaze harm photographs that need no help, and write a page of it.
+
+    Args:
+        sets: What to look at: clean, clean-jpeg, polyu, clear, hazy; all unless given.
+        data_root: Folder of the image collection.
+        docs: The page.
+    """
+    from reproduce.harm import SETS, measure
+    from reproduce.harm import table as page
+    from spikingir.files import write_text
+
+    if data_root is None:
+        raise UsageError("the photographs are those of the image collection; give its folder with --data-root")
+    measured = {}
+    for name in sets or SETS:
+        measured[name] = measure(SETS[name], data_root, tell=complain)
+    given = "".join(f" {name}" for name in sets or ())
+    write_text(docs, page(measured, __version__, f"python -m reproduce harm{given} --data-root DATA"))
+    say(str(docs))
+    broken = [
+        f"{one.name} ({bar.words} {bar.value(one):.3g})"
+        for name, changes in measured.items()
+        for bar in SETS[name].bars
+        for one in changes
+        if not bar.holds(one)
+    ]
+    if broken:
+        more = ", ..." * (len(broken) > _NAMED)
+        raise CommandError(f"{len(broken)} bounds are broken: {', '.join(broken[:_NAMED])}{more}; {docs} has the worst")
+
+
 def _check(models: Path | None) -> None:
     if models is not None and not models.is_dir():
         raise UsageError(f"--models is {models}, which is no folder; expected one with a folder for each model")
@@ -236,5 +276,7 @@ def _inputs(*folders: Path | None) -> "frozenset[Identity]":
 
     return identities(path for folder in (SHIPPED, *folders) if folder is not None for path in folder.rglob("*"))
 
+
+_NAMED = 3  # of what is broken
 
 _MEASURES = (("psnr", 2), ("ssim", 4), ("spikes_per_neuron", 2))

@@ -155,8 +155,11 @@ def test_wrong_usage(run: Run, tiny_model: Path, photo: Path) -> None:
         assert message in err
 
 
-def test_what_cannot_be_done(run: Run, tiny_model: Path, photo: Path) -> None:
+def test_what_cannot_be_done(run: Run, tiny_model: Path, photo: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    Image.new("L", (2000, 1000)).save(large)
     for arguments, message in [
+        ((tiny_model, "--image", large, "--max-megapixels", 1), "large.png: 2000 x 1000 are 2.0 megapixels"),
         ((tiny_model, "--image", photo, "--size", "25x8"), "cannot be cut out of it"),
         ((tiny_model, "--image", tiny_model / "nothing.png"), "cannot read"),
         (("nonsense", "--image", photo), "nonsense"),

@@ -75,7 +75,7 @@ def test_models_are_listed(run: Run) -> None:
 
 def test_models_as_json(run: Run) -> None:
     found = {entry["name"]: entry for entry in json.loads(run("models", "--json")[1])}
-    assert sorted(found) == model_names()
+    assert list(found) == model_names()
     entry = found["denoise-gray-25"]
     assert (entry["task"], entry["sigma"], entry["channels"]) == ("denoise", 25, 1)
     assert {"file", "schedule", "time_steps", "default"} == set(entry["variants"][0])
@@ -223,6 +223,12 @@ def test_evaluate_without_a_conventional_network(run: Run, tiny_model: Path, pho
         (["{tiny}", "--data", "polyu"], 1, "data root"),
         (["{model}", "--data", "{small}"], 1, "11x11"),
         (["{model}", "--data", "{photos}", "--schedule", "7"], 1, "a delay of 7 does not fit"),
+        (
+            ["{model}", "--data", "{large}", "--max-megapixels", "1"],
+            1,
+            "2000 x 1000 are 2.0 megapixels, expected at most",
+        ),
+        (["{haze}", "--data", "{large}", "--max-megapixels", "1"], 1, "gt/1.png: 2000 x 1000 are 2.0 megapixels"),
     ],
 )
 def test_what_cannot_be_evaluated(
@@ -235,11 +241,14 @@ def test_what_cannot_be_evaluated(
     exit_code: int,
     said: str,
 ) -> None:
-    for name in ("haze", "small"):
-        (tmp_path / name).mkdir()
+    for name in ("haze", "small", "large/hazy", "large/gt"):
+        (tmp_path / name).mkdir(parents=True)
     save_pretrained(convert(AODNet(), torch.rand(1, 3, 16, 16)), tmp_path / "haze" / "snn.safetensors")
     Image.fromarray(np.zeros((8, 30), np.uint8)).save(tmp_path / "small" / "small.png")
-    places = {"model": model, "tiny": tiny_model, "photos": photos, **{n: tmp_path / n for n in ("haze", "small")}}
+    for name, size in (("1", (2000, 1000)), ("hazy/1", (200, 100)), ("gt/1", (2000, 1000))):
+        Image.new("RGB", size).save(tmp_path / "large" / f"{name}.png")
+    folders = {name: tmp_path / name for name in ("haze", "small", "large")}
+    places = {"model": model, "tiny": tiny_model, "photos": photos, **folders}
     code, out, err = run("evaluate", *(argument.format(**places) for argument in arguments))
     assert (code, out) == (exit_code, "")
     assert one_sentence(err)

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from torch import Tensor
 from spikingir import files
 from spikingir.cli import console, main
 from spikingir.cli.program import app
+from spikingir.deploy import engine
 from spikingir.deploy.folded import FoldedNetwork
 from spikingir.photo.formats import HEAD
 from spikingir.photo.images import ImageError, read_image
@@ -77,7 +79,8 @@ def test_a_folder_of_which_one_fails(denoise: Run, here: Path) -> None:
     assert code == 1
     assert below(here / "out") == {"a_denoised.png", "sub/b_denoised.jpg"}
     first, second = out.splitlines()
-    assert first.startswith("out/a_denoised.png: 16 x 12, T = 3, ")
+    assert first.startswith("out/a_denoised.png: noise about ")
+    assert "; removed (16 x 12, " in first
     assert second.startswith("out/sub/b_denoised.jpg: ")
     failure, summary = err.splitlines()
     assert failure.startswith("spikingir: photos/broken.png is a damaged PNG file")
@@ -227,7 +230,7 @@ def test_control_characters_in_names(denoise: Run, here: Path) -> None:
     (here / evil / f"x.{evil}").touch()
     code, out, err = denoise(evil, "-o", "out", "--format", "jpeg")
     assert code == 1
-    assert out.startswith(f"out/{shown}_denoised.jpg: 16 x 12, ")
+    assert out.startswith(f"out/{shown}_denoised.jpg: noise about ")
     assert out.count("\n") == 1
     assert err.count("\n") == 4
     assert err.count(shown) == 5
@@ -375,7 +378,7 @@ def test_tiles_do_not_show(denoise: Run, here: Path) -> None:
 
 
 def test_schedule_and_device(denoise: Run, here: Path) -> None:
-    code, out, err = denoise("photos/a.png", "--schedule", "phased", "--device", "cpu")
+    code, out, err = denoise("photos/a.png", "--schedule", "phased", "--device", "cpu", "--verbose")
     assert code == 0
     assert "phased" in out
     assert err.count("note: ") == 1
@@ -624,22 +627,44 @@ def test_ray_is_an_extra(denoise: Run, here: Path, monkeypatch: pytest.MonkeyPat
     assert not (here / "out").exists()
 
 
+def test_that_the_engine_is_missing_is_told_once(denoise: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once on a machine, in whatever process; where that cannot be kept, each time."""
+    monkeypatch.setattr(engine, "native_available", lambda: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "caches"))
+    told = "note: restoring with torch, not with the faster native engine: it was not built"
+    for said in (True, False, False):
+        engine._say.cache_clear()  # as in a new process
+        assert (told in denoise("photos/a.png", "--overwrite")[2]) == said
+    (here / "file").touch()
+    for caches in (here / "file", here / "file", "relative", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(caches))
+        engine._say.cache_clear()
+        assert told in denoise("photos/a.png", "--overwrite")[2]
+    engine._say.cache_clear()
+    assert not (here / "relative").exists()
+
+
 # The terminal
 
 
 def test_bars_are_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    with console.progress_bars("working", 3) as (tiles, image):
-        tiles(1, 2)
+    with console.restoring_bars("working", 3) as (megapixels, image):
+        megapixels(1, 2)
         image()
     assert capsys.readouterr() == ("", "")
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with console.progress_bars("working", 3) as (tiles, image):
-        tiles(1, 2)
-        image()
+    monkeypatch.setenv("COLUMNS", "200")
+    with console.restoring_bars("working", 3) as (megapixels, image):
+        for total in (12, 24):
+            for done in range(1, total + 1):
+                megapixels(done, total)
+            image()
         console.say("a result")
     out, err = capsys.readouterr()
     assert out == "a result\n"
     assert "working" in err
+    assert "2 of 3" in err
+    assert re.search(r"24\.0 of 24\.0 megapixels, [\d.e+]+ MP/s", err)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

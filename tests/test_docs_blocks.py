@@ -1,41 +1,41 @@
 """Code in README and docs runs: Python blocks by running them, commands by parsing them, links by following them."""
 
 import contextlib
-import gc
-import importlib
+import dataclasses
 import importlib.util
 import io
 import re
 import shlex
 import textwrap
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from cyclopts import App
+from PIL import Image
 
 import reproduce.commands
 import spikingir
 from spikingir.cli import program
-from spikingir.networks import DnCNN
+from spikingir.cli.console import STREAM
+from spikingir.conversion.convert import METHODS
+from spikingir.export.export import FORMATS
+from spikingir.networks import ARCHITECTURES, DnCNN
+from spikingir.plugins import Registry
 from spikingir.spiking.kinds import NEURONS
-from spikingir.tasks import TASKS
+from spikingir.tasks import DENOISE, TASKS
 from spikingir.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = {"page.md", "architecture.md"}  # tests/web and tests/test_architecture.py run their Python
-REGISTRIES = {
-    "src/spikingir/conversion/convert.py": ["METHODS"],
-    "src/spikingir/export/export.py": ["FORMATS"],
-    "src/spikingir/networks/registry.py": ["ARCHITECTURES"],
-}
+REGISTRIES: tuple[Registry[Any], ...] = (NEURONS, ARCHITECTURES, TASKS, METHODS, FORMATS)
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-_ENTRY = re.compile(r"# (src/\S+\.py), in (\w+)\n")
-_PACKAGES = {"curl", "magick", "ray", "srun", "torchrun"}  # programs of others
+_PACKAGES = {"curl", "magick", "pipx", "ray", "srun", "torchrun", "uv"}  # programs of others
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -62,37 +62,17 @@ def commands(text: str) -> list[list[str]]:
 @contextlib.contextmanager
 def open_registries() -> Iterator[None]:
     """Whatever is registered within is gone behind."""
-    tables: list[dict[str, Any]] = [NEURONS, TASKS]
-    for file, names in REGISTRIES.items():
-        module = importlib.import_module(file.removeprefix("src/").removesuffix(".py").replace("/", "."))
-        tables += [_table(getattr(module, name)) for name in names]
-    before = [dict(table) for table in tables]
+    before = [dict(registry) for registry in REGISTRIES]
     try:
         yield
     finally:
-        for table, kept in zip(tables, before, strict=True):
-            table.clear()
-            table.update(kept)
-
-
-def _table(registry: Mapping[str, Any]) -> dict[str, Any]:
-    """The dictionary behind a registry that may be read only: a page's reader edits its file."""
-    if isinstance(registry, dict):
-        return registry
-    (table,) = gc.get_referents(registry)
-    assert isinstance(table, dict)
-    return table
+        for registry, kept in zip(REGISTRIES, before, strict=True):
+            registry.clear()
+            registry.update(kept)
 
 
 def run(code: str, names: dict[str, Any], page: str) -> str:
-    """Run a block, or put the entry that it shows into its registry. Returns what it prints."""
-    if (entry := _ENTRY.match(code)) is not None:
-        file, registry = entry.groups()
-        assert registry in REGISTRIES[file]
-        module = importlib.import_module(file.removeprefix("src/").removesuffix(".py").replace("/", "."))
-        code = "{" + code[entry.end() :] + "}"
-        _table(getattr(module, registry)).update(eval(compile(code, page, "eval"), {**vars(module), **names}))
-        return ""
+    """Run a block. Returns what it prints."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, page, "exec"), names)
@@ -100,7 +80,10 @@ def run(code: str, names: dict[str, Any], page: str) -> str:
 
 
 def given() -> dict[str, Any]:
-    """What the examples of README and docs take for granted."""
+    """What the examples of README and docs take for granted, photographs in the folder that one is in too."""
+    Path("photos").mkdir()
+    for name in ("photo.jpg", "photos/photo.jpg"):
+        Image.effect_noise((32, 24), 60).convert("RGB").save(name)
     torch.manual_seed(0)
     network = DnCNN(layers=3, width=4).eval()
     images = torch.rand(2, 1, 16, 16)
@@ -140,9 +123,9 @@ def test_a_block_that_fails_is_seen(tmp_path: Path) -> None:
     with pytest.raises(NameError):
         run("nothing", {}, "page")
     with open_registries():
-        run('# src/spikingir/networks/registry.py, in ARCHITECTURES\n"mine": 1,\n', {}, "page")
-        assert spikingir.networks.ARCHITECTURES["mine"] == 1
-    assert "mine" not in spikingir.networks.ARCHITECTURES
+        TASKS["mine"] = dataclasses.replace(DENOISE, name="mine")
+        assert "mine" in TASKS
+    assert "mine" not in TASKS
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "toml")], ids=lambda page: page.name)
@@ -169,6 +152,7 @@ def check(words: list[str]) -> None:
         if module in apps:
             apps[module].parse_args(arguments, exit_on_error=False, print_error=False)
     elif program_ == "spikingir":
+        rest = [STREAM if word == "-" else word for word in takewhile(lambda word: word not in ("|", "<", ">"), rest)]
         program.app.parse_args(rest, exit_on_error=False, print_error=False)
     elif program_ == "make":
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -23,6 +23,7 @@ MODULES = sorted([*SOURCE.rglob("*.py"), *REPRODUCE.rglob("*.py")])
 ROOMS = (
     "version",
     "errors",
+    "plugins",
     "files",
     "environment",
     "provenance",

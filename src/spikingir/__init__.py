@@ -1,6 +1,18 @@
 """SpikingIR: image restoration with spiking neural networks.
 
-Public names are imported on first use, so that ``import spikingir`` loads no torch.
+To restore a photograph::
+
+    restored = spikingir.Restorer.from_pretrained("denoise-color")("photo.jpg", sigma=20)
+
+To make a spiking network of a network of your own, and to run it as it is deployed, with spikes of 0 and 1::
+
+    snn = spikingir.convert(network, images, time_steps=10)
+    spikingir.save_pretrained(snn, "mine.safetensors")
+    restored = spikingir.Restorer(snn)("photo.jpg")
+
+``report``, ``evaluate`` and ``paper_energy`` say what was converted, how well it restores, and what it costs; ``fold``
+and ``export_network`` take it to other tools. ``help(spikingir.Restorer)`` says more; ``spikingir --help``
+lists the commands. Public names are imported on first use, so that ``import spikingir`` loads no torch.
 """
 
 from importlib import import_module
@@ -14,6 +26,7 @@ if TYPE_CHECKING:
     from spikingir.conversion.report import report
     from spikingir.deploy.fold import FoldError, fold
     from spikingir.deploy.folded import FoldedNetwork
+    from spikingir.deploy.rounding import round_weights
     from spikingir.energy.paper import paper_energy
     from spikingir.errors import SpikingIRError
     from spikingir.evaluation.evaluate import evaluate
@@ -59,6 +72,7 @@ _HOMES = {
     "load_network": "spikingir.store",
     "paper_energy": "spikingir.energy.paper",
     "report": "spikingir.conversion.report",
+    "round_weights": "spikingir.deploy.rounding",
     "save_network": "spikingir.store",
     "save_pretrained": "spikingir.store",
 }
@@ -93,6 +107,7 @@ __all__ = [
     "load_network",
     "paper_energy",
     "report",
+    "round_weights",
     "save_network",
     "save_pretrained",
 ]

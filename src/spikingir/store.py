@@ -10,9 +10,9 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,7 +25,7 @@ from spikingir.graph.graph import Graph, Node
 from spikingir.graph.node_schema import node_from_json, node_to_json, output_shape
 from spikingir.networks.base import Recognised, RestorationNetwork
 from spikingir.networks.registry import ARCHITECTURES, Architecture, build_network, describe, known_architectures
-from spikingir.schema import SchemaError, nearest, parse, shown
+from spikingir.schema import Range, SchemaError, nearest, parse, shown
 from spikingir.spiking.coding import levels
 from spikingir.spiking.formation import form_image
 from spikingir.spiking.kinds import NEURONS, kind_of
@@ -81,6 +81,7 @@ class _Spiking:
     neurons: Mapping[str, Any]
     mapper: bool
     origin: tuple[tuple[str, str, str], ...] = ()
+    shares: Mapping[str, Annotated[float, Range(0, 1)]] = field(default_factory=dict)
 
 
 def save_network(network: RestorationNetwork, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
@@ -444,7 +445,9 @@ def _recognise(tensors: Mapping[str, Tensor], header: _Conventional | None) -> t
         raise SchemaError(
             f"its header has the unknown architecture {name}{nearest(header.architecture, ARCHITECTURES)}"
         )
-    candidates = ARCHITECTURES.values() if header is None else [ARCHITECTURES[header.architecture]]
+    candidates = [found for _, found in ARCHITECTURES.usable()]
+    if header is not None:
+        candidates = [ARCHITECTURES[header.architecture]]
     for architecture in candidates:
         if (found := architecture.recognise(tensors)) is None:
             continue
@@ -495,6 +498,7 @@ def _describe_spiking(network: SpikingNetwork) -> dict[str, Any]:
         "neurons": neurons,
         "mapper": network.mapper is not None,
         "origin": network.origin,
+        **({"shares": network.shares} if network.shares else {}),
     }
 
 
@@ -584,7 +588,9 @@ def _assemble(head: _Spiking, nodes: Sequence[Node], state: Mapping[str, Tensor]
         if kernel.shape != (len(kernel), len(kernel), 3, 3):
             raise SchemaError(f"mapper.weight has shape {tuple(kernel.shape)}; expected (C, C, 3, 3)")
         mapper = PixelMapper(len(kernel))
-    network = SpikingNetwork(Graph(tuple(nodes), weights, origin=head.origin), neurons, head.config, mapper)
+    network = SpikingNetwork(
+        Graph(tuple(nodes), weights, origin=head.origin, shares=head.shares), neurons, head.config, mapper
+    )
     network.to(next(iter(state.values())).dtype)
     _compare(network.state_dict(), state, {}, "by its header", "save it again")
     network.load_state_dict(dict(state))
@@ -596,7 +602,7 @@ def _neuron(settings: object, log_threshold: Tensor, where: str) -> IFNeuron:
     if not isinstance(settings, Mapping):
         raise SchemaError(f"{where} is {shown(settings)}; expected a table")
     name = settings.get("kind")
-    known = {key for key, kind in NEURONS.items() if kind.settings is not None}
+    known = {key for key, kind in NEURONS.usable() if kind.settings is not None}
     if not isinstance(name, str) or name not in known:
         raise SchemaError(f"{where}.kind is {shown(name)}{nearest(name, sorted(known))}")
     rest = {key: value for key, value in settings.items() if key != "kind"}
@@ -635,7 +641,8 @@ def _require_fit(network: SpikingNetwork, side: int) -> None:
         raise SchemaError(f"the mapper is for {network.mapper.in_channels} channels; the output has {channels}")
     formation = network.config.formation
     try:
-        form_image(formation, torch.zeros(1, network.config.input_channels, 1, 1), torch.zeros(1, channels, 1, 1))
+        blank = network.config.formed_from(torch.zeros(1, network.config.input_channels, 1, 1))
+        form_image(formation, blank, torch.zeros(1, channels, 1, 1))
         fits = formation == "identity" or height == width == side
     except (InputError, RuntimeError):  # what torch says of shapes that do not go together
         fits = False

@@ -1,6 +1,7 @@
 """The tasks: all that the package knows of what its networks remove from images.
 
-A further task is one more record and one more name in :data:`TASKS`; nothing else in the package asks which task it is.
+A further task is one more record and one more name in :data:`TASKS`, by a decorator or an entry point of a package of
+one's own (:mod:`spikingir.plugins`); nothing else in the package asks which task it is.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from spikingir.data.sets import HAZE_SETS, NOISE_SETS, TestSet
 from spikingir.errors import InputError
+from spikingir.plugins import Registry
 
 if TYPE_CHECKING:
     from spikingir.data.testsets import Degradation
@@ -84,7 +86,13 @@ DEHAZE = Task(
     testsets=HAZE_SETS,
 )
 
-TASKS: dict[TaskName, Task] = {task.name: task for task in (DENOISE, DEHAZE)}
+TASKS: Registry[Task] = Registry(
+    "spikingir.tasks",
+    "task",
+    Task,
+    lambda name, degradation, **options: Task(name=name, degradation=degradation, **options),
+    {task.name: task for task in (DENOISE, DEHAZE)},
+)
 """The tasks by name. One that is added here is known everywhere, on the command line if it is there before that is."""
 
 
@@ -92,6 +100,18 @@ RENAMED = {
     DEHAZE.name: "dehaze is a new network from this version on; the one of the paper, AOD-Net, is now dehaze-aodnet"
 }
 """What the user of a model is told, for one version long, because its name stood for another network before."""
+
+
+def task_of(formation: str) -> Task:
+    """The task of an image formation, for a network that comes without a configuration.
+
+    Raises:
+        InputError: No task has it.
+    """
+    for _, task in TASKS.usable():
+        if formation in task.formations:
+            return task
+    raise InputError(f"no task has the image formation {formation!r}; name the task in config.json")
 
 
 def find_task(name: TaskName) -> Task:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, reject, settings
+from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -16,6 +16,7 @@ from spikingir.deploy import engine
 from spikingir.deploy import engine as choice
 from spikingir.deploy.fold import FoldError, fold
 from spikingir.deploy.folded import FoldedNetwork
+from spikingir.deploy.grids import largest_numbers
 from spikingir.inputs import with_level
 from spikingir.networks.aodnet import AODNet
 from spikingir.spiking.network import SpikingNetwork, Trace
@@ -75,6 +76,11 @@ def scale_thresholds(network: SpikingNetwork, factor: float) -> SpikingNetwork:
     return network
 
 
+def is_too_long(network: FoldedNetwork) -> bool:
+    """Whether sums go beyond 32 bits, as where a channel that calibration found dead has next to no threshold."""
+    return max(largest_numbers(network).values()) > 2**31 - 1
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     width=st.integers(1, 70),
@@ -116,6 +122,7 @@ def test_any_chain(
         folded = fold(delayed, grid=bits)
     except FoldError:  # a channel that calibration found dead has next to no threshold
         reject()
+    assume(not is_too_long(folded))
     assert_same(folded, 3 * torch.rand(2, channels, *size) - 1)
 
 

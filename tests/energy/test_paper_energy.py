@@ -201,8 +201,8 @@ def test_branches_are_counted_as_one_by_one(method: str) -> None:
     for name, accumulates in expected.items():
         assert counts[name].synaptic_operations == pytest.approx(accumulates), name
         assert (counts[name].image_macs, counts[name].analog_macs) == (0, 0)
-    # both of the neurons that a sum reads use its synapses
-    assert counts["both"].macs == counts["both"].spiking_synapses == 8 * 8 * 4 * 3
+    # both neurons that a sum reads have synapses of their own; the conventional network adds before it multiplies
+    assert 2 * counts["both"].macs == counts["both"].spiking_synapses == 2 * 8 * 8 * 4 * 3
     assert counts["up"].macs == 4 * 4 * 6 * 4 * 4
 
 

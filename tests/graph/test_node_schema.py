@@ -44,6 +44,17 @@ def drawn(op: str, draw: random.Random) -> tuple[dict[str, Any], list[tuple[int,
             return options | {"size": pair(1, 9)}, one, ()
         factors = [draw.choice([0.3, 0.5, 1.5, 2.0]) for _ in range(2)]
         return options | {"scale_factor": factors[0] if how == "factor" else factors}, one, ()
+    if op == "global_avg_pool2d":
+        return {}, one, ()
+    like = (3, draw.randint(1, 9), draw.randint(1, 9))
+    if op == "crop":
+        options = {"corner": [draw.choice([0, 0, 1, -1]) for _ in range(2)], "scale": draw.choice([1, 1, 2])}
+        return options | {"anchor": draw.choice(["start", "middle"])}, [shape, like], ()
+    if op == "pad_to":
+        options = {"anchor": draw.choice(["start", "middle", "end"]), "mode": draw.choice(["constant", "reflect"])}
+        if draw.random() < 0.5:
+            return options | {"multiple": pair(1, 8)}, one, ()
+        return options | {"multiple": None}, [shape, like], ()
     if op in ("add", "sub", "concat"):
         other = tuple(draw.choice([n, n, n, n, n, 1, 3]) for n in shape)
         return {}, [shape, other], ()
@@ -77,7 +88,7 @@ def test_shapes_are_those_of_the_run(op: str) -> None:
             assert output_shape(node, shapes, kernel) == wanted, (node, shapes, kernel)
             fitted += 1
     assert fitted > 20
-    assert refused or op in ("interpolate", "pixel_unshuffle", "pixel_shuffle", "pad", "affine")
+    assert refused or op in ("global_avg_pool2d", "interpolate", "pixel_unshuffle", "pixel_shuffle", "pad", "affine")
 
 
 def test_what_goes_together() -> None:

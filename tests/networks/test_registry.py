@@ -13,6 +13,7 @@ from spikingir.networks import (
     build_network,
     describe,
 )
+from spikingir.plugins import PluginError
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -31,10 +32,10 @@ def test_descriptor_tells_the_truth(name: str) -> None:
     assert all(other.recognise(network.state_dict()) is None for other in others)
 
 
-def test_descriptor_and_registry_are_frozen() -> None:
+def test_descriptor_is_frozen_and_has_one_name() -> None:
     with pytest.raises(FrozenInstanceError):
         ARCHITECTURES["dncnn"].paper = ""
-    with pytest.raises(TypeError):
+    with pytest.raises(PluginError, match="the network 'mine' has the name 'dncnn' of its own"):
         ARCHITECTURES["mine"] = ARCHITECTURES["dncnn"]
 
 

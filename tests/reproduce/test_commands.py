@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import reproduce
-from spikingir.cli import main
+from spikingir.cli import console, main
 from spikingir.conversion.convert import convert
 from spikingir.files import locked
 from spikingir.networks import AODNet
@@ -33,6 +33,18 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return code, found.out, found.err
 
     return call
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "skimage"])
+def test_a_missing_extra_is_named_before_the_work(
+    run: Run, missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "find_spec", lambda name: None if name == missing else object())
+    code, out, err = run("all", "--data-root", tmp_path, "--out", tmp_path / "out")
+    assert (code, out) == (1, "")
+    assert err.endswith("install it with: pip install 'spikingir[plot]'\n")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_benchmark(run: Run, tmp_path: Path, models: Path, collection: Path) -> None:

@@ -248,11 +248,11 @@ def spiking(body: nn.Module) -> SpikingNetwork:
 
 
 def test_networks_that_no_restorer_runs() -> None:
-    for padding, after, made in [(1, nn.PixelShuffle(2), "1 channel of 128 x 128"), (0, nn.Conv2d(4, 1, 3), "60 x 60")]:
-        with pytest.raises(ModelError, match=f"makes .*{made} pixels of 1 channel of 64 x 64 pixels"):
-            Restorer(spiking(nn.Sequential(nn.Conv2d(1, 4, 3, padding=padding), nn.ReLU(), after)))
-    with pytest.raises(ModelError, match="makes 3 channels of 64 x 64"):
-        Restorer(spiking(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1))))
+    for stride, after, made in [(1, nn.Conv2d(4, 1, 3), "60 x 60"), (2, nn.Conv2d(4, 1, 3, padding=1), "31 x 31")]:
+        with pytest.raises(
+            ModelError, match=f"makes .*{made} pixels of 1 channel of 64 x 64 pixels; expected the same"
+        ):
+            Restorer(spiking(nn.Sequential(nn.Conv2d(1, 4, 3, stride), nn.ReLU(), after)))
     with pytest.raises(TypeError, match=r"expected a SpikingNetwork.*got a Sequential"):
         Restorer(nn.Sequential())  # type: ignore[arg-type]
     with pytest.raises(TilingError):

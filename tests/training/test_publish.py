@@ -9,7 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from spikingir.data.errors import DataError
+from spikingir.deploy.fold import fold
 from spikingir.restoration.restorer import Restorer
+from spikingir.spiking.network import SpikingNetwork
+from spikingir.store import load_any
 from spikingir.training import follow as following
 from spikingir.training import publish as publishing
 from spikingir.training.publish import publish, training_record
@@ -76,7 +80,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
 
 def test_a_model_is_published(recipe: Recipe, tmp_path: Path) -> None:
     done = following.follow(recipe, tmp_path, tmp_path / "run", progress=False)
-    model = publish(recipe, done, tmp_path / "model")
+    model = publish(recipe, done, tmp_path / "model", tmp_path)
     assert (model.name, model.task, model.channels, model.sigma, model.licence) == ("tiny", "denoise", 1, 30, "MIT")
     assert [(v.file, v.schedule, v.time_steps) for v in model.variants] == [
         ("snn.safetensors", "clocked", 5),
@@ -110,18 +114,35 @@ def test_a_model_is_published(recipe: Recipe, tmp_path: Path) -> None:
     row = TestRow("bsd68", 68, "snn.safetensors", "T = 5", "abc", "2026-11-26", psnr=28)
     record_test(model, row)
     assert "| bsd68 |" in (model.folder / "README.md").read_text()
-    publish(recipe, {name: path for name, path in done.items() if name != "phased"}, tmp_path / "model")
+    publish(recipe, {name: path for name, path in done.items() if name != "phased"}, tmp_path / "model", tmp_path)
     card = (model.folder / "README.md").read_text()
     assert "| phased |  |  | not run yet" in card
     assert "bsd68" not in card  # it was measured of other weights
     assert not (model.folder / "tests.json").exists()
 
 
+def test_weights_are_rounded_in_what_is_published(recipe: Recipe, tmp_path: Path) -> None:
+    stages = tuple(replace(s, coding="binary", weight_bits=8) if s.name == "phased" else s for s in recipe.stages)
+    recipe = replace(recipe, stages=stages)
+    done = following.follow(recipe, tmp_path, tmp_path / "run", stages=["conventional", "phased"], progress=False)
+    model = publish(recipe, done, tmp_path / "model", tmp_path)
+    trained, published = load_any(done["phased"]), load_spiking(model.folder).network
+    assert isinstance(trained, SpikingNetwork)
+    image = torch.rand(1, 1, 16, 20)
+    assert torch.equal(fold(published)(image), fold(published, weight_bits=8)(image))
+    assert not torch.equal(fold(trained)(image), fold(trained, weight_bits=8)(image))
+    assert "binary (4 bits), weights of 8 bits" in (model.folder / "README.md").read_text()
+    other = replace(recipe, stages=tuple(replace(s, weight_bits=None) for s in stages))
+    following.follow(other, tmp_path, tmp_path / "run", stages=["phased"], progress=False)  # the same training
+    with pytest.raises(DataError):
+        publish(recipe, done, tmp_path / "model", tmp_path / "elsewhere")
+
+
 def test_a_model_for_a_range_of_noise_names_both_ends(recipe: Recipe, tmp_path: Path) -> None:
     done = following.follow(recipe, tmp_path, tmp_path / "run", stages=["conventional", "phased"], progress=False)
     assert recipe.noise is not None
     ranged = replace(recipe, noise=replace(recipe.noise, sigma=(10.0, 30.0)))
-    model = publish(ranged, done, tmp_path / "model")
+    model = publish(ranged, done, tmp_path / "model", tmp_path)
     assert (model.sigma, model.fixed_sigma, model.takes_level) == ((10, 30), None, False)
     assert json.loads((model.folder / "config.json").read_text())["sigma"] == [10, 30]
     card = (model.folder / "README.md").read_text()
@@ -133,7 +154,7 @@ def test_training_goes_on_elsewhere_from_a_model_that_ships(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = following.follow(recipe, tmp_path, tmp_path / "run", progress=False)
-    shipped = publish(recipe, done, tmp_path / "models" / "tiny")
+    shipped = publish(recipe, done, tmp_path / "models" / "tiny", tmp_path)
     elsewhere = tmp_path / "elsewhere" / "conventional" / "model.safetensors"
     elsewhere.parent.mkdir(parents=True)
     elsewhere.write_bytes((shipped.folder / "ann.safetensors").read_bytes())
@@ -148,5 +169,5 @@ def test_training_goes_on_elsewhere_from_a_model_that_ships(
 def test_without_a_spiking_network_there_is_no_model(recipe: Recipe, tmp_path: Path) -> None:
     done = following.follow(recipe, tmp_path, tmp_path / "run", stages=["conventional"], progress=False)
     with pytest.raises(RecipeError, match="no spiking network to publish"):
-        publish(recipe, done, tmp_path / "model")
+        publish(recipe, done, tmp_path / "model", tmp_path)
     assert not (tmp_path / "model").exists()

@@ -151,6 +151,9 @@ def test_a_quantised_network_is_saved_phased_whatever_its_stage_says(
         ("time_steps = 5", "time_steps = 1" + "0" * 30, r"stages\[2\]\.time_steps is 10+; expected a number from 1"),
         ('"phased"', '"phassed"', r"stages\[1\]\.schedule is 'phassed'; expected clocked, phased"),
         ('"phased"', "4", r"stages\[1\]: schedule is 4; a delay is below time_steps, here 4"),
+        ('kind = "ann"', 'kind = "ann"\nweight_bits = 8', r"stages\[0\]: weight_bits is for a phased spiking network"),
+        ("time_steps = 5", "time_steps = 5\nweight_bits = 8", r"stages\[2\]: weight_bits is for a phased"),
+        ('"phased"', '"phased"\nweight_bits = 1', r"stages\[1\]\.weight_bits is 1; expected a number from 2 to 16"),
         (
             'name = "tiny"',
             'name = "../tiny"',

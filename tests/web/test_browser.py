@@ -1,6 +1,7 @@
 """The page in headless Chromium: on a desk and on a phone, in light and dark, by mouse and by keyboard alone."""
 
 import json
+import re
 import shutil
 from base64 import b64decode
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.restoration.test_batch import model
 from tests.web.conftest import free_port, offers
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -160,6 +162,17 @@ def roomy(tiny_model: Path, tiny_dehazer: Path, tmp_path_factory: pytest.TempPat
         server.terminate()
 
 
+@pytest.fixture
+def harmless(tmp_path: Path) -> Iterator[str]:
+    """Address of a page whose network finds nothing."""
+    port = free_port()
+    with offers(model(tmp_path / "harmless", 1e-5), "--port", port, folder=tmp_path) as server:
+        assert server.stdout is not None
+        assert str(port) in server.stdout.readline()
+        yield f"http://127.0.0.1:{port}"
+        server.terminate()
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_a_photograph_is_restored(page: Page, address: str, photo: Path, size: str, dark: bool) -> None:
@@ -168,7 +181,8 @@ def test_a_photograph_is_restored(page: Page, address: str, photo: Path, size: s
     page.choose(photo)
     page.check()
     page.restored()
-    assert "Done in" in page.one("#status").text
+    assert re.match(r"Noise about \d+ levels.*; removed\. Done in \d", page.one("#status").text)
+    assert page.one("#queue .done .what").get_attribute("textContent").startswith("noise about ")
     assert page.one("#download").get_attribute("download") == "photo_denoised.png"
     assert not page.one("#how").get_attribute("open")  # what is spiking about it is for those who ask
     page.shot("closed")
@@ -176,6 +190,7 @@ def test_a_photograph_is_restored(page: Page, address: str, photo: Path, size: s
     page.one("#how summary").click()
     page.one("#more summary").click()
     assert "mJ" in page.one("#figures").text
+    assert "levels of 255, root of the mean square" in page.one("#figures").text
     assert len(page.all("#rates tr")) > 1
     page.check()
     page.shot("open")
@@ -212,6 +227,22 @@ def test_the_two_sides_and_the_strength(page: Page, roomy: str, tmp_path: Path) 
     assert page.one("#download").get_attribute("href").endswith("/result?strength=0.30")
     assert page.one("#queue .done a").get_attribute("href").endswith("/result?strength=0.30")
     assert len(page.all("#queue li.done")) == 1  # no new run
+    assert "levels; 30 % of it removed. Done in" in page.one("#status").text
+
+
+def test_a_photograph_in_which_nothing_is_found(page: Page, photo: Path, harmless: str) -> None:
+    """It is said, the strength has nothing to set, and the download is the photograph itself."""
+    page.open(harmless, "phone")
+    page.choose(photo)
+    page.restored()
+    assert page.one("#status").text.startswith("No noise found; the file is copied as it is. Done in ")
+    assert not page.one("#strength").is_displayed()
+    assert page.one("#download").is_displayed()
+    link = page.one("#download").get_attribute("href")
+    read = """const [link, done] = arguments;
+        fetch(link).then((answer) => answer.arrayBuffer()).then((bytes) => done([...new Uint8Array(bytes)]))"""
+    assert bytes(page.driver.execute_async_script(read, link)) == photo.read_bytes()
+    page.check()
 
 
 @pytest.mark.parametrize(("size", "ratio"), [("desk", 1), ("phone", 2)])

@@ -10,8 +10,12 @@ from PIL import Image
 
 from spikingir.photo.images import FORMATS, ImageError, Photo, encode_image, read_image, write_image
 from spikingir.photo.photo import to_samples
+from spikingir.restoration.batch import Options, as_record, restore_all
+from spikingir.restoration.choice import Chooser, Wishes
+from spikingir.restoration.jobs import Job
 from spikingir.restoration.restorer import Restorer
 from spikingir.web.service import Answer, Box, GoneError, Limits, RequestError, Service, mix, plain_name
+from tests.restoration.test_batch import model
 
 LIMITS = Limits(megabytes=1, megapixels=0.001, waiting=1, time_steps=5)
 
@@ -76,6 +80,27 @@ def test_strengths_that_are_none(service: Service, deep: Path, strength: float) 
     answer = restore(service, deep)
     with pytest.raises(RequestError, match="expected a number from 0 to 1"):
         service.result(answer, strength)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_where_nothing_is_found_the_result_is_the_file(tmp_path: Path, deep: Path, strength: float) -> None:
+    service = Service([str(model(tmp_path / "harmless", 1e-5))])
+    answer = restore(service, deep)
+    assert service.result(answer, strength) == deep.read_bytes()
+    report = answer.report
+    assert (report["found"], report["copied"], report["bytes"]) == (False, True, deep.stat().st_size)
+    assert report["finding"] == "no noise found; the file is copied as it is"
+    assert service.picture(answer, "before") == service.picture(answer, "after")
+
+
+def test_page_and_command_line_say_the_same(service: Service, deep: Path, tiny_model: Path, tmp_path: Path) -> None:
+    report = restore(service, deep).report
+    jobs = [Job(deep, tmp_path / "result.tiff")]
+    (outcome,) = restore_all(jobs, Chooser(Wishes(str(tiny_model))), Options())
+    record = as_record(outcome)
+    for key in ("finding", "found", "removed_rms", "bands", "copied", "megapixels", "notes"):
+        assert report[key] == record[key], key
+    assert report["finding"].startswith("noise about ")
 
 
 def test_report(service: Service, deep: Path) -> None:

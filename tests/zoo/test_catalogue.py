@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from spikingir.networks import DnCNN
 from spikingir.restoration.restorer import Restorer
 from spikingir.store import save_network
+from spikingir.tasks import DEHAZE, DENOISE
 from spikingir.zoo.catalogue import (
     Model,
     ModelError,
@@ -191,6 +192,17 @@ def test_reading_what_ships_loads_no_torch() -> None:
         "[read_shipped(name) for name in model_names()]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_models_come_in_the_order_of_what_a_person_wants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By task; the default, then those for any noise level, then those for one."""
+    wanted = [DENOISE.default_models[0], "denoise-color", "denoise-gray", "denoise-gray-15", "denoise-gray-25"]
+    wanted += [DEHAZE.default_models[0], "dehaze-a", "unheard-of"]
+    for name in sorted(wanted):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    monkeypatch.setattr("spikingir.zoo.catalogue.SHIPPED", tmp_path)
+    assert model_names() == wanted
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """What all commands share: exit codes, and how they speak."""
 
 import codecs
+import hashlib
 import io
+import math
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from spikingir.errors import SpikingIRError
 
@@ -16,7 +21,7 @@ DONE, FAILED, WRONG_USAGE, BROKEN_PIPE = 0, 1, 2, 141
 _EXTRAS = {
     "lightning": "train",
     "lightning_fabric": "train",
-    "skimage": "demo",
+    "skimage": "plot",
     "matplotlib": "plot",
     "starlette": "web",
     "uvicorn": "web",
@@ -39,30 +44,66 @@ class CommandError(SpikingIRError):
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on the terminal, where there is one, that counts tiles."""
-    with progress_bars(what, 1) as (tiles, _):
-        yield tiles
+def progress_bar(what: str) -> Iterator[Callable[[float, float], None]]:
+    """A bar on the terminal, where there is one: what is done, and of how much."""
+    from rich.progress import Progress
+
+    with Progress(**_on_terminal()) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 @contextmanager
-def progress_bars(what: str, count: int) -> Iterator[tuple[Callable[[int, int], None], Callable[[], None]]]:
-    """Bars on the terminal, where there is one: for the tiles of an image, and for the images where they are many.
+def restoring_bars(what: str, count: int) -> Iterator[tuple[Callable[[float, float], None], Callable[[], None]]]:
+    """Bars on the terminal, where there is one: for a photograph, and for all of them where they are many.
 
     Yields:
-        What counts tiles, and what counts an image.
+        What is told the megapixels that are done and those of the whole photograph, and what counts a photograph. The
+        bar shows megapixels a second and the time left.
     """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    # a tile can take long: the speed is that of all tiles so far
+    with Progress(*columns, speed_estimate_period=math.inf, **_on_terminal()) as bars:
+        all_of_them = bars.add_task(what, total=count, visible=count > 1, amount=f"0 of {count}")
+        one = bars.add_task("this one" if count > 1 else what, total=None, amount="")
+        before = 0.0
+
+        def progress(done: float, total: float) -> None:
+            nonlocal before
+            if done < before:  # the next photograph
+                bars.reset(one)
+            before = done
+            bars.update(one, completed=done, total=total)
+            speed = bars.tasks[one].speed
+            rate = "" if speed is None else f", {speed:.2g} MP/s"
+            bars.update(one, amount=f"{done:.1f} of {total:.1f} megapixels{rate}")
+
+        def advance() -> None:
+            bars.advance(all_of_them)
+            bars.update(all_of_them, amount=f"{bars.tasks[all_of_them].completed:.0f} of {count}")
+
+        yield progress, advance
+
+
+def _on_terminal() -> dict[str, Any]:
+    """Settings of a bar: on stderr where that is a terminal, gone when all is done."""
     from rich.console import Console
-    from rich.progress import Progress
 
     console = Console(stderr=True)
     # what is said on stdout stays there unless both are the same terminal
-    with Progress(
-        console=console, transient=True, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty()
-    ) as bars:
-        images = bars.add_task(what, total=count, visible=count > 1)
-        tiles = bars.add_task("tiles" if count > 1 else what, total=None)
-        yield (lambda done, total: bars.update(tiles, completed=done, total=total)), (lambda: bars.advance(images))
+    return {
+        "console": console,
+        "transient": True,
+        "disable": not console.is_terminal,
+        "redirect_stdout": sys.stdout.isatty(),
+    }
 
 
 def prepare_streams() -> None:
@@ -112,6 +153,17 @@ def _missing(error: ModuleNotFoundError) -> str | None:
     return _EXTRAS.get((error.name or "").partition(".")[0])
 
 
+def require(*modules: str) -> None:
+    """Check that modules of an extra are there, before the work whose end needs them.
+
+    Raises:
+        ModuleNotFoundError: One is not.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+
 def sentence(error: Exception) -> str:
     """What an error says, in one line."""
     if isinstance(error, ModuleNotFoundError):
@@ -122,6 +174,26 @@ def sentence(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory for this; give a smaller image"
     return printable(_WRAPPED.sub(" ", str(error).strip()))
+
+
+def is_new(text: str) -> bool:
+    """Whether this user has not been told something on this machine; from now on it is known.
+
+    Where that cannot be kept, such as in a home that is read-only, everything is new.
+    """
+    name = f"told-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    caches = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/.cache")
+    if not os.path.isabs(caches):  # there is no home
+        return True
+    try:
+        folder = Path(caches, "spikingir")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def say(text: str) -> None:

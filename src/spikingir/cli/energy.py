@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from spikingir.cli.console import CommandError, complain, progress_bar, say
+from spikingir.cli.evaluate import MAX_MEGAPIXELS, MaxMegapixels
 from spikingir.cli.tables import table
 from spikingir.errors import UsageError
 from spikingir.tasks import TASKS
@@ -32,6 +33,7 @@ def energy(
     seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     schedule: Literal["clocked", "phased"] | int | None = None,
     time_steps: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     explain: Annotated[bool, Parameter(negative=())] = False,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
@@ -50,6 +52,7 @@ def energy(
         seed: Seed of the noise.
         schedule: clocked, phased, or the number of inputs that a layer waits for; as the model was made unless given.
         time_steps: Time steps of the spiking network; as it was trained unless given.
+        max_megapixels: Largest image that is read.
         explain: Print what an operation costs and what the figures assume as well; JSON always has both.
         json: Print JSON.
     """
@@ -62,7 +65,7 @@ def energy(
                 f"the energy of {network} follows from its spikes; give an image with --image, or one of "
                 f"{', '.join(ARCHITECTURES)} with --size"
             )
-        _spiking(network, wanted, image, sigma, seed, schedule, time_steps, json, explain)
+        _spiking(network, wanted, image, sigma, seed, schedule, time_steps, max_megapixels * 10**6, json, explain)
         return
     if image is not None or sigma is not None or schedule is not None or time_steps is not None:
         raise UsageError(f"{network} is an architecture, which has no spikes; give it --size alone, or name a model")
@@ -90,14 +93,17 @@ def _spiking(
     seed: int,
     schedule: Literal["clocked", "phased"] | int | None,
     time_steps: int | None,
+    max_pixels: int,
     json: bool,
     explain: bool,
 ) -> None:
+    from spikingir.data.folders import require_size
     from spikingir.energy.columns import energy_columns
     from spikingir.restoration.restorer import Restorer
     from spikingir.restoration.tiling import memory_errors, trace_tiled
     from spikingir.zoo.pretrained import load_ann, load_spiking
 
+    require_size(path, max_pixels)
     loaded = load_spiking(model, time_steps=time_steps, schedule=schedule)
     task = TASKS[loaded.model.task]
     if sigma is not None and task.sigma_of is None:

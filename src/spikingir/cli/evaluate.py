@@ -18,18 +18,22 @@ if TYPE_CHECKING:
     from spikingir.evaluation.evaluate import Evaluation, Measures
     from spikingir.zoo.catalogue import Model
 
+MAX_MEGAPIXELS = 400
+"""Largest photograph that commands read unless told otherwise."""
+
 _SMALLEST = 11  # the window of SSIM
 
 DataRoot = Annotated[Path | None, Parameter(env_var="SPIKINGIR_DATA")]
 Sigma = Annotated[float | None, Parameter(validator=Number(gte=0))]
 Positive = Annotated[int | None, Parameter(validator=Number(gte=1))]
 Crop = Annotated[int | None, Parameter(validator=Number(gte=_SMALLEST))]
+MaxMegapixels = Annotated[int, Parameter(validator=Number(gte=1))]
 Json = Annotated[bool, Parameter(negative=())]
 
 
 def _sets() -> str:
     """The test sets of each task by name, as help has them."""
-    sets = "; ".join(f"to {task.name} {', '.join(task.testsets)}" for task in TASKS.values() if task.testsets)
+    sets = "; ".join(f"to {task.name} {', '.join(task.testsets)}" for task in TASKS.loaded.values() if task.testsets)
     return f"Name of a test set ({sets}), or a folder: clean images to denoise; to dehaze, folders hazy and gt in it."
 
 
@@ -45,6 +49,7 @@ def evaluate(
     limit: Positive = None,
     crop: Crop = None,
     seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
     json: Json = False,
     card: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
@@ -65,6 +70,7 @@ def evaluate(
         limit: Take at most so many images, spread evenly over the set.
         crop: Cut so many pixels square out of the middle of each.
         seed: Seed of the noise.
+        max_megapixels: Largest image of a folder that is read.
         json: Print JSON.
         card: Also count the energy by all columns, and write the row into the model's folder: tests.json, and the table
             of its card. For test sets by name.
@@ -94,7 +100,7 @@ def evaluate(
         with progress_bar("evaluating") as progress:
             found = assess(restorer, photographs, ann, columns=card, progress=progress)
     else:
-        pairs = open_pairs(opened, data, data_root, sigma, seed, limit, crop)
+        pairs = open_pairs(opened, data, data_root, sigma, seed, limit, crop, max_megapixels * 10**6)
         for note in restorer.notes:
             complain(f"note: {note}")
         with progress_bar("evaluating") as progress:
@@ -203,6 +209,7 @@ def open_pairs(
     seed: int,
     limit: int | None,
     crop: int | None,
+    max_pixels: int | None = None,
 ) -> "Sequence[TestPair]":
     """The test set of that name or folder, with the degradation that the model removes."""
     from spikingir.evaluation.testsets import open_testset
@@ -216,6 +223,7 @@ def open_pairs(
         seed=seed,
         limit=limit,
         crop=crop,
+        max_pixels=max_pixels,
     )
 
 

@@ -10,11 +10,18 @@ from cyclopts.validators import Number
 from spikingir.cli.console import CommandError, complain, say
 
 
+def _known_format(kind: object, value: str) -> None:
+    from spikingir.export.export import FORMATS
+
+    if value not in FORMATS:
+        raise ValueError(f"Must be one of {', '.join(FORMATS)}.")
+
+
 def export(
     model: str,
     /,
     *,
-    to: Literal["npz", "onnx", "torch", "nir"],
+    to: Annotated[str, Parameter(validator=_known_format)],
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     schedule: Literal["clocked", "phased"] | int | None = None,
     time_steps: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
@@ -23,12 +30,13 @@ def export(
     """Write a model for other tools, run what was written, and say what differs from the folded network.
 
     npz: plain arrays and the graph as JSON. onnx: integers, for onnxruntime; phased models alone. torch: a program of
-    torch.export. nir: the spiking body, for neuromorphic tools; clocked models alone.
+    torch.export. nir: the spiking body, for neuromorphic tools; spikingjelly: a Python file of its modules; both of
+    clocked models alone.
 
     Args:
         model: Name of a model that ships, or a .safetensors file, or a folder with one.
-        to: The format.
-        out: File to write; its name ends in .npz, .onnx, .pt2 or .nir.
+        to: The format: npz, onnx, torch, nir, spikingjelly, or one that a package of yours adds.
+        out: File to write; its name ends in .npz, .onnx, .pt2, .nir or .py, or as the package says.
         schedule: clocked, phased, or the number of inputs that a layer waits for; as the model was made unless given.
         time_steps: Time steps; as it was trained unless given.
         overwrite: Replace the file to write if it exists.

@@ -30,25 +30,52 @@ from spikingir.cli.restore import demo, restoring_command
 from spikingir.cli.serve import serve
 from spikingir.cli.train import convert, finetune, recipes, train
 from spikingir.errors import UsageError
-from spikingir.tasks import TASKS
+from spikingir.plugins import PluginError
+from spikingir.tasks import DEHAZE, DENOISE, TASKS
 
-_COMMANDS = (demo, train, finetune, convert, recipes, models, export)
-_MEASURING = (evaluate, energy)
+# Each command, in the order of what people come for, and what they type: the first line of its help
+_COMMANDS: dict[Callable[..., None], str] = {
+    serve: "serve --open",
+    demo: f"demo --task {DEHAZE.name}",
+    models: "models",
+    evaluate: "evaluate denoise-gray-25 --data photos/",
+    energy: "energy denoise-gray-25 --image photo.png --sigma 25",
+    export: "export denoise-gray --to onnx -o denoise.onnx",
+    convert: "convert dncnn_25.pth --data photos/ --sigma 25",
+    finetune: "finetune denoise-gray-25 --data photos/",
+    train: "train denoise-gray-25 --data-root DATA",
+    recipes: "recipes",
+}
 
 
-def build() -> App:
-    """The command line, with a command for every task."""
+def build(*loaded: str) -> App:
+    """The command line, with a command for every task.
+
+    Args:
+        loaded: Tasks of other packages whose commands are wanted; of others there is the name alone, as their packages
+            may take long to import.
+    """
     app = App(
         name="spikingir",
         help="Image restoration with spiking neural networks.",
         version=__version__,
         help_format="plaintext",
+        help_prologue=f"Example: spikingir {DENOISE.name} photo.jpg",
     )
-    commands: list[Callable[..., None]] = [*map(restoring_command, TASKS.values()), *_COMMANDS, *_MEASURING, serve]
-    for command in commands:
-        app.command(command)
+    for place, name in enumerate(TASKS):
+        if name in TASKS.added and name not in loaded:
+            app.command(_not_loaded, name=name, help="Restore photographs, by another package.", sort_key=place)
+        else:
+            example = f"Example: spikingir {name} photo.jpg"
+            app.command(restoring_command(TASKS[name]), help_prologue=example, sort_key=place)
+    for place, (command, example) in enumerate(_COMMANDS.items(), len(TASKS)):
+        app.command(command, help_prologue=f"Example: spikingir {example}", sort_key=place)
     app.register_install_completion_command(help="Install completion for this shell.")
     return app
+
+
+def _not_loaded(*arguments: str) -> None:
+    """What stands for the command of a task that is not loaded."""
 
 
 app = build()
@@ -78,11 +105,16 @@ def run(arguments: Sequence[str], commands: App) -> int:
             complain(f"the command '{given[0]}' has moved; run {moved} in a checkout of the repository instead")
             return WRONG_USAGE
         if given and given[0] in TASKS:
+            if commands is app and given[0] in TASKS.added:
+                commands = build(given[0])
             given = [STREAM if argument == "-" else argument for argument in given]
         function, bound, _ = commands.parse_args(given, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         complain(f"{sentence(error)} ({commands.name[0]} --help lists what there is)")
         return WRONG_USAGE
+    except PluginError as error:
+        complain(sentence(error))
+        return FAILED
     try:
         function(*bound.args, **bound.kwargs)
         sys.stdout.flush()

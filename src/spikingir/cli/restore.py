@@ -1,5 +1,6 @@
 """Commands that restore photographs."""
 
+import json
 import logging
 import math
 import warnings
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from spikingir.cli.console import STREAM, CommandError, complain, printable, progress_bar, progress_bars, say
+from spikingir.cli.console import STREAM, CommandError, complain, is_new, printable, progress_bar, restoring_bars, say
+from spikingir.cli.evaluate import MAX_MEGAPIXELS, MaxMegapixels
 from spikingir.errors import UsageError
 from spikingir.tasks import DENOISE, TASKS, Task
 from spikingir.zoo.catalogue import SHIPPED, default_model, model_files
@@ -60,8 +62,9 @@ class RestoreOptions:
         ray: Address of a Ray cluster to share the work: HOST:PORT of its head, ray://HOST:PORT from outside it, auto
             for the one that runs on this machine; or local, for all processors of this machine.
         report: Also write a .json file: time, spikes, energy, notes or error of every photograph.
+        json: Print a line of JSON for every photograph on stdout, and nothing else there; docs/scripts.md explains it.
         quiet: Say nothing but errors.
-        verbose: Also say what it took: model, spikes, energy.
+        verbose: Also say what it took: model, time steps, spikes, energy.
     """
 
     out: Annotated[str | None, Parameter(name=["--out", "-o"])] = None
@@ -72,12 +75,13 @@ class RestoreOptions:
     tile: Annotated[Literal["auto", "off"] | int, Parameter(validator=_at_least(1))] = "auto"
     format: Literal["png", "jpeg", "tiff", "webp", "bmp"] | None = None
     quality: Annotated[int | None, Parameter(validator=Number(gte=1, lte=100))] = None
-    max_megapixels: Annotated[int, Parameter(validator=Number(gte=1))] = 400
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS
     overwrite: Annotated[bool, _Flag] = False
     strip_metadata: Annotated[bool, _Flag] = False
     compare: Annotated[bool, _Flag] = False
     ray: str | None = None
     report: Path | None = None
+    json: Annotated[bool, _Flag] = False
     quiet: Annotated[bool, _Flag] = False
     verbose: Annotated[bool, _Flag] = False
 
@@ -189,6 +193,8 @@ def _restore(
             complain(f"note: {text}")
 
     planned = jobs.plan(names, out, task.done, format=format, compare=options.compare, keep=keep, note=note)
+    if options.json and any(job.target is None and job.error is None for job in planned):
+        raise UsageError("--json prints on stdout, where the result goes, too; give a file with -o")
     if options.report is not None:
         read = identities([*keep, *(job.source for job in planned if job.source is not None)])
         batch.check_report(options.report, planned, read, overwrite=options.overwrite)
@@ -213,7 +219,7 @@ def _restore(
     )
     outcomes: list[Outcome] = []
     said: set[str] = set()
-    with progress_bars(task.done, len(planned)) as (progress, advance), _warnings_as_notes(options.quiet, said):
+    with restoring_bars(task.done, len(planned)) as (progress, advance), _warnings_as_notes(options.quiet, said):
         if options.ray is None:
             work = batch.restore_all(planned, Chooser(wishes), writing, progress=progress)
         else:
@@ -223,7 +229,9 @@ def _restore(
         try:
             for outcome in work:
                 outcomes.append(outcome)
-                if not options.quiet:
+                if options.json:
+                    say(json.dumps(batch.as_record(outcome)))
+                elif not options.quiet:
                     _tell(outcome, options.verbose, len(planned) > 1, said)
                 if outcome.error is not None and len(planned) > 1:
                     complain(outcome.error)
@@ -248,20 +256,24 @@ def _tell(outcome: "Outcome", verbose: bool, several: bool, said: set[str]) -> N
     notes += [f"{outcome.input}: {note}" if several else note for note in outcome.notes]
     for note in notes:
         complain(f"note: {note}")
-    if outcome.output is None or outcome.size is None:
+    if outcome.size is None or outcome.error is not None:
         return
-    line = f"{printable(outcome.output)}: {outcome.size[0]} x {outcome.size[1]}, "
+    size = f"{outcome.size[0]} x {outcome.size[1]}"
+    if outcome.output is None:
+        if not outcome.found:
+            complain(f"note: {outcome.input}: {outcome.finding}")
+        return
     if outcome.done_before:
-        say(f"{line}done already")
+        say(f"{printable(outcome.output)}: {size}, done already")
         return
-    line += f"{outcome.clock}, {outcome.seconds:.1f} s"
+    took = f"{size}, {outcome.seconds:.1f} s"
     if verbose:
         from spikingir.energy.paper import in_words
 
         cost = outcome.cost
-        line += f", {outcome.model}, {cost['spikes_per_neuron']:.2f} spikes per neuron, {in_words(cost['snn_mj'])} "
-        line += f"against {in_words(cost['ann_mj'])} of the conventional network"
-    say(line)
+        took += f", {outcome.model}, {outcome.clock}, {cost['spikes_per_neuron']:.2f} spikes per neuron, "
+        took += f"{in_words(cost['snn_mj'])} against {in_words(cost['ann_mj'])} of the conventional network"
+    say(f"{printable(outcome.output)}: {outcome.finding} ({took})")
 
 
 @contextmanager
@@ -303,4 +315,5 @@ class _Notes(logging.Handler):
         self._note = note
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._note(record.getMessage())
+        if not getattr(record, "once", False) or is_new(record.getMessage()):
+            self._note(record.getMessage())

@@ -58,7 +58,7 @@ def train(
     for name, path in done.items():
         say(f"{name}: {path}")
     if any(stage.publish and stage.kind != "ann" and stage.name in done for stage in loaded.stages):
-        model = publish(loaded, done, runs / loaded.name / "model")
+        model = publish(loaded, done, runs / loaded.name / "model", data_root)
         say(f"model: {model.folder}, to be given to spikingir {model.task} with --model")
 
 
@@ -113,6 +113,14 @@ def finetune(
     say(f"{done['snn']}: to be given to spikingir {opened.task} with --model")
 
 
+def _known_method(kind: object, value: str) -> None:
+    from spikingir.conversion.convert import METHODS
+
+    known = ("spikingir", "if", "rueckauer", *METHODS.added)
+    if value not in known:
+        raise ValueError(f"Must be one of {', '.join(known)}.")
+
+
 def convert(
     weights: Path,
     /,
@@ -120,7 +128,7 @@ def convert(
     data: Path,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     sigma: Sigma = None,
-    method: Literal["spikingir", "if", "rueckauer"] = "spikingir",
+    method: Annotated[str, Parameter(validator=_known_method)] = "spikingir",
     time_steps: Count = 10,
     schedule: Literal["clocked", "phased"] = "clocked",
     percentile: Annotated[float | None, Parameter(validator=Number(gt=0, lte=100))] = None,
@@ -135,7 +143,7 @@ def convert(
         data: Folder of images to calibrate thresholds on: like those that will be restored, or clean ones with sigma.
         out: File to write; WEIGHTS_snn.safetensors beside it unless given.
         sigma: Noise to add to the images, 0 to 255; none unless given.
-        method: spikingir, if or rueckauer; others from Python alone.
+        method: spikingir, if or rueckauer, or one that a package of yours adds; others from Python alone.
         time_steps: Time steps.
         schedule: clocked or phased.
         percentile: Of the activations, for the thresholds; that of the method unless given.

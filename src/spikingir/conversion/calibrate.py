@@ -1,6 +1,6 @@
 """Clip levels ``lambda`` of every layer, streamed over calibration images."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -86,3 +86,13 @@ def calibrate(graph: Graph, images: Iterable[Tensor], percentile: float, per_cha
     for batch in images:
         graph.run(batch.to(dtype), observe)
     return {name: seen.clip_level(percentile / 100, per_channel) for name, seen in ranges.items()}
+
+
+def channel_means(maps: Sequence[Tensor]) -> Tensor:
+    """Mean of each channel over all pixels of all images.
+
+    Shape:
+        (B, C, H, W) each, to (C,).
+    """
+    total = torch.stack([m.double().sum((0, 2, 3)) for m in maps]).sum(0)
+    return (total / sum(m[:, 0].numel() for m in maps)).to(maps[0].dtype)

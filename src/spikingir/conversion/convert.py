@@ -3,8 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,11 +11,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from spikingir.conversion.calibrate import CalibrationImages, calibrate, image_batches
+from spikingir.conversion.calibrate import CalibrationImages, calibrate, channel_means, image_batches
 from spikingir.conversion.lan import AdaptiveThresholdNeuron
+from spikingir.errors import InputError
+from spikingir.graph.activations import Smooth
 from spikingir.graph.errors import ConversionError
 from spikingir.graph.graph import Fire, Graph, Node, Wave
 from spikingir.graph.trace import trace_body
+from spikingir.plugins import PluginError, Registry
 from spikingir.spiking.coding import Coding
 from spikingir.spiking.firing import phased_forward
 from spikingir.spiking.formation import ImageFormation
@@ -52,7 +54,22 @@ class Method:
     own_levels: bool = False
 
 
-METHODS: Mapping[str, Method] = MappingProxyType(
+def _method(name: str, neuron: type[IFNeuron], **options: Any) -> Method:
+    """A method that puts in the neurons of a registered class."""
+    key = next((key for key, kind in NEURONS.usable() if kind.neuron is neuron), None)
+    if key is None:
+        raise PluginError(
+            f"the conversion method {name!r} puts in {neuron.__name__}, which is no registered neuron; decorate it by "
+            "NEURONS.register first"
+        )
+    return Method(key, **options)
+
+
+METHODS: Registry[Method] = Registry(
+    "spikingir.methods",
+    "conversion method",
+    Method,
+    _method,
     {
         "spikingir": Method("mprn", 0.0, 99.9, True, True, True, "SpikingIR (Ouyang, Xu, Yu, Lin)"),
         "if": Method("if", 0.5, 99.9, True, False, False, "IF neuron with v0 = 1/2; not in the paper"),
@@ -61,8 +78,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "lan": Method("lan", 0.0, 99.9, False, False, False, "Lan et al. 2023 (reconstruction)"),
         # with neither mapper nor spikes to decode, recycling reads the output's membrane
         "dnsnn": Method("if", 0.0, 99.9, True, False, True, "DnSNN / SPIDEN 2023: trained from random weights"),
-    }
+    },
 )
+"""The methods by name. A package of one's own adds to them by an entry point, or by a decorator of the class of its
+neurons (:mod:`spikingir.plugins`)."""
 
 
 def convert(
@@ -83,6 +102,7 @@ def convert(
     recycling: bool | None = None,
     bias_correction: bool = False,
     surrogate: Surrogate = "triangle",
+    pieces: int | None = None,
 ) -> SpikingNetwork:
     """Convert a trained network to a spiking one.
 
@@ -115,6 +135,10 @@ def convert(
         recycling: Whether to add the residual membrane to the output. Default by method.
         bias_correction: Whether to run :func:`correct_biases` on the calibration images.
         surrogate: ``triangle``, ``rectangle`` or ``arctan``, for fine-tuning.
+        pieces: Straight pieces that replace each smooth activation (GELU, SiLU, tanh, sigmoid, ...), over the range
+            that it reads on the calibration images; :func:`~spikingir.report` tells the worst error of each, and of
+            the whole network. Unless given, they are refused. Leaky ReLUs, clamps and max pooling need none: they
+            are rewritten exactly.
 
     Shape:
         ``calibration_images``: (B, C, H, W), or pieces of that shape or (C, H, W).
@@ -123,6 +147,7 @@ def convert(
         ConversionError: The network cannot be traced or holds an operation that is not linear, NaN weights; images
             that are missing, of the wrong channel count, not finite or not in [0, 1]; QCFS without QCFS activations;
             what is no network to convert (spiking already, TorchScript, a file's name).
+        InputError: ``pieces`` out of range.
         ValueError: Time steps, alpha, v0, beta, percentile, surrogate or schedule out of range; unknown method.
 
     Source:
@@ -145,14 +170,25 @@ def convert(
     recycling = preset.recycling if recycling is None else recycling
     body, formation = _body_and_formation(network)
     body = _plain_copy(body)
-    graph = trace_body(body)
+    smooth = None
+    if pieces is not None:
+        if not 2 <= pieces <= 64:
+            raise InputError(f"pieces is {pieces}; expected 2 to 64 straight pieces for a smooth activation")
+        calibration_images = list(image_batches(calibration_images))
+        dtype = next((p.dtype for p in body.parameters()), torch.float32)
+        smooth = Smooth(pieces, [batch.cpu().to(dtype) for batch in calibration_images])
+    graph = trace_body(body, _channels_of(calibration_images), smooth)
     if not graph.weights:
         raise ConversionError(f"{type(body).__name__} has no weights to convert")
     weight = next(iter(graph.weights.values()))[0]
     batches = [batch.cpu().to(weight.dtype) for batch in image_batches(calibration_images, graph.channels)]
-    given = batches[0].shape[1] - (formation == "level")
-    config = SpikingConfig(time_steps, schedule, formation, given, recycling, method, coding)
-    output = _check_trace(graph, body, batches[0][:1])
+    told = formation != "level" and bool(getattr(_unwrapped(network), "takes_level", False))
+    given = batches[0].shape[1] - (told or formation == "level")
+    config = SpikingConfig(time_steps, schedule, formation, given, recycling, method, coding, told)
+    output, distance = _check_trace(graph, body, batches[0][:1], exact=smooth is None or not smooth.replaced)
+    if smooth is not None and smooth.replaced:
+        note = f"replaced activations change the output by {100 * distance:.2g} % (RMS, first calibration image)"
+        graph = replace(graph, origin=(*graph.origin, ("output", "pieces", note)))
     levels = dict(calibrate(graph, batches, percentile, per_channel))
     for name, (own, _) in graph.quantisers.items():
         levels[name] = own.expand(max(len(own), len(levels[name]))).clone()
@@ -177,6 +213,12 @@ def convert(
     if bias_correction:
         correct_biases(spiking, batches)
     return spiking.eval()
+
+
+def _channels_of(images: CalibrationImages) -> int | None:
+    """Channels of calibration images that can be looked at without reading an iterator."""
+    first = images[0] if isinstance(images, list | tuple) and images else images
+    return first.shape[-3] if isinstance(first, Tensor) and first.dim() in (3, 4) else None
 
 
 def _set_bits(network: SpikingNetwork, by_scale: Sequence[int], own: Mapping[str, int]) -> None:
@@ -273,16 +315,16 @@ def _differs_in_training(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _check_trace(graph: Graph, body: nn.Module, image: Tensor) -> Tensor:
-    """The body's output, after making sure that the trace computes the same.
+def _check_trace(graph: Graph, body: nn.Module, image: Tensor, *, exact: bool) -> tuple[Tensor, float]:
+    """The body's output, after making sure that the trace computes the same if it should; and their distance.
 
     Quantised activations are compared in float64: in float32 rounding pushes some over a step, and later layers spread
     that over the image.
     """
-    checked, exact = graph, body
+    checked, original = graph, body
     if graph.quantisers:
-        exact = copy.deepcopy(body).double()
-        checked, image = trace_body(exact), image.double()
+        original = copy.deepcopy(body).double()
+        checked, image = trace_body(original, image.shape[1]), image.double()
 
     def neuron(node: Node, current: Wave, owned: bool) -> Wave:
         if node.name not in checked.quantisers:
@@ -292,24 +334,25 @@ def _check_trace(graph: Graph, body: nn.Module, image: Tensor) -> Tensor:
         return Wave(None, phased_forward(current.constant, level.view(-1, 1, 1), levels, False))
 
     try:
-        expected: Tensor = exact(image)
+        expected: Tensor = original(image)
     except RuntimeError as error:
         raise ConversionError(f"the network cannot run on a calibration image {tuple(image.shape)}: {error}") from error
     traced_output = checked.run(image, neuron).constant
     assert traced_output is not None
-    same = traced_output.shape == expected.shape
+    same, relative = traced_output.shape == expected.shape, 0.0
     if same:
         scale = expected.square().mean().sqrt().clamp_min(1e-6)
         difference = (traced_output - expected).abs()
         # a tie may still fall on either side, here and there
         distance = difference.square().mean().sqrt() if graph.quantisers else difference.max()
-        same = bool(distance <= 1e-2 * scale)
+        relative = (difference.square().mean().sqrt() / scale).item()
+        same = bool(distance <= 1e-2 * scale) or not exact
     if not same:
         raise ConversionError(
             f"the trace of {type(body).__name__} does not give what the network gives; operations that write in place "
             "on a value that is read again, or randomness in forward, do that: remove them"
         )
-    return expected
+    return expected, relative
 
 
 def _layer_by_layer(
@@ -372,7 +415,7 @@ def correct_biases(network: SpikingNetwork, calibration_images: CalibrationImage
     means: dict[str, Tensor] = {}
 
     def note(node: Node, currents: Sequence[Wave]) -> None:
-        means[node.name] = _mean([wave.constant for wave in currents if wave.constant is not None])
+        means[node.name] = channel_means([wave.constant for wave in currents if wave.constant is not None])
 
     def correct(node: Node, currents: Sequence[Wave]) -> None:
         spiking = [
@@ -380,7 +423,7 @@ def correct_biases(network: SpikingNetwork, calibration_images: CalibrationImage
             + (0 if wave.constant is None else wave.constant)
             for wave in currents
         ]
-        corrections[node.name] = means[node.name] - _mean([x for x in spiking if isinstance(x, Tensor)])
+        corrections[node.name] = means[node.name] - channel_means([x for x in spiking if isinstance(x, Tensor)])
 
     def corrected_fire(node: Node, current: Wave, owned: bool) -> Wave:
         shift = corrections[node.name].view(1, -1, 1, 1)
@@ -393,9 +436,3 @@ def correct_biases(network: SpikingNetwork, calibration_images: CalibrationImage
     _layer_by_layer(graph, images, correct, corrected_fire)
     for name, shift in corrections.items():
         network.add_current(name, shift)
-
-
-def _mean(maps: Sequence[Tensor]) -> Tensor:
-    """Mean per channel over all pixels of all images."""
-    total = torch.stack([m.double().sum((0, 2, 3)) for m in maps]).sum(0)
-    return (total / sum(m[:, 0].numel() for m in maps)).to(maps[0].dtype)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from spikingir.conversion.ranges import StreamingRange
+from spikingir.graph.activations import QuantisedReLU
 from spikingir.graph.errors import ConversionError
-from spikingir.graph.operations import QuantisedReLU
 from spikingir.spiking.firing import PhasedFiring
 
 

@@ -13,7 +13,8 @@ class ConversionReport:
     Attributes:
         method: Conversion method.
         operations: (place, operation, fate) of every operation of the network; fate is converted (a neuron took its
-            place), kept (runs as it was) or folded (into the weights before it).
+            place), kept (runs as it was), folded (into the weights before it), rewritten (exactly, and as what) or
+            replaced (by straight pieces, with the worst error over the calibrated range).
         thresholds: Layer, smallest and largest threshold, number of thresholds.
         analog: Weighted operations that read analog sums rather than spikes, and so cost multiply-accumulates.
     """
@@ -24,7 +25,7 @@ class ConversionReport:
     analog: tuple[str, ...]
 
     def __str__(self) -> str:
-        fates = Counter(fate for _, _, fate in self.operations)
+        fates = Counter(fate.split()[0].rstrip(":") for _, _, fate in self.operations)
         lines = [f"method {self.method}: " + ", ".join(f"{n} {fate}" for fate, n in fates.items())]
         width = max((len(place) for place, _, _ in self.operations), default=0)
         lines += [f"  {place:<{width}}  {what:<16} {fate}" for place, what, fate in self.operations]

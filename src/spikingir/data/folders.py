@@ -1,11 +1,15 @@
 """Images of a folder as arrays, in the order of their names, and beside their partners in another."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 from spikingir.data.errors import DataError
@@ -97,6 +101,23 @@ def read_map(path: str | Path) -> Map:
     return values
 
 
+def require_size(path: str | Path, max_pixels: int | None) -> None:
+    """Check from the head of an image file that it has no more than ``max_pixels`` pixels; None is any number.
+
+    Raises:
+        DataError: It has more, or cannot be read.
+    """
+    if max_pixels is None:
+        return
+    with _opened(path) as image:
+        width, height = image.size
+    if width * height > max_pixels:
+        raise DataError(
+            f"{path}: {width} x {height} are {width * height / 1e6:.1f} megapixels, expected at most "
+            f"{max_pixels / 1e6:g}; give a smaller image, or raise --max-megapixels (max_pixels=)"
+        )
+
+
 def to_tensor(image: NDArray[np.uint8]) -> Tensor:
     """8-bit image in [0, 1].
 
@@ -108,13 +129,22 @@ def to_tensor(image: NDArray[np.uint8]) -> Tensor:
 
 
 def _read(path: str | Path, mode: str | None) -> NDArray[np.uint8]:
+    with _opened(path) as image:
+        # Pillow would cut off what does not fit; that it does so to colour only its decoder's name tells
+        if mode and (image.mode.startswith(("I", "F")) or ";16" in str(image.tile)):
+            raise DataError(f"{path} has more than 8 bits a pixel; make an 8-bit image of it")
+        return np.array(image.convert(mode) if mode else image)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[ImageFile]:
+    """An image file; what is wrong with it is said, while it is opened and decoded."""
     try:
         require_file(path)
-        with Image.open(path) as image:
-            # Pillow would cut off what does not fit; that it does so to colour only its decoder's name tells
-            if mode and (image.mode.startswith(("I", "F")) or ";16" in str(image.tile)):
-                raise DataError(f"{path} has more than 8 bits a pixel; make an 8-bit image of it")
-            return np.array(image.convert(mode) if mode else image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # how large it may be is checked elsewhere
+            with Image.open(path) as image:
+                yield image
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} is too large to be read ({error}); cut a part out of it") from error
     except (OSError, SyntaxError) as error:  # Pillow raises both of damaged files

@@ -28,8 +28,9 @@ class PhotographPatches(Dataset[tuple[Tensor, Tensor]]):
     """Endless pairs of (noisy, clean) colour patches, sample ``i`` a function of ``(seed, i)`` alone.
 
     What a sample is, is drawn: one in eight has no noise; a share of ``real`` is cut from real pairs, on the blocks of
-    their JPEG; the others have the noise of a sensor (a share of ``sensor`` of them) or of a camera, and then are 8-bit
-    or JPEG files. Position, one of the eight flips and rotations, and the noise are drawn per sample.
+    their JPEG, and made :func:`as_bright`; the others have the noise of a sensor (a share of ``sensor`` of them) or of
+    a camera, and then are 8-bit or JPEG files. Position, one of the eight flips and rotations, and the noise are drawn
+    per sample.
 
     Args:
         images: Clean images, ``(H, W, 3)``, each at least ``size`` on both sides.
@@ -71,7 +72,7 @@ class PhotographPatches(Dataset[tuple[Tensor, Tensor]]):
         kind, source = torch.rand(2, generator=generator).tolist()
         if kind >= 1 - self.real:
             noisy, clean = cut_turned(self.pairs[_draw(len(self.pairs), generator)], self.size, generator, _BLOCK)
-            return torch.from_numpy(noisy), torch.from_numpy(clean)
+            return torch.from_numpy(noisy), torch.from_numpy(as_bright(clean, noisy))
         (clean,) = cut_turned([self.images[_draw(len(self.images), generator)]], self.size, generator)
         noisy, jpeg = clean, _JPEG
         if kind < WITHOUT_NOISE:
@@ -81,6 +82,16 @@ class PhotographPatches(Dataset[tuple[Tensor, Tensor]]):
         else:
             noisy, clean = add_camera_noise(clean, generator)
         return torch.from_numpy(as_file(noisy, generator, jpeg)), torch.from_numpy(clean)
+
+
+def as_bright(clean: Patch, noisy: Patch) -> Patch:
+    """A clean patch with the mean of each channel as the noisy one has it.
+
+    The clean photograph of a real pair is the mean of many exposures, which a single one misses by some levels. That is
+    no noise: a network that learns it brightens some photographs of its own and darkens others.
+    """
+    brighter: Patch = clean + (noisy - clean).mean((1, 2), keepdims=True)
+    return brighter
 
 
 def cut_turned(

@@ -1,21 +1,19 @@
 """The sample photographs of the demonstration, degraded."""
 
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
+from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from spikingir.data.folders import read_rgb, to_tensor
 from spikingir.data.haze import add_haze
-from spikingir.data.middlebury import fill_holes
 from spikingir.data.noise import add_gaussian_noise, sample_generator
 
-SIGMA, SIDE, SEED = 25, 192, 0
+SIGMA, SEED = 25, 0
 BETA, AIRLIGHT = 1.2, 0.9
-_OFFSET = 31.086  # between the two cameras' principal points, in pixels
+_PICTURES = Path(__file__).with_name("pictures")  # with their sources
+_FAR, _NEAR = 1.0, 0.3  # depth at the upper and the lower edge
 
 
 @dataclass(frozen=True)
@@ -41,29 +39,15 @@ class Sample:
 
 
 def noisy_sample() -> Sample:
-    """The centre of "Chelsea" by Stefan van der Walt (CC0), which comes with scikit-image, with Gaussian noise."""
-    photograph = _tensor(_samples().chelsea())
-    top, left = ((size - SIDE) // 2 for size in photograph.shape[1:])
-    original = photograph[:, top : top + SIDE, left : left + SIDE]
+    """The middle of "Chelsea" by Stefan van der Walt (CC0), with Gaussian noise."""
+    original = to_tensor(read_rgb(_PICTURES / "chelsea.png"))
     noisy = add_gaussian_noise(original, SIGMA, sample_generator(SEED, 0))
     return Sample("noisy", f"noise, sigma {SIGMA}", original, noisy, SIGMA)
 
 
 def hazy_sample() -> Sample:
-    """Middlebury's "Motorcycle", which comes with scikit-image, with haze after its measured depth.
-
-    Source:
-        Scharstein et al. 2014, "High-Resolution Stereo Datasets with Subpixel-Accurate Ground Truth".
-    """
-    left, _, disparity = _samples().stereo_motorcycle()
-    depth = torch.from_numpy(np.reciprocal(fill_holes(disparity) + np.float32(_OFFSET)))
-    original = _tensor(left)
+    """A pagoda by danielbuechele (CC BY 2.0), with haze of a depth that rises evenly from the lower edge upwards."""
+    original = to_tensor(read_rgb(_PICTURES / "china.jpg"))
+    height, width = original.shape[1:]
+    depth = torch.linspace(_FAR, _NEAR, height)[:, None].expand(height, width)
     return Sample("hazy", f"haze, beta {BETA}", original, add_haze(original, depth, BETA, AIRLIGHT))
-
-
-def _samples() -> Any:
-    return import_module("skimage.data")  # an extra: nobody needs it for photographs of their own
-
-
-def _tensor(samples: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(samples.copy()).permute(2, 0, 1).float() / 255

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikingir.data.errors import DataError
-from spikingir.data.folders import list_images, read_gray, read_rgb, to_tensor
+from spikingir.data.folders import list_images, read_gray, read_rgb, require_size, to_tensor
 from spikingir.data.haze import BETAS, add_haze
 from spikingir.data.middlebury import list_middlebury
 from spikingir.data.noise import add_gaussian_noise, sample_generator
@@ -58,12 +58,12 @@ class TestPair(Photograph):
     """A problem and its answer.
 
     Attributes:
-        clean: What restoring it should give, in [0, 1].
+        clean: What restoring it should give, in [0, 1]; to enlarge, larger than the degraded one.
         scene: What other pairs may show as well, with other haze; empty where no other does.
         sigma: Level of the noise that was added, on the 0..255 scale; None where it is not known.
 
     Shape:
-        (C, H, W) each, float32.
+        (C, H, W) each, float32; the clean one of a smaller degraded one is a whole number of times as large.
     """
 
     __test__: ClassVar[bool] = False  # pytest takes a class of this name for a test
@@ -74,7 +74,8 @@ class TestPair(Photograph):
 
     def cropped(self, size: int) -> Self:
         """The middle of it, at most ``size`` x ``size``."""
-        return replace(super().cropped(size), clean=_centre(self.clean, size))
+        scale = max(1, self.clean.shape[-1] // self.degraded.shape[-1])
+        return replace(super().cropped(size), clean=_centre(self.clean, size, scale))
 
 
 Item = TypeVar("Item", bound=Photograph)
@@ -92,12 +93,14 @@ class Request:
         sigma: Of the noise, on the 0..255 scale.
         clip: Whether noisy images are clipped.
         seed: Of the noise.
+        max_pixels: Largest image of a folder that is read; any unless given.
     """
 
     channels: int
     sigma: float
     clip: bool
     seed: int
+    max_pixels: int | None = None
 
 
 PairMaker = Callable[[Path, Request], list[Reader]]
@@ -135,7 +138,7 @@ def _noisy_images(folder: Path, request: Request, gray: bool = False, count: int
 
 def _published(folder: Path, request: Request) -> list[Reader]:
     """Hazy images as they are."""
-    return [partial(_hazy, files) for files in list_hazy(folder)]
+    return [partial(_hazy, files, request) for files in list_hazy(folder)]
 
 
 def _sots_indoor(folder: Path, request: Request) -> list[Reader]:
@@ -219,12 +222,15 @@ def _photographed(read: Callable[[Path], NDArray[np.uint8]], noisy_file: Path, c
 
 
 def _noisy(path: Path, index: int, request: Request) -> TestPair:
+    require_size(path, request.max_pixels)
     clean = to_tensor(read_gray(path) if request.channels == 1 else read_rgb(path))
     noisy = add_gaussian_noise(clean, request.sigma, sample_generator(request.seed, index), request.clip)
     return TestPair(path.stem, noisy, clean, sigma=request.sigma)
 
 
-def _hazy(files: HazyFiles) -> TestPair:
+def _hazy(files: HazyFiles, request: Request) -> TestPair:
+    for path in (files.hazy, files.clean):
+        require_size(path, request.max_pixels)
     hazy, clean = files.read()
     return TestPair(files.name, to_tensor(hazy), to_tensor(clean), files.clean.stem)
 
@@ -282,8 +288,8 @@ class Lazy(Sequence[Item]):
         return one if self.crop is None else one.cropped(self.crop)
 
 
-def _centre(image: Tensor, size: int) -> Tensor:
-    """The middle of an image, at most ``size`` x ``size``."""
-    height, width = image.shape[-2:]
-    top, left = max(height - size, 0) // 2, max(width - size, 0) // 2
-    return image[..., top : top + size, left : left + size].contiguous()
+def _centre(image: Tensor, size: int, scale: int = 1) -> Tensor:
+    """The middle of an image, at most ``size`` x ``size`` squares of ``scale`` x ``scale`` pixels."""
+    height, width = (side // scale for side in image.shape[-2:])
+    top, left = (scale * (max(side - size, 0) // 2) for side in (height, width))
+    return image[..., top : top + scale * size, left : left + scale * size].contiguous()

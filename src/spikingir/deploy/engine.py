@@ -53,7 +53,7 @@ def restore(network: FoldedNetwork, image: Tensor, *, engine: Engine = "auto") -
         EngineError: ``native`` was asked for and is not there, or cannot run the network; no such engine.
         ValueError: An image that the network does not take.
     """
-    native = _native(network, image.device, engine)
+    native = _native(network, image, engine)
     return network(image) if native is None else native.restore(network, image)
 
 
@@ -68,7 +68,7 @@ def trace(
         engine: Engine.
         trains: Whether to keep the spikes themselves (memory: one byte per neuron and step).
     """
-    native = _native(network, image.device, engine)
+    native = _native(network, image, engine)
     return network.trace(image, trains=trains) if native is None else native.trace(network, image, trains=trains)
 
 
@@ -86,7 +86,7 @@ def count(
         within: Rows and columns of each layer.
         engine: Engine.
     """
-    native = _native(network, image.device, engine)
+    native = _native(network, image, engine)
     if native is not None:
         return native.count(network, image, within)
     restored, trace = network.trace(image, trains=any(window != WHOLE for window in within.values()))
@@ -95,17 +95,20 @@ def count(
 
 def bytes_per_pixel(network: FoldedNetwork, engine: Engine = "auto") -> float | None:
     """Memory that :func:`restore` and :func:`count` take beside the image, natively; None where torch will run it."""
-    native = _native(network, network.theta.device, engine)
+    native = _native(network, network.theta, engine)
     return None if native is None else native.bytes_per_pixel
 
 
-def _native(network: FoldedNetwork, device: torch.device, engine: Engine) -> "NativeNetwork | None":
+def _native(network: FoldedNetwork, image: Tensor, engine: Engine) -> "NativeNetwork | None":
     if engine == "torch":
         return None
     if engine not in ("auto", "native"):
         raise EngineError(f"engine is {engine!r}; expected auto, native or torch")
     try:
-        return _prepared(network, device)
+        native = _prepared(network, image.device)
+        if image.dim() == 4 and not native.takes((image.shape[-2], image.shape[-1])):
+            raise NotNativeError(f"an image of {image.shape[-2]} x {image.shape[-1]} makes it pad or crop spikes")
+        return native
     except NotNativeError as error:
         if engine == "native":
             raise EngineError(f"the native engine cannot run this: {error}; torch can") from None
@@ -131,4 +134,8 @@ def _prepared(network: FoldedNetwork, device: torch.device) -> "NativeNetwork":
 
 @cache
 def _say(reason: str) -> None:
-    logging.getLogger(__name__).warning("restoring with torch, not with the faster native engine: %s", reason)
+    # a command line tells its user once, and not at every run
+    more = {"once": True}
+    logging.getLogger(__name__).warning(
+        "restoring with torch, not with the faster native engine: %s", reason, extra=more
+    )

@@ -3,8 +3,12 @@
 In units of the receiving neuron's threshold: ``W' = W theta_k / theta_l`` for steps 1..T, ``W'' = beta_k W'`` for the
 extended step, bias ``b / theta_l``, threshold 1, reset ``beta_l`` at the extended step. Weights, bias, beta and v0 are
 multiples of ``2^-k`` and the image of ``2^-20``; ``k`` is lowered, channel by channel, until the largest membrane that
-any image can cause fits a float32 exactly. A sum of spikes is then exact in any order: the same image gives the same
-spikes, bit for bit, on every machine, thread count, tiling and batch order (docs/method.md, section 5).
+any image can cause fits a float32 exactly; a layer whose grid would be coarse then is summed in float64
+(:mod:`spikingir.deploy.grids`). A sum of spikes is exact in any order: the same image gives the same spikes, bit for
+bit, on every machine, thread count, tiling and batch order (docs/method.md, section 5).
+
+Without a grid weights are in the units of the image, ``W theta_k``, and a neuron compares with its own threshold by the
+arithmetic that the trained one has, so that ties fall alike in float64.
 
 A threshold follows its channel through what only moves spikes, to the next weights. Where it cannot (branches with
 thresholds of their own in a sum, average pooling, resizing), a scaling of its own is put in. All branches of a neuron's
@@ -14,12 +18,25 @@ or on analog sums run in float64, where they are exact as well, and are rounded 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from spikingir.deploy.folded import MAX_IMAGE, FoldedNetwork, Kernel, on_grid
+from spikingir.deploy.folded import MAX_IMAGE, FoldedNetwork, Kernel, image_bits, on_grid
+from spikingir.deploy.grids import (
+    DOUBLE_BITS,
+    GRID_BITS,
+    INTEGER_BITS,
+    SINGLE_BITS,
+    Bound,
+    Sums,
+    choose_grid,
+    moved,
+    together,
+)
 from spikingir.errors import InputError, SpikingIRError
 from spikingir.graph.graph import Node
 from spikingir.graph.operations import Affine
@@ -29,13 +46,10 @@ from spikingir.spiking.network import SpikingNetwork, require_spiking
 from spikingir.spiking.neurons import IFNeuron
 from spikingir.spiking.readout import PixelMapper
 
-GRID_BITS = 14
 MAPPER_BITS = 30
 WEIGHT_BITS = 12
-"""Of a binary network unless asked. Rounded after training, 8 bits cost denoise-gray .11 and denoise-color .17 dB, 10
-bits .02, 12 none; the whole network takes a third longer with 12 than with 8."""
-_MANTISSA = 24
-_INTEGER = 30  # a membrane and its sign in 32 bits
+"""Of a binary network at most, unless asked. Rounding to 12 costs nothing, to the nearest of 8 .11 to .17 dB. Networks
+that ship have 8, see :func:`spikingir.round_weights`, and take a fifth less time for it."""
 
 
 class FoldError(SpikingIRError, ValueError):
@@ -56,22 +70,14 @@ class _Scale:
 
 @dataclass(frozen=True)
 class _Weights:
-    """Weights of an operation before they are put on a grid, and the largest magnitude that a window's sum reaches."""
+    """Weights of an operation before they are put on a grid, and what its sums reach."""
 
     node: Node
     regular: Tensor
     extended: Tensor
     analog: Tensor
     bias: Tensor | None
-    window: Tensor
-
-
-@dataclass(frozen=True)
-class _Bound:
-    """Largest magnitude of a wire at one step, per channel: of its spiking part and of its constant part."""
-
-    spikes: Tensor
-    constant: Tensor
+    sums: Sums
 
 
 def fold(
@@ -86,11 +92,14 @@ def fold(
     Args:
         network: A network of IF or MPR neurons; its time steps and schedule become those of the folded form.
         grid: Exponent ``k`` of the grid ``2^-k``, an upper bound on the fineness per channel; None leaves numbers as
-            they are (float64 only), which equals the trained network spike for spike away from ties.
-        weight_bits: Bits of the weights that spikes meet: those of an output channel are whole multiples of one power
-            of two, of magnitude below ``2^(weight_bits - 1)``, so that a layer is an integer convolution
-            (docs/method.md, section 10). ``auto``: 12 for a binary network on a grid, none otherwise.
-        dtype: float32 or float64; on the grid both give the same bits. With ``weight_bits`` it is float64.
+            they are (float64 only), which equals the trained network spike for spike.
+        weight_bits: Most bits of the weights that spikes meet: those of an output channel are whole multiples of one
+            number on the grid, of magnitude below ``2^(weight_bits - 1)``, so that a layer is an integer convolution
+            (docs/method.md, section 10); on the clocked schedule those of the extended step are among them. Weights
+            that have no more, as :func:`spikingir.round_weights` leaves them, stay as they are; others are rounded to
+            the nearest. ``auto``: 12 for a binary network on a grid, none otherwise.
+        dtype: float32 or float64; on the grid both give the same bits. A layer whose sums float32 cannot hold has
+            float64 all the same; with ``weight_bits`` every layer has.
 
     Raises:
         FoldError: Neurons of another kind, NaN weights, ``grid`` out of 1..20, no grid in float32, ``weight_bits``
@@ -116,6 +125,20 @@ def fold(
     if dtype not in (torch.float32, torch.float64):
         raise FoldError(f"dtype is {dtype}; expected float32 or float64")
     return _Folder(network, grid, weight_bits, dtype).fold()
+
+
+def weight_grid(largest: Tensor, grid: Tensor) -> Tensor:
+    """``2^k`` that weights up to ``largest`` are whole multiples of, at most ``grid``.
+
+    They stay below 2^16, so that float32, in which weights and thresholds are kept, tells each from its neighbours.
+    """
+    return torch.minimum(torch.exp2((16 - largest.clamp_min(1e-30).log2()).floor()), grid)
+
+
+def least_unit(largest: Tensor, weight_bits: int) -> Tensor:
+    """The least whole number whose multiples of ``weight_bits``, sign among them, reach ``largest``."""
+    most = 2.0 ** (weight_bits - 1) - 0.5  # up to half a unit is rounded off
+    return (largest / most).floor() + 1
 
 
 def _folding(name: str, neuron: IFNeuron) -> IFNeuron:
@@ -149,7 +172,8 @@ class _Folder:
         self.kernels: dict[str, Kernel] = {}
         self.scales: dict[str, _Scale] = {}
         self.analog: set[str] = set()
-        self.bounds: dict[str, _Bound] = {}
+        self.bounds: dict[str, Bound] = {}
+        self.bits_of_image = image_bits(network.config)
         self.neurons = graph.currents(self.channels)
         self.currents: dict[str, list[_Weights]] = {}
         self.betas: dict[str, Tensor] = {}
@@ -162,7 +186,7 @@ class _Folder:
                 case "source":
                     self.nodes.append(node)
                     one = self._one(node.name)
-                    self.bounds[node.name] = _Bound(0 * one, MAX_IMAGE * one)
+                    self.bounds[node.name] = Bound(0 * one, MAX_IMAGE * one, self.bits_of_image)
                 case "neuron":
                     self._neuron(node)
                 case "moves":
@@ -186,6 +210,8 @@ class _Folder:
             frozenset(node.name for node in self.nodes) - {node.name for node in self.network.nodes},
             self.network.raw,
             next(self.network.parameters()).dtype,
+            self.network.shares,
+            {} if self.bits is not None else {name: self._theta(name) for name in self.network.layers},
         )
 
     def _theta(self, name: str) -> Tensor:
@@ -211,7 +237,7 @@ class _Folder:
         self.betas[node.name] = beta if grid is None else on_grid(beta, grid)
         self.clocks[node.name] = self._clock(node.name, grid)
         self.scales[node.name] = _Scale(theta, theta * beta, self._levels(node.name) * self._one(node.name))
-        self.bounds[node.name] = _Bound(self._one(node.name), 0 * theta)
+        self.bounds[node.name] = Bound(self._one(node.name), 0 * theta, 0)
 
     def _clock(self, name: str, grid: Tensor | None) -> Clock:
         config = self.network.config
@@ -228,7 +254,7 @@ class _Folder:
         spiking = [name for name in node.reads if name in self.scales]
         inputs, neuron = node.inputs, self.neurons.get(node.name)
         if neuron is not None:
-            spiking = [name for name in inputs if self.neurons.get(name) != neuron]
+            spiking = [name for name in node.reads if self.neurons.get(name) != neuron]
         if spiking and (neuron is not None or not self._can_carry(node, spiking)):
             inputs = tuple(
                 self._scaling(name, f"{name}_to_{node.name}", neuron) if name in spiking else name
@@ -241,12 +267,7 @@ class _Folder:
         if spiking:
             merged = (node.operation.per_channel(node, part, _first, _first) for part in self._scales(node, spiking))
             self.scales[node.name] = _Scale(*merged)
-        bounds = [(self.bounds[name].spikes, self.bounds[name].constant) for name in inputs]
-        merged = (
-            node.operation.per_channel(node, part, _first, lambda parts: parts.sum(-1))
-            for part in zip(*bounds, strict=True)
-        )
-        self.bounds[node.name] = _Bound(*merged)
+        self.bounds[node.name] = moved(self.nodes[-1], [self.bounds[name] for name in inputs])
 
     def _scales(self, node: Node, spiking: Sequence[str]) -> tuple[list[Tensor], ...]:
         """Scales of the inputs, field by field; in a sum, of those that spike, as a constant has no spikes."""
@@ -298,15 +319,15 @@ class _Folder:
         if source in self.scales:
             source = self._scaling(source, f"{source}_to_{node.name}", None)
         self.nodes.append(replace(node, inputs=(source, *node.inputs[1:])))
-        self.analog.add(node.name)
-        one = self._one(node.name)
-        spikes, constant = (
-            node.operation.bound(node, one, bound)
-            for bound in (self.bounds[source].spikes, self.bounds[source].constant)
-        )
-        self.bounds[node.name] = _Bound(spikes, constant)
+        one, incoming = self._one(node.name), self.bounds[source]
+        if incoming.spikes.any():
+            self.analog.add(node.name)
+        spikes, constant = (node.operation.bound(node, one, bound) for bound in (incoming.spikes, incoming.constant))
         window = self.steps * (spikes + constant) + spikes
-        self.kernels[node.name] = Kernel(one, one, one, None, self._grid(window, node.name))
+        exact = prod(node.options.get("kernel_size", ())) * self._at_once(torch.maximum(spikes, constant))
+        grid, _ = self._grid(Sums(window, exact, incoming.bits), node.name)
+        self.kernels[node.name] = Kernel(one, one, one, None, grid)
+        self.bounds[node.name] = Bound(spikes, constant, _finest(grid), analog=True)
 
     def _put(self, node: Node, weight: Tensor, bias: Tensor | None, neuron: str | None) -> None:
         """Add a weighted operation, in units of the threshold of the neuron whose current it is (a part of), if any."""
@@ -314,9 +335,13 @@ class _Folder:
         incoming = self.bounds[source]
         scale = self.scales.get(source, self._plain(source))
         most, operation = self._levels(neuron), node.operation
-        gain = self._one(node.name) if neuron is None else self._spread(1 / self._theta(neuron), node.name)
+        gain, whole = self._one(node.name), most
+        if neuron is not None and self.bits is not None:
+            gain = self._spread(1 / self._theta(neuron), node.name)
+        elif neuron is not None and self.network.config.phased:
+            whole = 1  # the mean current, which the neuron multiplies by its levels
         analog = operation.scale_output(node, weight, gain)
-        regular = operation.scale_input(node, analog, scale.regular * (most / scale.levels))
+        regular = operation.scale_input(node, analog, scale.regular * (whole / scale.levels))
         extended = operation.scale_input(node, analog, scale.extended)
         bias = None if bias is None else bias * gain
         if not all(torch.isfinite(t).all() for t in (regular, extended, bias) if t is not None):
@@ -326,12 +351,16 @@ class _Folder:
         spikes = operation.bound(node, regular, incoming.spikes * (scale.levels / self.steps))
         last = operation.bound(node, extended, incoming.spikes)
         self.nodes.append(replace(node, weights=node.name))
-        self.bounds[node.name] = _Bound(torch.maximum(spikes, last), constant)
         window = self.steps * (spikes + constant * (most / self.steps)) + last
-        weights = _Weights(node, regular, extended, analog, bias, window)
+        spikes = torch.maximum(spikes, last)
+        exact = torch.maximum(constant, self._at_once(spikes)) if incoming.analog else constant
+        weights = _Weights(node, regular, extended, analog, bias, Sums(window, exact, incoming.bits))
+        self.bounds[node.name] = Bound(spikes, constant, 0)
         if neuron is None:
-            self._on_one_grid([weights], self.channels[node.name])
-            self.analog.add(node.name)
+            grid = self._on_one_grid([weights], self.channels[node.name], double=True)
+            self.bounds[node.name] = Bound(spikes, constant, _finest(grid), analog=True)
+            if incoming.spikes.any():
+                self.analog.add(node.name)
         else:
             self.currents.setdefault(neuron, []).append(weights)
 
@@ -339,56 +368,76 @@ class _Folder:
         """A number for each channel of a neuron, for those of an operation that reaches it through a pixel shuffle."""
         return of_neuron.repeat_interleave(self.channels[name] // len(of_neuron))
 
-    def _on_one_grid(self, parts: Sequence[_Weights], channels: int) -> Tensor | None:
-        """Kernels of operations whose sum is exact: all on the grid that it demands, by channel of the sum."""
-        window = torch.stack([part.window.view(channels, -1).amax(1) for part in parts]).sum(0)
-        grid = self._grid(window + 1, " and ".join(part.node.name for part in parts))
-        step = None if grid is None or self.weight_bits is None else self._step(parts, grid)
+    def _at_once(self, bound: Tensor) -> Tensor:
+        """Bound of what one tensor holds, where ``bound`` is that of a step: a phased window is summed at once."""
+        return bound * self.steps if self.network.config.phased else bound
+
+    def _on_one_grid(self, parts: Sequence[_Weights], channels: int, *, double: bool = False) -> Tensor | None:
+        """Kernels of operations whose sum is exact: all on the grid that it demands, by channel of the sum.
+
+        Analog sums are kept in float64: what adds them up, or weighs them, knows no bound of its own.
+        """
+        sums = together([part.sums for part in parts], channels)
+        grid, dtype = self._grid(sums, " and ".join(part.node.name for part in parts))
+        dtype = torch.float64 if double else dtype
+        unit = None if grid is None or self.weight_bits is None else self._unit(parts, grid)
         for part in parts:
             analog, regular, extended, bias = part.analog, part.regular, part.extended, part.bias
             own = None
             if grid is not None:
                 own, ones, operation = self._spread(grid, part.node.name), torch.ones_like(analog), part.node.operation
-                coarse = fine = operation.scale_output(part.node, ones, own)
-                if step is not None:
-                    coarse = operation.scale_output(part.node, ones, self._spread(step, part.node.name))
-                regular, extended = (on_grid(w, coarse) for w in (regular, extended))
+                fine = operation.scale_output(part.node, ones, own)
+                if unit is None or operation.pointwise:
+                    regular, extended = (on_grid(w, fine) for w in (regular, extended))
+                else:
+                    units = operation.scale_output(part.node, ones, self._spread(unit, part.node.name))
+                    regular, extended = ((w / units).round() * units for w in (regular, extended))
                 analog = on_grid(analog, fine)
                 bias = None if bias is None else on_grid(bias, own)
-            self.kernels[part.node.name] = Kernel(regular.to(self.dtype), extended.to(self.dtype), analog, bias, own)
+            self.kernels[part.node.name] = Kernel(regular.to(dtype), extended.to(dtype), analog, bias, own)
         return grid
 
-    def _step(self, parts: Sequence[_Weights], grid: Tensor) -> Tensor:
-        """``2^k`` of each channel: the finest on which its largest convolution weight fits ``weight_bits``.
+    def _unit(self, parts: Sequence[_Weights], grid: Tensor) -> Tensor:
+        """A number on the grid for each channel: its convolutions of spikes have multiples of ``weight_bits`` of it.
 
-        Skips take the same step, whatever their size: they are few, and added as whole multiples.
+        Skips, one number for each channel, stay on the grid: they are added as whole multiples of it.
         """
         assert self.weight_bits is not None
-        largest = torch.zeros_like(grid)
-        for part in parts:
-            node, operation = part.node, part.node.operation
-            if not operation.pointwise and node.inputs[0] in self.scales:
-                for weight in (part.regular, part.extended):
-                    outputs = operation.by_output(node, weight)
-                    largest = torch.maximum(largest, outputs.abs().reshape(len(grid), -1).amax(1))
-        most = 2 ** (self.weight_bits - 1) - 1
-        step = torch.exp2((most / largest.clamp_min(1e-30)).log2().floor())
-        # rounding may carry the largest weight over the edge
-        step = torch.where((largest * step).round() > most, step / 2, step)
-        return torch.minimum(step, grid)
+        weights = [
+            part.node.operation.by_output(part.node, weight).reshape(len(grid), -1)
+            for part in parts
+            if not part.node.operation.pointwise and part.node.inputs[0] in self.scales
+            for weight in ((part.regular,) if self.network.config.phased else (part.regular, part.extended))
+        ]
+        if not weights:
+            return 1 / grid
+        together = torch.cat(weights, 1)
+        grid = weight_grid(together.abs().amax(1), grid)
+        whole = (together * grid.view(-1, 1)).round().abs()
+        largest = whole.amax(1)
+        shared = torch.from_numpy(np.gcd.reduce(whole.long().numpy(), axis=1)).clamp_min(1)
+        few = largest / shared < 2 ** (self.weight_bits - 1)
+        return torch.where(few, shared, least_unit(largest, self.weight_bits)) / grid
 
-    def _grid(self, window: Tensor, name: str) -> Tensor | None:
-        """``2^k`` per channel: as fine as ``bits``, as coarse as a window's largest sum demands in float32."""
+    def _grid(self, sums: Sums, name: str) -> tuple[Tensor | None, torch.dtype]:
+        """``2^k`` per channel, as fine as ``bits`` and as coarse as the sums demand, and what holds them."""
         if self.bits is None:
-            return None
-        mantissa = _MANTISSA if self.weight_bits is None else _INTEGER
-        exponent = (mantissa - window.clamp_min(1).log2().ceil()).clamp_max(self.bits)
-        if (exponent < 1).any():
-            raise FoldError(
-                f"the membranes that '{name}' feeds may reach {window.max().item():.3g} thresholds, too far for exact "
-                "sums; a threshold is far too small for its currents"
+            return None, self.dtype
+
+        def refuse(most: float) -> FoldError:
+            return FoldError(
+                f"the membranes that '{name}' feeds may reach {most:.3g} thresholds, too far for exact sums; a "
+                "threshold is far too small for its currents"
             )
-        return torch.exp2(exponent)
+
+        held_in = (INTEGER_BITS, DOUBLE_BITS) if self.weight_bits else (SINGLE_BITS, INTEGER_BITS, DOUBLE_BITS)
+        grid, bits = choose_grid(sums, self.bits, held_in, refuse, any_grid=self.weight_bits is not None)
+        return grid, self.dtype if bits == SINGLE_BITS else torch.float64
+
+
+def _finest(grid: Tensor | None) -> int:
+    """Bits behind the point of numbers on a grid."""
+    return 0 if grid is None else int(grid.log2().max())
 
 
 def _first(parts: Tensor) -> Tensor:

@@ -27,6 +27,11 @@ BINARY_IMAGE_BITS = 12
 MAX_IMAGE = 8.0
 
 
+def image_bits(config: SpikingConfig) -> int:
+    """Bits behind the point of the image, as a body on a grid sees it."""
+    return BINARY_IMAGE_BITS if config.coding == "binary" else IMAGE_BITS
+
+
 def on_grid(x: Tensor, grid: Tensor) -> Tensor:
     """``x`` rounded to multiples of ``1 / grid``."""
     return (x * grid).round() / grid
@@ -74,10 +79,12 @@ class FoldedNetwork(nn.Module):
         config: Time steps, schedule, image formation.
         nodes: The body.
         scalings: Nodes that folding put in: factors of wires whose thresholds cannot follow them.
+        shares: See :attr:`~spikingir.graph.graph.Graph.shares`.
         kernels: Weights by node.
         clocks: What each layer does at each of its steps, by name.
         levels: Levels ``L`` of each layer on the phased schedule, by name.
-        gridded: Whether all numbers lie on a grid, so that sums are exact.
+        gridded: Whether all numbers lie on a grid, so that sums are exact. If not, weights are in units of the image.
+        wide: Layers whose sums float32 does not hold; they have float64.
 
     Shape:
         ``(B, C, H, W)``, values in [0, 1] (magnitudes to 8 are exact), to the same dtype and shape; not clipped.
@@ -101,11 +108,14 @@ class FoldedNetwork(nn.Module):
         scalings: frozenset[str] = frozenset(),
         raw: Mapping[str, Callable[..., Tensor]] = MappingProxyType({}),
         precision: torch.dtype = torch.float32,
+        shares: Mapping[str, float] = MappingProxyType({}),
+        thresholds: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self.config = config
         self.nodes = tuple(nodes)
         self.scalings = scalings
+        self.shares = dict(shares)
         self.kernels = nn.ModuleDict(dict(kernels))
         self.mapper = mapper
         self.dtype = dtype
@@ -113,20 +123,35 @@ class FoldedNetwork(nn.Module):
         for name, beta in betas.items():
             self.register_buffer(f"beta_{name}", beta)
         self.register_buffer("theta", theta)
+        for name, threshold in thresholds.items():
+            self.register_buffer(f"threshold_{name}", threshold)
         self.levels = dict(levels)
         self.gridded = gridded
-        self.image_bits = BINARY_IMAGE_BITS if config.coding == "binary" else IMAGE_BITS
+        self.image_bits = image_bits(config)
         self.raw = {name: _in_precision(name, f, precision, gridded, self.image_bits) for name, f in raw.items()}
         self.spiking = spiking  # wires whose spiking part is whole numbers of spikes, whatever constant is beside it
+        self.wide = self._wide_layers()
 
     @property
     def graph(self) -> Graph:
         """The body, with the weights of its conventional network."""
         # pooling and resizing have weights of their own; this form keeps no more than a grid for them
         kernels = {node.name: self.kernel(node.name) for node in self.nodes if node.weights is not None}
-        weights = {name: (kernel.analog, kernel.bias) for name, kernel in kernels.items() if kernel is not None}
+        weights = {
+            name: (kernel.spike.double() if name in self.scalings else kernel.analog, kernel.bias)
+            for name, kernel in kernels.items()
+            if kernel is not None
+        }
         signed = frozenset(name for name, clock in self.clocks.items() if clock.signed)
-        return Graph(self.nodes, weights, self.raw, self.config.input_channels, signed, scalings=self.scalings)
+        return Graph(
+            self.nodes,
+            weights,
+            self.raw,
+            self.config.input_channels,
+            signed,
+            scalings=self.scalings,
+            shares=self.shares,
+        )
 
     def without_formation(self) -> "FoldedNetwork":
         """The body alone, which gives what it makes of the image: the same weights, not copied."""
@@ -190,8 +215,21 @@ class FoldedNetwork(nn.Module):
             return Wave(spikes, None)
 
         self.graph.run(exact, neuron, self.linear)
-        restored = form_image(self.config.formation, image.double(), read[0])
+        restored = form_image(self.config.formation, self.config.formed_from(image).double(), read[0])
         return restored.to(image.dtype)
+
+    def _wide_layers(self) -> frozenset[str]:
+        """Layers that read a kernel in float64, between them and the layers before."""
+        held: dict[str, bool] = {}
+        wide = set()
+        for node in self.nodes:
+            kernel, read = self.kernel(node.name), any(held[name] for name in node.reads)
+            if node.role == "neuron" and read:
+                wide.add(node.name)
+            if kernel is not None:
+                read = kernel.spike.dtype == torch.float64
+            held[node.name] = read and node.role != "neuron"
+        return frozenset(wide)
 
     def kernel(self, name: str) -> Kernel | None:
         """Weights of the node ``name``, if it has any."""
@@ -203,10 +241,7 @@ class FoldedNetwork(nn.Module):
         """What an operation between neurons makes of its inputs."""
         kernel = self.kernel(node.name)
         if kernel is None:
-            if any(w.spikes is not None and w.spikes.dtype != torch.float64 for w in inputs) and any(
-                w.spikes is not None and w.spikes.dtype == torch.float64 for w in inputs
-            ):
-                inputs = [Wave(None if w.spikes is None else w.spikes.double(), w.constant) for w in inputs]
+            inputs = _in_one_precision(inputs)
             constant = constant_part(node, inputs, None)
             return Wave(spiking_part(node, inputs, None), constant)
         constant = constant_part(node, inputs, kernel.analog)
@@ -222,7 +257,8 @@ class FoldedNetwork(nn.Module):
 
     def _weigh(self, node: Node, inputs: Sequence[Wave], kernel: Kernel) -> Tensor:
         """Weighted sums of 0/1 spikes, with weights of their own at the extended step."""
-        steps = self.config.time_steps
+        steps, dtype = self.config.time_steps, kernel.spike.dtype
+        inputs = [Wave(None if w.spikes is None else w.spikes.to(dtype), w.constant) for w in inputs]
         regular = [Wave(None if w.spikes is None else w.spikes[:steps], w.constant) for w in inputs]
         sums = spiking_part(node, regular, kernel.spike)
         assert sums is not None
@@ -236,12 +272,17 @@ class FoldedNetwork(nn.Module):
     def _fire(self, node: Node, current: Wave, owned: bool) -> tuple[Tensor, Tensor]:
         """Spikes in {-1, 0, 1}, (S, B, C, H, W); phased: their number in the window, (1, B, C, H, W). And v(end)."""
         clock, config = self.clocks[node.name], self.config
-        spikes = None if current.spikes is None else current.spikes.to(self.dtype)
-        constant = None if current.constant is None else current.constant.to(self.dtype)
+        dtype = self.dtype_of(node.name)
+        spikes = None if current.spikes is None else current.spikes.to(dtype)
+        constant = None if current.constant is None else current.constant.to(dtype)
         if config.phased:
             total: Tensor | float = 0.0 if spikes is None else spikes[0]
             most = self.levels[node.name]
-            v = total if constant is None else constant * most + total
+            if self.gridded:
+                v = total if constant is None else constant * most + total
+            else:
+                mean = total if constant is None else constant + total
+                v = mean * most / self.threshold(node.name).view(-1, 1, 1)
             assert isinstance(v, Tensor)
             counts = (v + 0.5).floor().clamp(-most if clock.signed else 0, most)
             return counts[None], v - counts
@@ -249,14 +290,16 @@ class FoldedNetwork(nn.Module):
         batch, channels, height, width = shape
         flat = None if spikes is None else spikes.movedim(2, -1).reshape(len(spikes), -1, channels)
         if constant is None:
-            still = self.theta.new_zeros(1, channels, dtype=self.dtype)
+            still = self.theta.new_zeros(1, channels, dtype=dtype)
         elif constant.shape == (1, channels, 1, 1):
             still = constant.view(1, channels)
         else:
             still = constant.expand(shape).movedim(1, -1).reshape(-1, channels)
-        one, beta = still.new_ones(1), self.beta(node.name).to(self.dtype)
-        fired, residual = clocked_inference(flat, still, one, beta, clock, overwrite=owned)
-        if clock.extended:
+        theta, beta = self.threshold(node.name).to(dtype), self.beta(node.name).to(dtype)
+        fired, residual = clocked_inference(flat, still, theta, beta, clock, overwrite=owned)
+        if not self.gridded:
+            fired, residual = fired.sign_(), residual / theta
+        elif clock.extended:
             fired[-1].sign_()
         return (
             fired.view(-1, batch, height, width, channels).permute(0, 1, 4, 2, 3),
@@ -267,6 +310,17 @@ class FoldedNetwork(nn.Module):
         """Amplitude of a layer's extended step in units of the threshold, (C,), float64."""
         beta: Tensor = getattr(self, f"beta_{name}")
         return beta
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """What holds the membranes of a layer."""
+        return torch.float64 if name in self.wide else self.dtype
+
+    def threshold(self, name: str) -> Tensor:
+        """What a layer's membrane is compared with, (C,), float64: 1 on a grid."""
+        if self.gridded:
+            return self.theta.new_ones(1)
+        threshold: Tensor = getattr(self, f"threshold_{name}")
+        return threshold
 
     def read(self, spikes: Tensor, residual: Tensor) -> Tensor:
         """Body output in float64, from the spikes and residual membranes of the last layer: the mapper, and ``I``.
@@ -298,6 +352,13 @@ class FoldedNetwork(nn.Module):
         else:
             counts = spikes.abs().sum((-2, -1)).long()
         return LayerTrace(node.name, counts, residual[0].numel(), residual, spikes.to(torch.int8) if trains else None)
+
+
+def _in_one_precision(inputs: Sequence[Wave]) -> Sequence[Wave]:
+    """Spiking parts in float64 where one of them is."""
+    if all(wave.spikes is None or wave.spikes.dtype != torch.float64 for wave in inputs):
+        return inputs
+    return [Wave(None if wave.spikes is None else wave.spikes.double(), wave.constant) for wave in inputs]
 
 
 def _in_precision(

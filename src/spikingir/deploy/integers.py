@@ -11,13 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from spikingir.deploy.folded import FoldedNetwork, Kernel
 from spikingir.graph.graph import Node
 
+MOST_COUNT = 255
+"""Spikes of a window that one byte counts."""
+_WITH_WEIGHTS = ("conv2d", "conv_transpose2d", "affine")
 _MOST_STRIDE = 8
+_MOST_SUM = 2**31 - 1
 _MOST_KERNEL = 32
 _PIXEL_BITS = 14  # behind the point of an image in 16 bits
 
@@ -54,6 +59,12 @@ class Term:
         side = self.weight.shape[-1]
         return self.stride == self.factor == 1 and 2 * self.padding == side - 1
 
+    @property
+    def border(self) -> int:
+        """How far its windows may reach beyond what they read."""
+        side = self.weight.shape[-1]
+        return self.padding + side if 2 * self.padding > side - 1 else max(self.padding, side - self.padding)
+
     def negated(self) -> "Term":
         """The same with the other sign."""
         return replace(self, weight=-self.weight)
@@ -87,6 +98,7 @@ class Sums:
         image: The convolution of the image whose sums and bias are rounded to the grid once, if any.
         image_bias: That bias.
         size: Its height and width from the image's.
+        cropped: Whether that is less than what its convolutions give.
     """
 
     grid: Tensor
@@ -97,6 +109,7 @@ class Sums:
     image: Term | None
     image_bias: Tensor
     size: Sizes
+    cropped: bool
 
     def by(self, factor: int) -> "Sums":
         """The same, ``factor x factor`` pixels at a time."""
@@ -145,14 +158,28 @@ class LayerPlan(Sums):
         """Numbers by sum, on the grid, as multiples of it."""
         return numbers.double() * self.grid.view(-1, *(1 for _ in numbers.shape[1:]))
 
+    def largest_sum(self, levels: Mapping[str, int]) -> float:
+        """What its sums reach at most, as a multiple of the grid, by the engine's count: skips may have any byte.
+
+        Args:
+            levels: Spikes of a full window, by layer.
+        """
+        sums = self.whole(self.bias).abs() * self.levels + self.grid.double()
+        for term in self.terms:
+            sums = sums + levels[term.source] * self.whole(term.weight).abs().sum((1, 2, 3))
+        for name, scale in self.skips:
+            most = max(MOST_COUNT, levels[name])
+            sums = sums + most * (scale * self.grid_by_channel).abs().repeat_interleave(self.factor**2)
+        return sums.max().item()
+
     @property
     def digits(self) -> int:
-        """Digits of seven bits that its weights take, beside a power of two for each sum; one digit may have eight."""
+        """Digits of seven bits that its weights take, beside a whole number for each sum; one digit may have eight."""
         whole = [self.whole(term.weight).long().abs().flatten(1) for term in self.terms]
         if not whole:
             return 1
         each = torch.cat(whole, 1)
-        shared = torch.where(each > 0, each & -each, 2**62).amin(1, keepdim=True)
+        shared = torch.from_numpy(np.gcd.reduce(each.numpy(), axis=1, keepdims=True)).clamp_min(1)
         bits = math.frexp(float((each // shared).max()))[1]
         return 1 if bits <= 7 else math.ceil((bits + 1) / 7)
 
@@ -165,11 +192,17 @@ class NetworkPlan:
         layers: The layers.
         image_nodes: Operations on the image alone, in order.
         image_bits: Bits behind the point of each wire of the image.
+        alike: Pairs of sizes that must be the same, for padding and cropping of spikes that then change nothing.
     """
 
     layers: tuple[LayerPlan, ...]
     image_nodes: tuple[Node, ...]
     image_bits: Mapping[str, int]
+    alike: tuple[tuple[Sizes, Sizes], ...] = ()
+
+    def takes(self, size: Size) -> bool:
+        """Whether it runs on images of a size."""
+        return all(one(size) == other(size) for one, other in self.alike)
 
 
 @dataclass(frozen=True)
@@ -190,13 +223,18 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Spikes:
+    """Spikes of layers; beside them channels of wires of the image: the wire, and the first and the last of them."""
+
     channels: int
     parts: tuple[_Part, ...]
     size: Sizes
+    images: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
 class _Image:
+    name: str
+    channels: int
     size: Sizes
 
 
@@ -224,24 +262,38 @@ def plan_layers(network: FoldedNetwork, *, extended: bool = False) -> NetworkPla
     layers: list[LayerPlan] = []
     nodes: list[Node] = []
     bits: dict[str, int] = {}
+    alike: list[tuple[Sizes, Sizes]] = []
+    channels = {name: shape[0] for name, shape in network.graph.shapes().items()}
+    currents = network.graph.currents(channels)
     for node in network.nodes:
         read = [wires[name] for name in node.inputs]
         if node.op in ("input", "raw") or (
-            all(isinstance(wire, _Image) for wire in read) and node.op not in ("conv2d", "conv_transpose2d", "affine")
+            all(isinstance(wire, _Image) for wire in read)
+            and not (node.role == "neuron" or (node.op in _WITH_WEIGHTS and node.name in currents))
         ):
             nodes.append(node)
             kernel = network.kernel(node.name)
             of_inputs = [network.image_bits, *(bits[name] for name in node.inputs)]
             own = [] if kernel is None or kernel.grid is None else [int(kernel.grid.log2().max())]
             bits[node.name] = max(of_inputs + own)
-            wires[node.name] = _Image(_size_of_image(node, [wire.size for wire in read]))
+            size = _size_of_image(node, [wire.size for wire in read], kernel)
+            wires[node.name] = _Image(node.name, channels[node.name], size)
         elif node.op == "neuron" and isinstance(read[0], Sums):
-            layers.append(_layer(network, node, read[0]))
+            layer = _layer(network, node, read[0])
+            if network.config.phased:
+                layer = _fitting(layer, {before.name: before.levels for before in layers})
+            layers.append(layer)
             every = tuple(range(layers[-1].channels))
             wires[node.name] = _Spikes(len(every), (_Part(node.name, len(every), every, every),), layers[-1].size)
+        elif node.op in ("crop", "pad_to"):
+            wires[node.name], same = _resized(node, read)
+            alike += same
         else:
             wires[node.name] = _wire(network, node, read, extended)
-    return NetworkPlan(tuple(layers), tuple(nodes), bits)
+    for layer in layers[:-1]:
+        if layer.factor > 1 and layer.cropped:
+            raise NotNativeError(f"'{layer.name}' is cropped before the last layer")
+    return NetworkPlan(tuple(layers), tuple(nodes), bits, tuple(alike))
 
 
 def image_wires(network: FoldedNetwork, plan: NetworkPlan, image: Tensor) -> dict[str, Tensor]:
@@ -267,6 +319,8 @@ def image_wires(network: FoldedNetwork, plan: NetworkPlan, image: Tensor) -> dic
         else:
             kernel = network.kernel(node.name)
             value = node.operation.run(node, inputs, None if kernel is None else kernel.analog)
+            if kernel is not None and kernel.bias is not None:
+                value = value + kernel.bias.view(1, -1, 1, 1)
             found[node.name] = value if kernel is None else kernel.round(value)
     return found
 
@@ -297,7 +351,7 @@ def _wire(network: FoldedNetwork, node: Node, read: Sequence[_Wire], extended: b
     """What an operation on spikes, sums, or the image with weights, makes."""
     spikes = [wire for wire in read if isinstance(wire, _Spikes)]
     sums = [wire for wire in read if isinstance(wire, Sums)]
-    if node.op in ("conv2d", "conv_transpose2d", "affine"):
+    if node.op in _WITH_WEIGHTS:
         if isinstance(read[0], Sums):
             raise NotNativeError(f"'{node.name}' reads weighted sums, not spikes")
         return _weighted(network, node, read[0], extended)
@@ -305,13 +359,13 @@ def _wire(network: FoldedNetwork, node: Node, read: Sequence[_Wire], extended: b
         return _sum(node, *sums)
     if node.op == "pixel_shuffle" and sums:
         return _shuffled(sums[0], node.options["factor"])
-    if len(spikes) == len(read):
+    if node.op == "concat" and spikes and not sums:
+        return _side_by_side([wire for wire in read if not isinstance(wire, Sums)])
+    if len(spikes) == len(read) and not any(wire.images for wire in spikes):
         if node.op in ("add", "sub") and spikes[0].channels == spikes[1].channels:
             sign = 1 if node.op == "add" else -1
             parts = tuple(replace(part, sign=sign * part.sign) for part in spikes[1].parts)
             return _Spikes(spikes[0].channels, (*spikes[0].parts, *parts), spikes[0].size)
-        if node.op == "concat":
-            return _side_by_side(spikes)
         if node.op == "slice" and all(node.options[axis] == [None] * 3 for axis in ("rows", "columns")):
             return _sliced(spikes[0], slice(*node.options["channels"]))
         if node.op in ("pixel_shuffle", "pixel_unshuffle", "interpolate"):
@@ -328,13 +382,54 @@ def _layer(network: FoldedNetwork, node: Node, sums: Sums) -> LayerPlan:
     return LayerPlan(**kept, name=node.name, levels=levels)
 
 
-def _side_by_side(wires: Sequence[_Spikes]) -> _Spikes:
+def _fitting(layer: LayerPlan, levels: Mapping[str, int]) -> LayerPlan:
+    """A layer of counts whose sums fit 32 bits: skips as convolutions, whose counts are known, where they have to be.
+
+    Raises:
+        NotNativeError: They do not fit.
+    """
+    if layer.largest_sum(levels) > _MOST_SUM:
+        skips = [Term(name, scale.diag()[:, :, None, None], 1, 0).by(layer.factor) for name, scale in layer.skips]
+        layer = replace(layer, terms=_merged([*layer.terms, *skips]), skips=())
+    if layer.largest_sum(levels) > _MOST_SUM:
+        raise NotNativeError(f"the sums of '{layer.name}' may be too large for 32 bits")
+    return layer
+
+
+def _side_by_side(wires: Sequence[_Spikes | _Image]) -> _Spikes:
     parts: list[_Part] = []
+    images: list[tuple[str, int, int]] = []
     channels = 0
     for wire in wires:
-        parts += [replace(part, of_wire=tuple(channels + c for c in part.of_wire)) for part in wire.parts]
+        if isinstance(wire, _Image):
+            images.append((wire.name, channels, channels + wire.channels))
+        else:
+            parts += [replace(part, of_wire=tuple(channels + c for c in part.of_wire)) for part in wire.parts]
+            images += [(name, channels + first, channels + last) for name, first, last in wire.images]
         channels += wire.channels
-    return _Spikes(channels, tuple(parts), wires[0].size)
+    return _Spikes(channels, tuple(parts), wires[0].size, tuple(images))
+
+
+def _resized(node: Node, read: Sequence[_Wire]) -> tuple[_Wire, list[tuple[Sizes, Sizes]]]:
+    """A wire that is cropped or padded to a size: sums are not computed beyond it, spikes must have it already."""
+    wire, options = read[0], node.options
+
+    def wanted(image: Size) -> Size:
+        if len(read) == 2:
+            height, width = read[1].size(image)
+            scale = options.get("scale", 1)
+            return height * scale, width * scale
+        height, width = wire.size(image)
+        rows, columns = options["multiple"]
+        return height + -height % rows, width + -width % columns
+
+    if node.op == "crop" and isinstance(wire, Sums):
+        if options["anchor"] != "start" or any(options["corner"]):
+            raise NotNativeError(f"'{node.name}' (crop) does not begin at the first row and column")
+        return replace(wire, size=wanted, cropped=True), []
+    if isinstance(wire, _Spikes) and not any(options.get("corner", ())):
+        return wire, [(wire.size, wanted)]
+    raise NotNativeError(f"'{node.name}' ({node.op}) is beyond it")
 
 
 def _sliced(wire: _Spikes, channels: slice) -> _Spikes:
@@ -351,18 +446,21 @@ def _sliced(wire: _Spikes, channels: slice) -> _Spikes:
 def _moved(node: Node, wire: _Spikes) -> _Spikes:
     """Spikes that a layer gives as they are, shuffled, unshuffled or repeated."""
     (part, *others), every = wire.parts, tuple(range(wire.channels))
-    if others or part.factor > 1 or part.of_layer != every or part.of_wire != every or part.channels != wire.channels:
+    if node.op == "interpolate" and all(it.factor == 1 for it in wire.parts):
+        factor = _whole_factor(node)
+        parts = tuple(replace(it, move=node.op, factor=factor) for it in wire.parts)
+        return _Spikes(wire.channels, parts, lambda size: _each(lambda n: n * factor, wire.size(size)))
+    if (
+        node.op == "interpolate"
+        or others
+        or part.factor > 1
+        or part.of_layer != every
+        or part.of_wire != every
+        or part.channels != wire.channels
+    ):
         raise NotNativeError(f"'{node.name}' ({node.op}) moves spikes that were moved before")
-    if node.op == "interpolate":
-        scale = node.options.get("scale_factor")
-        factor = 0 if scale is None else int(scale if isinstance(scale, int | float) else scale[0])
-        whole = scale == factor or (isinstance(scale, tuple | list) and all(s == factor for s in scale))
-        if node.options["mode"] != "nearest" or factor < 1 or not whole or len(node.inputs) > 1:
-            raise NotNativeError(f"'{node.name}' resizes spikes by no whole factor")
-        channels = wire.channels
-    else:
-        factor = node.options["factor"]
-        channels = wire.channels // factor**2 if node.op == "pixel_shuffle" else wire.channels * factor**2
+    factor = node.options["factor"]
+    channels = wire.channels // factor**2 if node.op == "pixel_shuffle" else wire.channels * factor**2
     every = tuple(range(channels))
     moved = replace(part, of_layer=every, of_wire=every, sign=part.sign, move=node.op, factor=factor)
     if node.op == "pixel_unshuffle":
@@ -370,12 +468,22 @@ def _moved(node: Node, wire: _Spikes) -> _Spikes:
     return _Spikes(channels, (moved,), lambda size: _each(lambda n: n * factor, wire.size(size)))
 
 
+def _whole_factor(node: Node) -> int:
+    """Of a nearest-neighbour resizing."""
+    scale = node.options.get("scale_factor")
+    factor = 0 if scale is None else int(scale if isinstance(scale, int | float) else scale[0])
+    whole = scale == factor or (isinstance(scale, tuple | list) and all(s == factor for s in scale))
+    if node.options["mode"] != "nearest" or factor < 1 or not whole or len(node.inputs) > 1:
+        raise NotNativeError(f"'{node.name}' resizes spikes by no whole factor")
+    return factor
+
+
 def _each(of_side: Callable[[int], int], size: Size) -> Size:
     height, width = size
     return of_side(height), of_side(width)
 
 
-def _size_of_image(node: Node, sizes: Sequence[Sizes]) -> Sizes:
+def _size_of_image(node: Node, sizes: Sequence[Sizes], kernel: Kernel | None) -> Sizes:
     """How an operation on the image changes its size: tried out on a blank one."""
     if node.op in ("input", "raw") or not sizes:
         return sizes[0] if sizes else lambda size: size
@@ -383,9 +491,12 @@ def _size_of_image(node: Node, sizes: Sequence[Sizes]) -> Sizes:
     @lru_cache(maxsize=16)
     def size_of(image: Size) -> Size:
         channels = node.options["factor"] ** 2 if node.op == "pixel_shuffle" else 1
+        weight = None if kernel is None else torch.empty_like(kernel.analog, dtype=torch.float32, device="meta")
+        if weight is not None and weight.dim() == 4:
+            channels = len(weight) if node.op == "conv_transpose2d" else weight.shape[1] * node.options["groups"]
         blanks = [torch.empty(1, channels, *size(image), device="meta") for size in sizes]
         of_one = replace(node, options={**node.options, "channels": (None,) * 3})
-        height, width = node.operation.run(of_one, blanks, None).shape[-2:]
+        height, width = node.operation.run(of_one, blanks, weight).shape[-2:]
         return height, width
 
     return size_of
@@ -402,10 +513,17 @@ def _weighted(network: FoldedNetwork, node: Node, read: _Spikes | _Image, extend
         term = Term(node.inputs[0], weight(kernel.analog), stride, padding)
         if factor > 1:
             raise NotNativeError(f"'{node.name}' (conv_transpose2d) reads the image")
-        return Sums(kernel.grid, 1, (), (), nothing, term, bias, size)
+        return Sums(kernel.grid, 1, (), (), nothing, term, bias, size, cropped=False)
     of_spikes = (kernel.extended if extended else kernel.spike).double()
     terms: list[Term] = []
     skips: list[tuple[str, Tensor]] = []
+    image = None
+    if read.images:
+        if len(read.images) > 1 or factor > 1 or node.op == "affine":
+            raise NotNativeError(f"'{node.name}' ({node.op}) reads spikes and several images, or moves them")
+        ((name, first, last),) = read.images
+        image = Term(name, weight(kernel.analog)[:, first:last], stride, padding)
+        bias, nothing = nothing, bias  # rounded with the image's sums
     every = tuple(range(read.channels))
     for part in read.parts:
         as_it_is = part.factor == 1 and part.of_layer == part.of_wire == every and part.channels == read.channels
@@ -417,7 +535,7 @@ def _weighted(network: FoldedNetwork, node: Node, read: _Spikes | _Image, extend
         used.index_add_(1, torch.tensor(part.of_layer), part.sign * own[:, list(part.of_wire)])
         terms.append(_on_layer(node, Term(part.layer, used, stride, padding, factor), part))
     each = [_pixels(number, factor) for number in (kernel.grid, bias, nothing)]
-    sums = Sums(each[0], factor, (), _added(skips), each[1], None, each[2], size)
+    sums = Sums(each[0], factor, (), _added(skips), each[1], image, each[2], size, cropped=False)
     sums = sums.by(math.lcm(factor, *(term.factor for term in terms)))
     return replace(sums, terms=_merged([term.by(sums.factor) for term in terms]))
 
@@ -475,6 +593,7 @@ def _sum(node: Node, first: Sums, second: Sums) -> Sums:
         first.image or second.image,
         first.image_bias + second.image_bias,
         first.size,
+        first.cropped or second.cropped,
     )
 
 
@@ -515,7 +634,10 @@ def _geometry(
             f"'{node.name}' is a {'x'.join(map(str, reach))} convolution with stride {tuple(strides)}; expected one of "
             f"up to {_MOST_KERNEL}x{_MOST_KERNEL} and one stride of up to {_MOST_STRIDE}"
         )
-    groups = options["groups"]
+    groups, most = options["groups"], max(paddings)
+    beyond = max(2 * p - r - most + side for r, p in zip(reach, paddings, strict=True))
+    if beyond > Term("", kernel.spike.new_empty(0, 0, side, side), 1, most).border:
+        raise NotNativeError(f"'{node.name}' is a convolution whose padding and window differ by rows and columns")
 
     def dense(weight: Tensor) -> Tensor:
         per_group = weight.view(groups, -1, *weight.shape[1:])

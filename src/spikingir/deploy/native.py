@@ -20,7 +20,9 @@ from torch.nn import functional
 
 from spikingir.deploy import _native
 from spikingir.deploy.folded import FoldedNetwork
+from spikingir.deploy.grids import largest_numbers
 from spikingir.deploy.integers import (
+    MOST_COUNT,
     LayerPlan,
     NetworkPlan,
     NotNativeError,
@@ -34,8 +36,8 @@ from spikingir.spiking.coding import spike_trains
 from spikingir.spiking.formation import form_image
 from spikingir.spiking.network import WHOLE, LayerTrace, Trace, Window
 
+_MOST_SUM = 2**31 - 1
 _MOST_IMAGE_WEIGHT = 2**22 - 1
-_MOST_COUNT = 255  # that a byte holds
 _MOST_STEPS = 2**15 - 1
 _MOST_DIGITS = 2  # with more, 16-bit weights are faster
 _LARGEST_KERNEL = 7  # of layers that keep the image's size
@@ -69,8 +71,14 @@ class NativeNetwork:
 
     def __init__(self, network: FoldedNetwork, path: str = "") -> None:
         self.path = path
+        if network.gridded:
+            _require_short(network)
         self._layers = _Layers(network, path)
         self.bytes_per_pixel = self._layers.bytes_per_pixel
+
+    def takes(self, size: Size) -> bool:
+        """Whether it runs on images of a height and width; torch runs on those that it does not."""
+        return self._layers.takes(size)
 
     @torch.no_grad()
     def restore(self, network: FoldedNetwork, image: Tensor) -> Tensor:
@@ -110,6 +118,13 @@ class NativeNetwork:
         return _restored(network, image, last), _trace(network, image, layers)
 
 
+def _require_short(network: FoldedNetwork) -> None:
+    """Refuse a network whose sums go beyond whole numbers of 32 bits."""
+    for name, largest in largest_numbers(network).items():
+        if largest > _MOST_SUM:
+            raise NotNativeError(f"the sums of '{name}' may reach {largest:.3g}, and it has whole numbers of 32 bits")
+
+
 class _ImageCurrent:
     """The current that the image causes, rounded to the grid once, for sums that take it in some order.
 
@@ -141,7 +156,7 @@ class _ImageCurrent:
 
     def run(self, wire: Tensor, size: Size, threads: int) -> Any:
         """The current of a wire of the image, (1, C, H, W), on the engine's side."""
-        if self._analog is not None:
+        if self._analog is not None and wire.shape[-2:] == size:
             return self._analog.run(wire[0].contiguous().numpy(), threads)
         term = self._term
         height, width = ((side - 1) * term.stride + term.weight.shape[-1] for side in size)
@@ -193,8 +208,8 @@ class _ByteLayer(_Layer):
         clock, last = network.clocks[layer.name], at == len(plan.layers) - 1
         if clock.signed and not last:
             raise NotNativeError(f"'{layer.name}' fires -1 before the last layer")
-        if layer.levels > (_MOST_STEPS if last else _MOST_COUNT):
-            raise NotNativeError(f"'{layer.name}' has {layer.levels} levels, more than {_MOST_COUNT}")
+        if layer.levels > (_MOST_STEPS if last else MOST_COUNT):
+            raise NotNativeError(f"'{layer.name}' has {layer.levels} levels, more than {MOST_COUNT}")
         levels = {before.name: before.levels for before in plan.layers}
         sources = [
             (_whole(layer.whole(term.weight)), term.stride, term.padding, levels[term.source]) for term in layer.terms
@@ -245,7 +260,7 @@ class _WideLayer(_Layer):
         skips = [Term(name, scale.diag()[:, :, None, None], 1, 0) for name, scale in layer.skips]
         terms = [*layer.terms, *skips]
         side = max((term.weight.shape[-1] for term in terms), default=1)
-        if layer.factor > 1 or side > _LARGEST_KERNEL or not all(term.keeps_size for term in terms):
+        if layer.cropped or layer.factor > 1 or side > _LARGEST_KERNEL or not all(term.keeps_size for term in terms):
             raise NotNativeError(f"'{layer.name}' does not keep the image's size")
         kernels: dict[str, Tensor] = {}
         for term in terms:
@@ -337,7 +352,9 @@ def _make_layers(network: FoldedNetwork, plan: NetworkPlan, borders: Mapping[str
         return [_TrainLayer(network, plan, extended, at, border, path) for at, border in every]
 
     def wide() -> list[_Layer]:
-        return [_WideLayer(network, plan, at, border, path) for at, border in every]
+        # a layer's kernels all have the side of its largest
+        sides = [term.weight.shape[-1] for layer in plan.layers for term in layer.terms]
+        return [_WideLayer(network, plan, at, max(sides, default=1) // 2, path) for at, _ in every]
 
     if max(layer.digits for layer in plan.layers) > _MOST_DIGITS:
         try:
@@ -366,7 +383,7 @@ class _Layers:
         borders: dict[str, int] = {}
         for layer in plan.layers:
             for term in (*layer.terms, *([] if layer.image is None else [layer.image])):
-                borders[term.source] = max(borders.get(term.source, 0), _border(term))
+                borders[term.source] = max(borders.get(term.source, 0), term.border)
         self._borders = borders
         self.layers = _make_layers(network, plan, borders, path)
         self.names = tuple(layer.name for layer in plan.layers)
@@ -382,7 +399,7 @@ class _Layers:
         alive: dict[str, Any] = {}
         for i, layer in enumerate(self.layers):
             plan = layer.plan
-            height, width = (side // plan.factor for side in plan.size(size))
+            height, width = (-(-side // plan.factor) for side in plan.size(size))
             image = current = None
             if layer.current is not None and plan.image is not None:
                 source = plan.image.source
@@ -396,8 +413,14 @@ class _Layers:
             alive[plan.name] = spikes
             alive = {name: value for name, value in alive.items() if self._last_reader.get(name, -1) > i}
             del current
-            membranes = None if residual is None else _membranes(residual, plan.grid_by_channel)
+            membranes = None
+            if residual is not None:
+                membranes = _inside(_membranes(residual, plan.grid_by_channel), plan.size(size))
             yield _Fired(plan.name, plan.size(size), spikes, membranes)
+
+    def takes(self, size: Size) -> bool:
+        """Whether they run on images of a size: where padding and cropping of spikes change nothing."""
+        return self._plan.takes(size)
 
     def _in_pixels(self, name: str, wire: Tensor) -> Any:
         """A wire of the image in 16 bits."""
@@ -425,11 +448,6 @@ class _Layers:
         return most
 
 
-def _border(term: Term) -> int:
-    """How far the windows of a convolution may reach beyond what they read."""
-    return max(term.padding, term.weight.shape[-1] - term.padding)
-
-
 def _whole(x: Tensor) -> NDArray[np.int32]:
     return x.to(torch.int32).contiguous().numpy()
 
@@ -441,15 +459,20 @@ def _membranes(residual: Any, grid: Tensor) -> Tensor:
 
 def _spikes(network: FoldedNetwork, fired: _Fired) -> Tensor:
     """Spikes as the network's readout takes them, (S, C, H, W)."""
-    spikes = torch.from_numpy(fired.spikes.array())
+    spikes = _inside(torch.from_numpy(fired.spikes.array()), fired.size)
     return spikes[None] if network.config.phased else spikes
+
+
+def _inside(pixels: Tensor, size: Size) -> Tensor:
+    """Pixels of a layer without those that only fill its last windows."""
+    return pixels[..., : size[0], : size[1]]
 
 
 def _restored(network: FoldedNetwork, image: Tensor, last: list[_Fired]) -> Tensor:
     spikes = torch.stack([_spikes(network, fired) for fired in last], 1)
     residual = torch.stack([fired.residual for fired in last if fired.residual is not None])
     output = network.read(spikes, residual)
-    return form_image(network.config.formation, image.double(), output).to(image.dtype)
+    return form_image(network.config.formation, network.config.formed_from(image).double(), output).to(image.dtype)
 
 
 def _trace(network: FoldedNetwork, image: Tensor, layers: tuple[LayerTrace, ...]) -> Trace:
@@ -475,7 +498,9 @@ def _counts(network: FoldedNetwork, fired: _Fired, window: Window) -> Tensor:
 
 def _layer_trace(network: FoldedNetwork, fired: tuple[_Fired, ...], trains: bool) -> LayerTrace:
     config = network.config
-    residual = torch.stack([one.residual for one in fired if one.residual is not None]).to(network.dtype)
+    residual = torch.stack([one.residual for one in fired if one.residual is not None]).to(
+        network.dtype_of(fired[0].name)
+    )
     counts = [_counts(network, one, WHOLE) for one in fired]
     kept = torch.stack([_spikes(network, one) for one in fired], 1) if trains else None
     if config.phased and kept is not None:

@@ -302,13 +302,15 @@ def _ann_layers(
     sites = _sites(graph, shapes, real)
     layers = {}
     for name, site in sites.items():
-        if name in graph.scalings and not site.neurons:
+        share = graph.shares.get(name, 1.0)
+        if share == 0 or (name in graph.scalings and not site.neurons):
             continue
         relus = sum(prod(shapes[neuron]) for neuron in site.neurons if neuron not in graph.signed)
-        work = (site.macs if active is None else active[name].exact, site.biases + relus)
+        # what a mixture of channels has twice is active once: a number is above or below zero
+        work = (share * site.macs if active is None else active[name].exact, site.biases + relus)
         found = {"paper": PRICES["mac_float32"].pj * full[name]}
         found |= {column: arithmetic(prices[0], *work) for column, prices in ARITHMETIC.items()}
-        found["memory"] = dense_memory(site, site.macs, 1) + PRICES["accumulate_int32"].pj * relus
+        found["memory"] = dense_memory(site, share * site.macs, 1) + PRICES["accumulate_int32"].pj * relus
         layers[name] = {column: pj * PJ_TO_MJ for column, pj in found.items()}
     return layers
 

@@ -75,7 +75,7 @@ def macs_by_operation(graph: Graph, size: tuple[int, int]) -> dict[str, int]:
     """
     shapes = graph.shapes(size)
     return {
-        node.name: 0 if node.name in graph.scalings else int(_macs(graph, node, shapes).sum())
+        node.name: round(_share(graph, node.name) * int(_macs(graph, node, shapes).sum()))
         for node in graph.nodes
         if node.role == "weighs"
     }
@@ -120,7 +120,7 @@ def count_operations(
             arriving = read[0] * (shapes[node.inputs[0]][1] * shapes[node.inputs[0]][2])
             arrivals = real.get(node.name) or Arrivals(macs, arriving, read[0] * macs)
             count = _count(node.name, carried[node.inputs[0]], arrivals, steps)
-            counts.append(replace(count, macs=0) if node.name in graph.scalings else count)
+            counts.append(replace(count, macs=round(_share(graph, node.name) * count.macs)))
         if node.role != "neuron":
             return torch.zeros(batch, channels, dtype=torch.float64)
         layer = layers[node.name]
@@ -155,6 +155,11 @@ def operations_per_layer(network: SpikingNetwork, size: tuple[int, int]) -> dict
         layer.name: sum(count.synaptic_operations for count in count_operations(network, alone(layer.name)))
         for layer in trace.layers
     }
+
+
+def _share(graph: Graph, name: str) -> float:
+    """Share of an operation's multiplications that the conventional network has."""
+    return 0.0 if name in graph.scalings else graph.shares.get(name, 1.0)
 
 
 def _count(name: str, read: Carried, arrivals: Arrivals, steps: int) -> OperationCount:

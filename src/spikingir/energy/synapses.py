@@ -125,7 +125,9 @@ def count_active(graph: Graph, image: Tensor) -> dict[str, Active]:
 
     def linear(node: Node, inputs: Sequence[Wave]) -> Wave:
         wave = graph.linear(node, inputs)
-        if node.role == "weighs":
+        if node.role == "weighs" and graph.shares.get(node.name, 1.0) == 0:
+            found[node.name] = Active(0.0, 0.0)
+        elif node.role == "weighs":
             read = inputs[0].constant
             assert read is not None
             assert wave.constant is not None

@@ -16,6 +16,7 @@ from spikingir.errors import InputError
 from spikingir.measures import Visibility, psnr, ssim, visibility
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.restorer import Restorer
+from spikingir.restoration.scaling import upscaled
 from spikingir.tasks import DENOISE, TASKS, TaskName
 
 Progress = Callable[[int, int], None]
@@ -26,7 +27,8 @@ class Measures:
     """What is measured on one image, or the mean over images. What needs a conventional network is None without one.
 
     Attributes:
-        degraded_psnr: PSNR of the degraded image in dB, clipped to [0, 1] as all others are.
+        degraded_psnr: PSNR of the degraded image in dB, clipped to [0, 1] as all others are; enlarged by bicubic
+            interpolation where the network enlarges it, and NaN where it has other channels.
         degraded_ssim: Its SSIM.
         psnr: PSNR of what the spiking network restores, in its deployment form.
         ssim: Its SSIM.
@@ -153,10 +155,18 @@ def _measure(
 ) -> tuple[Measures, EnergyColumns | None]:
     sigma = pair.sigma if restorer.takes_level else None
     restored, took = restorer.trace(pair.degraded, sigma=sigma, counts=columns)
+    if restored.shape != pair.clean.shape:
+        raise InputError(
+            f"the network makes {tuple(restored.shape)} of {pair.name}; the clean image has {tuple(pair.clean.shape)}; "
+            "give pairs of that scale and those channels"
+        )
     energy = None
     if columns:
         energy = energy_columns(restorer.network, took.trace, restorer.seen(pair.degraded, sigma), ann)
-    degraded_psnr, degraded_ssim = quality(pair.degraded, pair)
+    degraded = upscaled(pair.degraded[None], restorer.scale)[0]
+    # an image of other channels has no quality of its own
+    fits = degraded.shape == pair.clean.shape
+    degraded_psnr, degraded_ssim = quality(degraded, pair) if fits else (math.nan, math.nan)
     snn_psnr, snn_ssim = quality(restored, pair)
     ann_psnr = ann_ssim = loss = rate = None
     if ann is not None:

@@ -13,7 +13,7 @@ from spikingir.tasks import TASKS, Task, TaskName, find_task
 
 def testset_names() -> list[str]:
     """Names of all test sets."""
-    return [name for task in TASKS.values() for name in task.testsets]
+    return [name for _, task in TASKS.usable() for name in task.testsets]
 
 
 def open_testset(
@@ -27,6 +27,7 @@ def open_testset(
     seed: int = 0,
     limit: int | None = None,
     crop: int | None = None,
+    max_pixels: int | None = None,
 ) -> Sequence[TestPair]:
     """Open a test set; a pair is read, and noise or haze added to it, each time that it is asked for.
 
@@ -50,6 +51,7 @@ def open_testset(
         limit: Take at most so many pairs, spread evenly: one of each of ``limit`` equal stretches of the set, at a
             place in it that differs from stretch to stretch, so that neither scenes nor strengths of haze are missed.
         crop: Cut ``crop`` x ``crop`` pixels out of the middle, fewer where the image is smaller.
+        max_pixels: Largest image of a folder that is read; any unless given.
 
     Raises:
         DataError: An unknown name that is no folder either, a set that does not fit the task or the channels, or one
@@ -72,7 +74,7 @@ def open_testset(
         counts = " or ".join(map(str, degradation.channels))
         raise InputError(f"channels is {channels}; to {task}, expected {counts}")
     folder, make = _find(name_or_folder, root, wanted)
-    readers = make(folder, Request(channels, sigma or 0.0, clip, seed))
+    readers = make(folder, Request(channels, sigma or 0.0, clip, seed, max_pixels))
     return Lazy(tuple(readers[i] for i in spread(len(readers), limit)), crop)
 
 
@@ -119,7 +121,7 @@ def _find(name: str | Path, root: Path | None, task: Task) -> tuple[Path, PairMa
     if (found := own.get(str(name))) is not None:
         return _folder(str(name), found, root), degradation.testsets[str(name)]
     expected = f"expected {'one of ' * (len(own) > 1)}{', '.join([*own, 'or a folder' if own else 'a folder'])}"
-    for other in TASKS.values():
+    for _, other in TASKS.usable():
         if str(name) in other.testsets:
             raise DataError(f"test set {name} is to {other.name}; to {task.name}, {expected}")
     if Path(name).is_dir():

@@ -1,12 +1,10 @@
 """Write a network in a format of other tools, and measure what differs from the folded network."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal
 
 from torch import Tensor
 
@@ -15,9 +13,11 @@ from spikingir.deploy.folded import FoldedNetwork
 from spikingir.export.drift import Drift, measure, sample_images, spikes_of
 from spikingir.export.errors import ExportError
 from spikingir.files import write_atomically
+from spikingir.plugins import Registry
 from spikingir.spiking.network import SpikingNetwork, check_input
 
-Format = Literal["npz", "onnx", "torch", "nir"]
+Format = str
+"""A key of :data:`FORMATS`."""
 
 Written = tuple[bytes, Drift, tuple[str, ...]]
 """What is in a file, what differs when it is run, and what the format cannot say."""
@@ -31,11 +31,13 @@ class FileFormat:
         suffix: How the name of a file ends.
         write: Makes the content of a file from a folded network and a sample, and runs it on the sample.
         packages: Packages that it needs; the extra of the format's name has them.
+        install: What installs them; that extra unless given.
     """
 
     suffix: str
     write: Callable[[FoldedNetwork, Tensor], Written]
     packages: tuple[str, ...] = ()
+    install: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,8 @@ def export_network(
         try:
             import_module(package)
         except ModuleNotFoundError:
-            raise ExportError(
-                f"the format {to} needs the package {package}; install it with: pip install 'spikingir[{to}]'"
-            ) from None
+            install = format.install or f"pip install 'spikingir[{to}]'"
+            raise ExportError(f"the format {to} needs the package {package}; install it with: {install}") from None
     folded = fold(network).eval() if isinstance(network, SpikingNetwork) else network
     if folded.theta.device.type != "cpu":
         folded = copy.deepcopy(folded).cpu()
@@ -127,6 +128,14 @@ def _torch(network: FoldedNetwork, image: Tensor) -> Written:
     return content, measure(spikes_of(network, image), run_program(content, image), None), ()
 
 
+def _spikingjelly(network: FoldedNetwork, image: Tensor) -> Written:
+    from spikingir.export.spikingjelly import run_spikingjelly, spikingjelly_content
+
+    content, notes = spikingjelly_content(network)
+    restored, spikes = run_spikingjelly(content, image)
+    return content, measure(spikes_of(network, image), None if notes else restored, spikes), notes
+
+
 def _nir(network: FoldedNetwork, image: Tensor) -> Written:
     from spikingir.export.nir import nir_content, read_nir
 
@@ -135,12 +144,21 @@ def _nir(network: FoldedNetwork, image: Tensor) -> Written:
     return content, measure(spikes_of(network, image), None, spikes), notes
 
 
-FORMATS: Mapping[str, FileFormat] = MappingProxyType(
+FORMATS: Registry[FileFormat] = Registry(
+    "spikingir.exports",
+    "export format",
+    FileFormat,
+    lambda name, write, **options: FileFormat(write=write, **options),
     {
         "npz": FileFormat(".npz", _npz),
         "onnx": FileFormat(".onnx", _onnx, ("onnx", "onnxruntime")),
         "torch": FileFormat(".pt2", _torch),
         "nir": FileFormat(".nir", _nir, ("nir",)),
-    }
+        # it asks for torchvision, which it does without
+        "spikingjelly": FileFormat(
+            ".py", _spikingjelly, ("spikingjelly",), install="pip install --no-deps spikingjelly"
+        ),
+    },
 )
-"""The formats by name."""
+"""The formats by name. A package of one's own adds to them by a decorator or an entry point
+(:mod:`spikingir.plugins`)."""

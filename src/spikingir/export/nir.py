@@ -325,7 +325,7 @@ class _Reader:
             theta,
             {},
             True,
-            torch.float32,
+            torch.float64,
         ).eval()
 
     def _spiking(self) -> frozenset[str]:
@@ -399,7 +399,8 @@ class _Reader:
         if "grid" not in metadata:
             raise ExportError(f"'{name}' has no grid in its metadata")
         weight, bias, grid = (_tensor(values) for values in (settings["weight"], settings["bias"], metadata["grid"]))
-        self.kernels[name] = Kernel(weight.float(), weight.float(), weight.double(), bias.double(), grid.double())
+        weight = weight.double()  # holds every sum, which a file of single precision need not say
+        self.kernels[name] = Kernel(weight, weight, weight, bias.double(), grid.double())
         options = {key: tuple(int(n) for n in settings[key]) for key in ("stride", "padding", "dilation")}
         self.found.append(Node(name, "conv2d", (source,), {**options, "groups": int(settings["groups"])}, name))
 

@@ -66,6 +66,7 @@ def npz_content(network: FoldedNetwork) -> bytes:
         ExportError: The network holds functions of its own on the image, or lies on no grid.
     """
     require_plain(network)
+    dtype = torch.float64 if network.wide else network.dtype  # the format has one for all layers
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -75,7 +76,7 @@ def npz_content(network: FoldedNetwork) -> bytes:
         "levels": network.levels,
         "spiking": sorted(network.spiking),
         "scalings": sorted(network.scalings),
-        "dtype": str(network.dtype).removeprefix("torch."),
+        "dtype": str(dtype).removeprefix("torch."),
     }
     arrays = {_HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8), "theta": network.theta.numpy()}
     for name in network.clocks:
@@ -84,6 +85,9 @@ def npz_content(network: FoldedNetwork) -> bytes:
     for node in network.nodes:
         if (kernel := network.kernel(node.name)) is not None:  # pooling and resizing have a grid and no weights
             arrays |= _parts(f"kernel.{node.name}", kernel, _PARTS if node.operation.weight_dimensions else _PARTS[-1:])
+    single = torch.empty(0, dtype=dtype).numpy().dtype
+    for name in [name for name in arrays if name.startswith("kernel.") and name.endswith((".spike", ".extended"))]:
+        arrays[name] = arrays[name].astype(single)
     content = io.BytesIO()
     np.savez(content, **arrays)  # type: ignore[arg-type]  # the names are none of savez's own arguments
     return content.getvalue()
@@ -198,7 +202,7 @@ def _nodes(header: _Header) -> list[Node]:
 
 def _is_rounded(node: Node) -> bool:
     """Whether an operation without weights puts its sums on a grid."""
-    return node.op == "avg_pool2d" or (node.op == "interpolate" and not node.options["mode"].startswith("nearest"))
+    return node.operation.fixed and node.role == "weighs"
 
 
 def _kernel(tensors: dict[str, Tensor], name: str, weight: int | None, dtype: torch.dtype) -> Kernel:

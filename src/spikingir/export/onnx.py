@@ -437,8 +437,11 @@ class _Builder:
             numbers = [self.number(np.array([value])) for value in (start, end, 1)]
             return self.add("Slice", [name, *numbers])
 
-        count = self.network.config.channels
-        match self.network.config.formation:
+        config = self.network.config
+        count = config.channels
+        if config.takes_level:
+            image = channels(image, 0, count)
+        match config.formation:
             case "identity":
                 return output
             case "residual":

@@ -100,7 +100,10 @@ class Graph:
         quantisers: Clip level and number of steps of neurons that bring them from training (QCFS), by name.
         multiple: Heights and widths are rounded up to multiples of this, as the network pads its images.
         scalings: Operations that folding put in, which the conventional network does not have.
-        origin: One (place, operation, fate) per operation of the traced module; fate is converted, kept or folded.
+        origin: One (place, operation, fate) per operation of the traced module; fate is converted, kept, folded, or
+            rewritten, and as what.
+        shares: Of weighted operations that rewriting put in (0) or made wider, the share of their multiplications that
+            the conventional network has.
     """
 
     nodes: tuple[Node, ...]
@@ -112,6 +115,7 @@ class Graph:
     multiple: int = 1
     scalings: frozenset[str] = frozenset()
     origin: tuple[tuple[str, str, str], ...] = ()
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def neurons(self) -> tuple[str, ...]:
@@ -292,7 +296,7 @@ class Graph:
         return frozenset(found)
 
     def currents(self, channels: Mapping[str, int]) -> dict[str, str]:
-        """The one neuron that a weighted operation, a sum or a pixel shuffle feeds, by the operation's name.
+        """The one neuron that a weighted operation, a sum, a pixel shuffle or a crop feeds, by the operation's name.
 
         ``I_l = sum over branches k of W_lk s_k + b_l`` (docs/method.md, section 1): the branches are weighted
         operations, and other wires, which are not listed; the sums and differences between them and the neuron are.
@@ -308,7 +312,7 @@ class Graph:
             node = by_name[name]
             if readers[name] > 1:
                 return
-            if node.operation.merges:  # one channel of the neuron's for each square of the operation's
+            if node.operation.cuts or node.operation.merges:
                 found[name] = neuron
                 visit(node.inputs[0], neuron)
             elif node.operation.sums and all(channels[part] == channels[name] for part in node.inputs):
@@ -329,7 +333,8 @@ def _any(parts: Tensor) -> Tensor:
 
 def spiking_part(node: Node, inputs: Sequence[Wave], weight: Tensor | None) -> Tensor | None:
     """The operation on the spiking parts of its inputs, time steps as batch; None where there is none."""
-    present = next((value.spikes for value in inputs if value.spikes is not None), None)
+    read = inputs[: len(node.reads)]  # of the others the size alone counts
+    present = next((value.spikes for value in read if value.spikes is not None), None)
     if present is None:
         return None
     steps, batch = present.shape[:2]
@@ -347,8 +352,8 @@ def spiking_part(node: Node, inputs: Sequence[Wave], weight: Tensor | None) -> T
 
 def constant_part(node: Node, inputs: Sequence[Wave], weight: Tensor | None) -> Tensor | None:
     """The operation on the constant parts of its inputs; None where there is none."""
-    present = [value for value in inputs if value.constant is not None]
-    if not present:
+    read = inputs[: len(node.reads)]  # of the others the size alone counts
+    if all(value.constant is None for value in read):
         return None
     uniform = node.operation.pointwise and all(value.spikes is not None for value in inputs)
     uniform = uniform and all(value.constant is None or _is_uniform(value.constant) for value in inputs)

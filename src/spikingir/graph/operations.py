@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from spikingir.graph.activations import QuantisedReLU
 from spikingir.graph.errors import ConversionError, NotLinear, TilingError
 from spikingir.graph.reach import Reach
+from spikingir.graph.sizes import ANCHORS, anchors_of, multiple_of, same_for_all
 from spikingir.schema import Range, SchemaError, shown
 
 if TYPE_CHECKING:
@@ -57,6 +59,9 @@ class Operation:
         merges: Whether it interleaves channels, each of its output from neighbouring ones of its input.
         keeps_image: Whether what it makes of the raw image is raw image still.
         fixed: Whether its weights follow from its settings.
+        cuts: Whether it does no more than leave out pixels.
+        to_size: Whether it brings a map to a size, and does nothing where it has that.
+        by_channel: Whether it treats all channels alike, so that it may as well come before a mixture of channels.
         settings: Dataclass of the settings that a file keeps of it; None where files cannot hold it.
         arity: Least and largest number of inputs.
         weight_dimensions: Dimensions of its weight; 0 where it has none.
@@ -70,6 +75,9 @@ class Operation:
     merges: ClassVar[bool] = False
     keeps_image: ClassVar[bool] = True
     fixed: ClassVar[bool] = False
+    by_channel: ClassVar[bool] = False
+    cuts: ClassVar[bool] = False
+    to_size: ClassVar[bool] = False
     settings: ClassVar[type[Any] | None] = NoSettings
     arity: ClassVar[tuple[int, int]] = (1, 1)
     weight_dimensions: ClassVar[int] = 0
@@ -104,6 +112,10 @@ class Operation:
             TilingError: It depends on the whole image.
         """
         return inputs[0]
+
+    def multiples(self, node: "Node") -> tuple[int, int]:
+        """Rows and columns whose multiples it lets alone."""
+        return 1, 1
 
     def per_channel(self, node: "Node", vectors: Sequence[Tensor], merge: Merge, add: Merge) -> Tensor:
         """Of what moves spikes: one number for each channel of the output, from those of its inputs.
@@ -161,7 +173,10 @@ class Operation:
 
     def put(self, b: "Builder", node: fx.Node, **options: Any) -> "Value":
         """Add a node of this operation, without weights, for a traced one."""
-        return b.add(node.name, self.name, (b.wire(node.args[0]),), **options)
+        if not self.by_channel:
+            return b.add(node.name, self.name, (b.wire(node.args[0]),), **options)
+        source = b.mixed(node.args[0])
+        return replace(b.add(node.name, self.name, (source.wire,), **options), mix=source.mix)
 
     def handlers(self) -> Mapping[Any, "Handler"]:
         """What traces each module class, function and method name that becomes it."""
@@ -191,21 +206,6 @@ class Raw(Operation):
         )
 
 
-class QuantisedReLU(nn.Module):
-    """An activation that was trained with a clip level and steps of its own, and becomes a neuron that has them.
-
-    Attributes:
-        levels: Number of steps.
-    """
-
-    levels: int
-
-    @property
-    def clip_level(self) -> Tensor:
-        """``lambda``, (C,) or (1,)."""
-        raise NotImplementedError
-
-
 class Neuron(Operation):
     """A spiking neuron; in the conventional network a ReLU, or nothing where it is signed."""
 
@@ -224,7 +224,7 @@ class Neuron(Operation):
             value = b.add(node.name, self.name, (source,))
             b.quantisers[str(value.name)] = (module.clip_level.detach(), module.levels)
         elif b.nodes[source].operation is self:
-            return b.same(source)
+            return b.mixed(node.args[0])
         else:
             value = b.add(node.name, self.name, (source,))
         return replace(value, fate="converted")
@@ -244,6 +244,10 @@ class ConvolutionSettings:
     groups: Annotated[int, Range(1, 65536)]
 
 
+PLAIN: Mapping[str, Any] = MappingProxyType({"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1})
+"""Settings of a convolution of one pixel."""
+
+
 class _Convolution(Operation):
     """What both convolutions have."""
 
@@ -258,6 +262,10 @@ class _Convolution(Operation):
 
     def outputs(self, node: "Node", weight: Tensor) -> int:
         """Output channels that an input channel reaches."""
+        raise NotImplementedError
+
+    def mixed(self, weight: Tensor, mix: Tensor) -> Tensor:
+        """Weights without groups on what each channel is a mixture of: channel c is the sum of ``mix[c, p] x[p]``."""
         raise NotImplementedError
 
     def fan_out(self, node: "Node", weight: Tensor | None, source: Shape, target: Shape) -> Tensor:
@@ -309,8 +317,6 @@ class Conv2d(_Convolution):
         )
         tensor = b.constant(weight)
         assert tensor is not None
-        weights = b.register(node.name, b.module(node), tensor, b.constant(bias))
-        source = b.wire(node.args[0])
         stride, dilation = _pair(stride), _pair(dilation)
         if padding == "valid":
             padding = 0
@@ -321,12 +327,17 @@ class Conv2d(_Convolution):
             rows, columns = _pair(padding)
             sides = (columns, columns, rows, rows)
         even = sides[0] == sides[1] and sides[2] == sides[3]
+        source = b.spread(node.args[0]) if groups == 1 else b.mixed(node.args[0])
         if any(sides) and (mode != "zeros" or not even):
             kind = "constant" if mode == "zeros" else mode
-            source = str(b.add(f"{node.name}_pad", Pad.name, (source,), padding=sides, mode=kind).name)
+            padded = b.add(f"{node.name}_pad", Pad.name, (source.wire,), padding=sides, mode=kind)
+            source = replace(padded, mix=source.mix)
             sides = (0, 0, 0, 0)
         options = {"stride": stride, "padding": (sides[2], sides[0]), "dilation": dilation, "groups": groups}
-        return b.add(node.name, self.name, (source,), weights, **options)
+        return b.convolve(node, self, source, tensor, b.constant(bias), options)
+
+    def mixed(self, weight: Tensor, mix: Tensor) -> Tensor:
+        return torch.einsum("oikl,ip->opkl", weight, mix)
 
 
 @dataclass(frozen=True)
@@ -341,7 +352,7 @@ class ConvTranspose2d(_Convolution):
 
     name = "conv_transpose2d"
     settings = TransposedConvolutionSettings
-    traced_from = (nn.ConvTranspose2d,)
+    traced_from = (nn.ConvTranspose2d, functional.conv_transpose2d)
 
     def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
         assert weight is not None
@@ -388,14 +399,20 @@ class ConvTranspose2d(_Convolution):
         return weight.shape[1]
 
     def trace(self, b: "Builder", node: fx.Node) -> "Value":
-        m = b.module(node)
-        assert isinstance(m, nn.ConvTranspose2d)
-        if len(node.args) > 1 or node.kwargs:
+        if b.module(node) is not None and (len(node.args) > 1 or node.kwargs):
             raise ConversionError("an output_size at run time is not supported; set output_padding")
-        options: dict[str, Any] = {key: _pair(getattr(m, key)) for key in ("stride", "padding", "output_padding")}
-        options |= {"groups": m.groups, "dilation": _pair(m.dilation)}
-        weights = b.register(node.name, m, m.weight, m.bias)
-        return b.add(node.name, self.name, (b.wire(node.args[0]),), weights, **options)
+        weight, bias, stride, padding, more, groups, dilation = b.settings(
+            node, weight=None, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
+        )
+        tensor = b.constant(weight)
+        assert tensor is not None
+        options = {"stride": _pair(stride), "padding": _pair(padding), "output_padding": _pair(more)}
+        options |= {"groups": groups, "dilation": _pair(dilation)}
+        source = b.spread(node.args[0]) if groups == 1 else b.mixed(node.args[0])
+        return b.convolve(node, self, source, tensor, b.constant(bias), options)
+
+    def mixed(self, weight: Tensor, mix: Tensor) -> Tensor:
+        return torch.einsum("iokl,ip->pokl", weight, mix)
 
 
 class Affine(Operation):
@@ -428,9 +445,9 @@ class Affine(Operation):
     def handlers(self) -> Mapping[Any, "Handler"]:
         """Batch norm, and arithmetic with constants."""
         return {
-            nn.BatchNorm2d: self._batch_norm,
+            **dict.fromkeys((nn.BatchNorm2d, nn.SyncBatchNorm), self._batch_norm),
             **dict.fromkeys((operator.mul, operator.imul, torch.mul, "mul", "mul_"), self._multiply),
-            **dict.fromkeys((operator.truediv, torch.div, "div"), self._divide),
+            **dict.fromkeys((operator.truediv, operator.itruediv, torch.div, "div", "div_"), self._divide),
             **dict.fromkeys((operator.neg, torch.neg, "neg"), self._negate),
         }
 
@@ -439,9 +456,16 @@ class Affine(Operation):
         weights = b.register(node.name, None, scale.flatten(), None if shift is None else shift.flatten())
         return b.add(node.name, self.name, (source,), weights)
 
+    def scale_of(self, b: "Builder", node: fx.Node, argument: Any, scale: Tensor) -> "Value":
+        """Add a scaling of a value; a mixture of channels takes it in."""
+        value = b.mixed(argument)
+        if value.mix is not None:
+            return replace(value, mix=value.mix * scale.view(-1, 1), halves=None, fate="folded")
+        return self.scale(b, node, value.wire, scale)
+
     def _batch_norm(self, b: "Builder", node: fx.Node) -> "Value":
         m = b.module(node)
-        assert isinstance(m, nn.BatchNorm2d)
+        assert isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)
         if m.running_mean is None or m.running_var is None:
             raise ConversionError("it keeps no running statistics; train it with track_running_stats=True")
         source = b.wire(node.args[0])
@@ -455,20 +479,25 @@ class Affine(Operation):
         return folded or self.scale(b, node, source, gain.to(dtype), shift.to(dtype))
 
     def _multiply(self, b: "Builder", node: fx.Node) -> "Value":
-        (one, other), wires = b.operands(node)
+        found, wires = b.operands(node)
         if all(wires):
-            raise NotLinear("the product of two feature maps is not linear")
-        source, factor = (one, other) if wires[0] else (other, one)
-        return self.scale(b, node, source, b.per_channel(factor))
+            raise NotLinear(
+                "the product of two feature maps is not linear; train the network with their sum, or with both joined "
+                "by a convolution, in its place"
+            )
+        source, factor = found if wires[0] else reversed(found)
+        if isinstance(factor, int | float) and factor == 1:
+            return b.mixed(source)
+        return self.scale_of(b, node, source, b.per_channel(factor))
 
     def _divide(self, b: "Builder", node: fx.Node) -> "Value":
         (one, other), wires = b.operands(node)
         if wires != [True, False] or node.kwargs.get("rounding_mode"):
             raise NotLinear("only division by a constant is linear")
-        return self.scale(b, node, one, 1 / b.per_channel(other))
+        return self.scale_of(b, node, one, 1 / b.per_channel(other))
 
     def _negate(self, b: "Builder", node: fx.Node) -> "Value":
-        return self.scale(b, node, b.wire(node.args[0]), -torch.ones(1, dtype=b.dtype))
+        return self.scale_of(b, node, node.args[0], -torch.ones(1, dtype=b.dtype))
 
 
 @dataclass(frozen=True)
@@ -489,6 +518,7 @@ class AvgPool2d(Operation):
     settings = AvgPoolSettings
     role = "weighs"
     fixed = True
+    by_channel = True
     traced_from = (nn.AvgPool2d, functional.avg_pool2d)
 
     def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
@@ -530,6 +560,48 @@ class AvgPool2d(Operation):
         return self.put(b, node, kernel_size=window, stride=step, padding=_pair(padding), **flags)
 
 
+class GlobalAvgPool2d(Operation):
+    """Mean of each channel over the whole map, (C, 1, 1)."""
+
+    name = "global_avg_pool2d"
+    role = "weighs"
+    fixed = True
+    by_channel = True
+    pointwise = True
+    traced_from = (nn.AdaptiveAvgPool2d, functional.adaptive_avg_pool2d, torch.mean, "mean")
+
+    def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
+        return x[0].mean((-2, -1), keepdim=True)
+
+    def reach(self, node: "Node", axis: int, inputs: Sequence[Reach], kernel: Sequence[int]) -> Reach:
+        raise TilingError(f"'{node.name}' is a mean over the whole image; call the network on whole images")
+
+    def bound(self, node: "Node", weight: Tensor, bound: Tensor) -> Tensor:
+        return bound
+
+    def macs(self, node: "Node", weight: Tensor | None, source: Shape, target: Shape) -> int:
+        return prod(source[1:])
+
+    def fan_out(self, node: "Node", weight: Tensor | None, source: Shape, target: Shape) -> Tensor:
+        return torch.ones(source[1:])
+
+    def trace(self, b: "Builder", node: fx.Node) -> "Value":
+        whole: tuple[Any, ...] = (1, (1, 1), [1, 1], (None, 1), (1, None))
+        if b.module(node) is not None or node.target is functional.adaptive_avg_pool2d:
+            (size,) = b.settings(node, output_size=None)
+            if size not in whole[:3]:
+                raise NotLinear(f"it pools to {size}; only a global mean, to 1, and windows of nn.AvgPool2d are linear")
+            return self.put(b, node)
+        dim, keep = b.settings(node, dim=None, keepdim=False)
+        if dim in (1, -3, [1], (1,)) and keep:
+            channels = b.channels(node.args[0])
+            each = torch.full((1, channels, 1, 1), 1 / channels, dtype=b.dtype)
+            return b.convolve(node, _CONV, b.mixed(node.args[0]), each, None, dict(PLAIN))
+        if dim is None or sorted(d % 4 for d in ([dim] if isinstance(dim, int) else dim)) != [2, 3] or not keep:
+            raise NotLinear("only a mean over rows and columns, mean((2, 3), keepdim=True), keeps a feature map")
+        return self.put(b, node)
+
+
 @dataclass(frozen=True)
 class InterpolateSettings:
     """Settings of resizing: a size, a factor, or neither where a second input gives the size."""
@@ -552,6 +624,7 @@ class Interpolate(Operation):
     fixed = True
     settings = InterpolateSettings
     arity = (1, 2)
+    by_channel = True
     traced_from = (nn.Upsample, nn.UpsamplingBilinear2d, nn.UpsamplingNearest2d, functional.interpolate)
     taps: ClassVar[Mapping[str, int]] = MappingProxyType({"bilinear": 4, "bicubic": 16})
 
@@ -615,15 +688,27 @@ class Interpolate(Operation):
             raise NotLinear("recompute_scale_factor and antialias are not supported")
         if mode not in ("nearest", "nearest-exact", "bilinear", "bicubic"):
             raise NotLinear(f"mode {mode!r}; expected nearest, bilinear or bicubic")
-        inputs: tuple[str, ...] = (b.wire(node.args[0]),)
-        if isinstance(size, fx.Node):
-            like = b.values[size].size_of
-            if like is None:
-                raise NotLinear("its size is computed; give a fixed one, a scale factor, or x.shape[-2:]")
-            inputs, size = (*inputs, like), None
+        source = b.mixed(node.args[0])
+        inputs: tuple[str, ...] = (source.wire,)
+        if b.traces.varies(node):
+            inputs, size, factor = self._sized(b, node, source.wire)
         size = list(_pair(size)) if size is not None else None
         factor = [float(f) for f in factor] if isinstance(factor, (tuple, list)) else factor
-        return b.add(node.name, self.name, inputs, size=size, scale_factor=factor, mode=mode, align_corners=corners)
+        options = {"size": size, "scale_factor": factor, "mode": mode, "align_corners": corners}
+        return replace(b.add(node.name, self.name, inputs, **options), mix=source.mix)
+
+    def _sized(self, b: "Builder", node: fx.Node, source: str) -> tuple[tuple[str, ...], None, float | None]:
+        """Inputs and factor of a resizing to a size that follows from the image's."""
+        before, after = b.sizes(node.args[0]), b.sizes(node)
+        sides = [(n, wanted) for pair in zip(before, after, strict=True) for n, wanted in zip(*pair, strict=True)]
+        for factor in range(2, 17):
+            if all(wanted == n * factor for n, wanted in sides):
+                return (source,), None, float(factor)
+            if all(wanted == n // factor for n, wanted in sides):  # a map of that size, whose values nobody reads
+                span = [0, 1 - factor, factor]
+                like = b.add(f"{node.name}_size", Slice.name, (source,), channels=[0, 1, None], rows=span, columns=span)
+                return (source, like.wire), None, None
+        return (source, b.like(after, "resizes")), None, None
 
 
 class _Join(Operation):
@@ -660,11 +745,15 @@ class Add(_Join):
             raise NotLinear("alpha is not supported; scale the summand first")
         (one, other), wires = b.operands(node)
         if all(wires):
-            return b.add(node.name, self.name, (one, other))
+            made = b.add(node.name, self.name, (b.wire(one), b.wire(other)))
+            return replace(made, branches=(self.sign, one, other))
+        for value, number in ((one, other), (other, one)):
+            if isinstance(number, int | float) and number == 0 and (value is one or self.sign == 1):
+                return b.mixed(value)
         scale = torch.ones(1, dtype=b.dtype)
         if wires[0]:
-            return _AFFINE.scale(b, node, one, scale, self.sign * b.per_channel(other))
-        return _AFFINE.scale(b, node, other, self.sign * scale, b.per_channel(one))
+            return _AFFINE.scale(b, node, b.wire(one), scale, self.sign * b.per_channel(other))
+        return _AFFINE.scale(b, node, b.wire(other), self.sign * scale, b.per_channel(one))
 
 
 class Sub(Add):
@@ -683,7 +772,7 @@ class Concat(_Join):
 
     name = "concat"
     arity = (1, 256)
-    traced_from = (torch.cat, torch.concat)
+    traced_from = (torch.cat, torch.concat, torch.concatenate)
 
     def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
         return torch.cat(list(x), 1)
@@ -697,7 +786,13 @@ class Concat(_Join):
             raise NotLinear(f"it concatenates along dimension {dim}; only channels (1) can be")
         parts = b.argument(node, 0, "tensors", None)
         assert isinstance(parts, (list, tuple))
-        return b.add(node.name, self.name, tuple(b.wire(part) for part in parts))
+        maps = [b.spread(part) for part in parts if b.is_wire(part)]
+        if not maps:
+            raise ConversionError("it joins constants alone")
+        values = iter(maps)
+        each = [next(values) if b.is_wire(part) else b.constant_map(node, part, maps[0].wire) for part in parts]
+        joined = b.add(node.name, self.name, tuple(value.wire for value in each))
+        return replace(joined, mix=b.side_by_side(parts, each))
 
 
 @dataclass(frozen=True)
@@ -732,12 +827,34 @@ class Slice(Operation):
         return vectors[0][..., slice(*node.options["channels"])]
 
     def trace(self, b: "Builder", node: fx.Node) -> "Value":
-        assert isinstance(node.args[0], fx.Node)
-        value, index = b.values[node.args[0]], node.args[1]
-        if value.size_of is not None:
-            if index in (slice(2, None), slice(-2, None), slice(2, None, None)):
+        source, index = b.values[node.args[0]], node.args[1]  # type: ignore[index]
+        if source.bounds:
+            assert isinstance(index, int)
+            return self.channels(b, node, replace(source, bounds=(), fate="kept"), [*source.bounds[index], None])
+        spans = [self._spans(it.args[1]) for it in b.traces.variants(node)]
+        value = b.mixed(node.args[0])
+        if same_for_all([found[0] for found in spans]):
+            value = self.channels(b, node, value, spans[0][0])
+        else:
+            raise NotLinear("its channels are computed from sizes; use fixed ones")
+        rows, columns = ([found[axis] for found in spans] for axis in (1, 2))
+        if same_for_all(rows) and same_for_all(columns):
+            if [rows[0], columns[0]] == [[None] * 3] * 2:
                 return value
-            raise NotLinear("it computes with sizes; only a whole spatial size, x.shape[-2:], can be used")
+            cut = b.add(node.name, self.name, (value.wire,), channels=[None] * 3, rows=rows[0], columns=columns[0])
+            return replace(cut, mix=value.mix)
+        return Crop().cut(b, node, value, rows, columns)
+
+    def channels(self, b: "Builder", node: fx.Node, value: "Value", span: list[Any]) -> "Value":
+        """Channels of a value; of a mixture, the same mixtures of all that it is made of."""
+        if span == [None] * 3:
+            return value
+        if value.mix is not None:
+            return b.used(node, replace(value, mix=value.mix[slice(*span)], halves=None))
+        return b.add(node.name, self.name, (value.wire,), channels=span, rows=[None] * 3, columns=[None] * 3)
+
+    def _spans(self, index: Any) -> list[list[Any]]:
+        """Start, stop and step of channels, rows and columns."""
         index = index if isinstance(index, tuple) else (index,)
         if Ellipsis in index:
             i = index.index(Ellipsis)
@@ -747,8 +864,70 @@ class Slice(Operation):
             raise NotLinear(f"index {index!r}: only slices of channels, rows and columns keep a feature map")
         spans = [[part.start, part.stop, part.step] for part in parts[1:]]
         if not all(bound is None or isinstance(bound, int) for span in spans for bound in span):
-            raise NotLinear("its bounds are computed from sizes; use fixed ones")
-        return self.put(b, node, channels=spans[0], rows=spans[1], columns=spans[2])
+            raise NotLinear("its bounds are computed from values; use fixed ones or sizes")
+        return spans
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """Settings of a crop to the size of another map."""
+
+    corner: tuple[Annotated[int, Range(-65536, 65536)], Annotated[int, Range(-65536, 65536)]]
+    anchor: Literal["start", "middle"]
+    scale: _Side
+
+
+class Crop(Operation):
+    """The part of a map that is as large as another one, or a whole number of times that.
+
+    It begins ``corner`` pixels from the top and left of the map (anchor ``start``) or of its middle part (``middle``).
+    """
+
+    name = "crop"
+    settings = CropSettings
+    arity = (2, 2)
+    cuts = True
+    to_size = True
+
+    def reads(self, node: "Node") -> tuple[str, ...]:
+        """The first; the other one is read for its size alone."""
+        return node.inputs[:1]
+
+    def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
+        o, spans = node.options, []
+        for length, like, corner in zip(x[0].shape[-2:], x[1].shape[-2:], o["corner"], strict=True):
+            wanted = like * o["scale"]
+            first = corner + ((length - wanted) // 2 if o["anchor"] == "middle" else 0)
+            if first < 0 or first + wanted > length:
+                raise RuntimeError(f"a map of {length} pixels has no {wanted} from {first} on")
+            spans.append(slice(first, first + wanted))
+        return x[0][:, :, spans[0], spans[1]].clone()  # a copy, as of Slice
+
+    def cut(self, b: "Builder", node: fx.Node, value: "Value", *spans: Sequence[Sequence[Any]]) -> "Value":
+        """What slices of rows and columns are whose bounds follow from the size."""
+        source, wanted = b.sizes(node.args[0]), b.sizes(node)
+        ends, corners, anchors = [], [], []
+        for axis, bounds in enumerate(spans):
+            lengths, kept = [size[axis] for size in source], [size[axis] for size in wanted]
+            if any(step not in (None, 1) for _, _, step in bounds):
+                raise NotLinear("its step or its bounds follow from the size; use a step of 1, or fixed bounds")
+            starts = [slice(*span).indices(n)[0] for span, n in zip(bounds, lengths, strict=True)]
+            left = [n - start - k for n, start, k in zip(lengths, starts, kept, strict=True)]
+            ends.append([starts[0], -left[0] or None, None] if same_for_all(starts) and same_for_all(left) else None)
+            middle = [(n - k) // 2 for n, k in zip(lengths, kept, strict=True)]
+            offsets = [start - m for start, m in zip(starts, middle, strict=True)]
+            anchors.append({anchor for anchor, it in (("start", starts), ("middle", offsets)) if same_for_all(it)})
+            corners.append({"start": starts[0], "middle": offsets[0]})
+        if None not in ends:  # so many pixels from each end
+            made = b.add(node.name, Slice.name, (value.wire,), channels=[None] * 3, rows=ends[0], columns=ends[1])
+            return replace(made, mix=value.mix)
+        anchor = next((it for it in ("start", "middle") if all(it in found for found in anchors)), None)
+        if anchor is None:
+            raise NotLinear("its first row or column follows from the size in a way that is neither fixed nor central")
+        like, scale = b.like_times(wanted, "cuts out")
+        corner = [found[anchor] for found in corners]
+        made = b.add(node.name, self.name, (value.wire, like), corner=corner, anchor=anchor, scale=scale)
+        return replace(made, mix=value.mix)
 
 
 @dataclass(frozen=True)
@@ -768,6 +947,7 @@ class Pad(Operation):
 
     name = "pad"
     settings = PadSettings
+    by_channel = True
     modes: ClassVar[Mapping[Any, str]] = MappingProxyType(
         {
             nn.ZeroPad2d: "constant",
@@ -802,8 +982,74 @@ class Pad(Operation):
             raise NotLinear("padding with a value other than 0 is not linear")
         sides = tuple(padding) if isinstance(padding, (tuple, list)) else (padding,) * 4
         if len(sides) not in (2, 4) or not all(isinstance(side, int) for side in sides):
-            raise NotLinear(f"padding {padding!r}; expected fixed numbers for columns and rows")
+            raise NotLinear(f"padding {padding!r}; expected numbers for columns and rows")
+        if b.traces.varies(node):
+            return PadTo().fill(b, node, mode)
         return self.put(b, node, padding=sides, mode=mode)
+
+
+@dataclass(frozen=True)
+class PadToSettings:
+    """Settings of padding to multiples, or, where they are None, to the size of another map."""
+
+    multiple: tuple[Annotated[int, Range(1, 512)], Annotated[int, Range(1, 512)]] | None
+    anchor: Literal["start", "middle", "end"]
+    mode: Literal["constant", "reflect", "replicate", "circular"]
+
+
+class PadTo(Operation):
+    """Margins that bring a map to the size of another one, or its sides to multiples of ``multiple``.
+
+    The map lies at the start of the larger one (all margins after it), in its middle (half of them, rounded down,
+    before it) or at its end, as ``anchor`` says.
+    """
+
+    name = "pad_to"
+    settings = PadToSettings
+    arity = (1, 2)
+    by_channel = True
+    to_size = True
+
+    def require(self, node: "Node", where: str) -> None:
+        if (node.options["multiple"] is None) != (len(node.inputs) == 2):
+            raise SchemaError(f"{where}.options: expected one of a multiple and a second input")
+
+    def reads(self, node: "Node") -> tuple[str, ...]:
+        """The first; another one is read for its size alone."""
+        return node.inputs[:1]
+
+    def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
+        sides: list[int] = []
+        for axis in (1, 0):
+            length = x[0].shape[2 + axis]
+            total = x[1].shape[2 + axis] - length if len(x) == 2 else -length % node.options["multiple"][axis]
+            before = ANCHORS[node.options["anchor"]](total)
+            sides += [before, total - before]
+        return functional.pad(x[0], sides, node.options["mode"])
+
+    def multiples(self, node: "Node") -> tuple[int, int]:
+        rows, columns = node.options["multiple"] or (1, 1)
+        return rows, columns
+
+    def fill(self, b: "Builder", node: fx.Node, mode: str) -> "Value":
+        """What padding is whose margins follow from the size."""
+        source, target = b.mixed(node.args[0]), b.sizes(node)
+        margins = [(*b.settings(it, pad=None)[0], 0, 0)[:4] for it in b.traces.variants(node)]
+        anchors, multiples = [], []
+        for axis in (0, 1):
+            lengths = [size[axis] for size in b.sizes(node.args[0])]
+            totals = [size[axis] - n for size, n in zip(target, lengths, strict=True)]
+            anchors.append(anchors_of([sides[2 - 2 * axis] for sides in margins], totals))
+            multiples.append(multiple_of(lengths, totals))
+        anchor = next((anchor for anchor in anchors[0] if anchor in anchors[1]), None)
+        if anchor is None:
+            raise NotLinear("its margins follow from the size, but lie neither after the map, around nor before it")
+        if None not in multiples:
+            made = b.add(node.name, self.name, (source.wire,), multiple=multiples, anchor=anchor, mode=mode)
+        else:
+            like = b.like(target, "pads")
+            made = b.add(node.name, self.name, (source.wire, like), multiple=None, anchor=anchor, mode=mode)
+        return replace(made, mix=source.mix)
 
 
 @dataclass(frozen=True)
@@ -833,7 +1079,8 @@ class PixelShuffle(Operation):
 
     def trace(self, b: "Builder", node: fx.Node) -> "Value":
         (factor,) = b.settings(node, upscale_factor=None)
-        return self.put(b, node, factor=int(factor))
+        # relu(shuffle(x)) = shuffle(relu(x)), and there what is interleaved in one channel has one threshold
+        return b.before_neurons(node, self, factor=int(factor)) or self.put(b, node, factor=int(factor))
 
 
 class PixelUnshuffle(Operation):
@@ -871,9 +1118,9 @@ def _only_signs(weight: Tensor | None) -> bool:
     return bool((weight.abs() == 1).all())
 
 
-_AFFINE = Affine()
+_AFFINE, _CONV = Affine(), Conv2d()
 _ENDS = (Input(), Raw(), Neuron())
-_WEIGHING = (Conv2d(), ConvTranspose2d(), _AFFINE, AvgPool2d(), Interpolate())
-_MOVING = (Add(), Sub(), Concat(), Slice(), Pad(), PixelShuffle(), PixelUnshuffle())
+_WEIGHING = (_CONV, ConvTranspose2d(), _AFFINE, AvgPool2d(), GlobalAvgPool2d(), Interpolate())
+_MOVING = (Add(), Sub(), Concat(), Slice(), Crop(), Pad(), PadTo(), PixelShuffle(), PixelUnshuffle())
 OPERATIONS: Mapping[str, Operation] = MappingProxyType({o.name: o for o in (*_ENDS, *_WEIGHING, *_MOVING)})
 """Every operation that a body may hold, by name."""

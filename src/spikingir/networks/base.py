@@ -24,13 +24,15 @@ class RestorationNetwork(nn.Module):
     Attributes:
         takes_level: Whether the body reads the noise level too, as one more channel behind the image's.
         activation_bits: Bits of quantised activations by scale, finest first; empty where they are not quantised.
+        scale: Height and width of the restored image, in those of the image.
         multiple: The body takes heights and widths that are multiples of this; images of others are padded.
 
     Shape:
-        ``(B, channels, H, W)`` to the same.
+        ``(B, channels, H, W)`` to the same, or to ``(B, C, scale H, scale W)``.
     """
 
     takes_level = False
+    scale = 1
     multiple = 1
     activation_bits: tuple[int, ...] = ()
 
@@ -69,7 +71,8 @@ class RestorationNetwork(nn.Module):
             raise InputError(f"the image has {found} channels; {type(self).__name__} takes {needs}")
         height, width = given.shape[-2:]
         padded = pad_to_multiple(given, self.multiple)
-        return form_image(self.formation, given, self.body(padded)[..., :height, :width])
+        output = self.body(padded)[..., : self.scale * height, : self.scale * width]
+        return form_image(self.formation, given if self.formation == "level" else given[:, : self.channels], output)
 
 
 def reset_convolutions(body: nn.Module, generator: torch.Generator | None = None) -> None:

@@ -13,6 +13,7 @@ from spikingir.networks.aodnet import AODNet, recognise_aodnet
 from spikingir.networks.base import Recognised, RestorationNetwork
 from spikingir.networks.dncnn import DnCNN, recognise_dncnn
 from spikingir.networks.multiscale import MultiScaleNet, recognise_multiscale
+from spikingir.plugins import Registry
 from spikingir.schema import Range, SchemaError, check, nearest, shown
 
 
@@ -41,7 +42,11 @@ class Architecture:
 
 _WIDTH = Range(1, 4096)
 
-ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+ARCHITECTURES: Registry[Architecture] = Registry(
+    "spikingir.networks",
+    "network",
+    Architecture,
+    lambda name, builder, **options: Architecture(name=name, builder=builder, **options),
     {
         "dncnn": Architecture(
             name="dncnn",
@@ -66,8 +71,10 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             paper="none; docs/method.md",
             limits=MappingProxyType({"width": _WIDTH, "blocks": Range(0, 64), "activation_bits": Range(1, 8)}),
         ),
-    }
+    },
 )
+"""The networks by name. A package of one's own adds to them by a decorator or an entry point
+(:mod:`spikingir.plugins`)."""
 
 
 def build_network(name: str, **options: Any) -> RestorationNetwork:
@@ -117,7 +124,7 @@ def describe(network: RestorationNetwork) -> dict[str, Any]:
     Raises:
         InputError: The network is of no known architecture.
     """
-    for architecture in ARCHITECTURES.values():
+    for _, architecture in ARCHITECTURES.usable():
         if type(network) is architecture.builder:
             return {"architecture": architecture.name, "options": network.options}
     raise InputError(f"{type(network).__name__} is of no known architecture; known: {known_architectures()}")

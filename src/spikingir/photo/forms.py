@@ -17,7 +17,7 @@ from spikingir.deploy.folded import MAX_IMAGE
 from spikingir.photo.codecs import encode
 from spikingir.photo.formats import FORMATS
 from spikingir.photo.images import read_image
-from spikingir.photo.photo import Photo, from_pillow, to_pillow
+from spikingir.photo.photo import Photo, from_pillow, resized, to_pillow
 
 
 def open_image(image: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
@@ -60,7 +60,14 @@ def _open_photo(photo: Photo, finish: Callable[[Photo], Any]) -> tuple[Tensor, C
             warnings.warn(note, stacklevel=4)
 
     def close(restored: Tensor) -> Any:
-        return finish(replace(photo, pixels=np.ascontiguousarray(restored[0].permute(1, 2, 0).numpy())))
+        pixels = np.ascontiguousarray(restored[0].permute(1, 2, 0).numpy())
+        height, width, channels = pixels.shape
+        alpha = photo.alpha
+        if alpha is not None and alpha.shape != (height, width):
+            alpha = resized(alpha, height, width).clip(0, 1)
+        # a profile of colours is none of grays
+        icc = photo.icc if channels == photo.pixels.shape[2] else None
+        return finish(replace(photo, pixels=pixels, alpha=alpha, icc=icc))
 
     return torch.from_numpy(photo.pixels).permute(2, 0, 1)[None], close
 
@@ -103,7 +110,8 @@ def _open_array(array: NDArray[Any]) -> tuple[Tensor, Callable[[Tensor], Any]]:
     def close(restored: Tensor) -> NDArray[Any]:
         result = restored[0].permute(1, 2, 0).numpy()
         result = np.rint(result.clip(0, 1) * scale) if whole else result
-        return np.ascontiguousarray(result.reshape(array.shape), dtype=array.dtype)
+        result = result[..., 0] if array.ndim == 2 and result.shape[2] == 1 else result
+        return np.ascontiguousarray(result, dtype=array.dtype)
 
     return values.permute(2, 0, 1)[None], close
 
@@ -119,7 +127,8 @@ def _open_tensor(tensor: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
 
     def close(restored: Tensor) -> Tensor:
         result = (restored.clamp(0, 1) * 255).round() if whole else restored
-        return result.reshape(tensor.shape).to(tensor.device, tensor.dtype)
+        result = result if tensor.dim() == 4 else result[0]
+        return result.to(tensor.device, tensor.dtype)
 
     return values if values.dim() == 4 else values[None], close
 

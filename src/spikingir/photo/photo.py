@@ -217,6 +217,16 @@ def to_samples(pixels: NDArray[np.float32], alpha: NDArray[np.float32] | None, b
     return samples if alpha is None else np.concatenate([samples, _integers(alpha, bits)[..., None]], axis=2)
 
 
+def resized(plane: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """One channel of another size, by Pillow's bicubic interpolation.
+
+    Shape:
+        (H, W) to (height, width).
+    """
+    image = Image.fromarray(np.ascontiguousarray(plane, np.float32))
+    return np.array(image.resize((width, height), Image.Resampling.BICUBIC))
+
+
 def over_white(pixels: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
     """Transparent pixels as they look on white."""
     return (pixels - 1) * alpha[..., None] + 1

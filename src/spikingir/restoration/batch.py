@@ -7,8 +7,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +18,18 @@ from spikingir.files import Identity, OutputError, check_replaceable, write_atom
 from spikingir.photo import images
 from spikingir.photo.formats import FORMATS, HEAD, Format, ImageError, format_of, format_of_name
 from spikingir.photo.images import MAX_PIXELS, check_output, encode_image, read_image, write_content
-from spikingir.photo.photo import Photo, over_white
+from spikingir.photo.photo import Photo, over_white, resized
 from spikingir.restoration.choice import Choice
+from spikingir.restoration.findings import BANDS, Finding, find
 from spikingir.restoration.jobs import Job, place
 from spikingir.zoo.catalogue import ModelError
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float, float], None]
+"""Told how many megapixels of a photograph are restored, and of how many."""
 
 _GAP = 0.02  # between before and after, of the width
+_COSTS = ("spikes", "spikes_per_neuron", "synaptic_operations", "snn_mj", "ann_mj")
+_DIGITS = 3  # of levels of 255
 FAILURES = (ImageError, ModelError, OutputError, OSError, MemoryError)
 """What stops one photograph, and no other."""
 
@@ -62,9 +67,14 @@ class Outcome:
         clock: Its schedule and time steps.
         sigma: Noise level on the 0..255 scale, estimated or as given.
         strength: How much of what the network removes was removed.
+        finding: What was found in the photograph and what was done, in words.
+        found: Whether there was anything to remove.
+        removed: What was removed.
+        copied: Whether the result has the photograph's own bytes, because nothing was found.
         seconds: Time in the network.
-        cost: Where spikes are counted: ``spikes``, ``spikes_per_neuron``, and the energy ``snn_mj`` and ``ann_mj``,
-            see :class:`~spikingir.restoration.restorer.Restoration`.
+        cost: Where spikes are counted: ``spikes``, ``spikes_per_neuron``, ``synaptic_operations``, the energy
+            ``snn_mj`` and ``ann_mj``, see :class:`~spikingir.restoration.restorer.Restoration`; ``firing_rates`` of
+            each layer.
         model_notes: What the user should know of the model.
         notes: What was lost in reading and writing, and found out.
         error: What failed, in a sentence.
@@ -79,8 +89,12 @@ class Outcome:
     clock: str | None = None
     sigma: float | None = None
     strength: float | None = None
+    finding: str | None = None
+    found: bool | None = None
+    removed: Finding | None = None
+    copied: bool = False
     seconds: float | None = None
-    cost: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
     model_notes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     error: str | None = None
@@ -115,7 +129,7 @@ def restore_all(
         jobs: The photographs.
         choose: The restorer for a photograph.
         options: How results are written.
-        progress: Told how many tiles of a photograph are done, and of how many.
+        progress: Told how much of a photograph is done.
 
     Raises:
         ValueError: Whatever is wrong with the model: it would be for every photograph.
@@ -128,12 +142,13 @@ def _restore(job: Job, choose: Callable[[Photo], Choice], options: Options, prog
     if (before := done_before(job, options)) is not None:
         return before
     try:
-        photo, format = read_job(job, options)
+        content = read_content(job, options)
+        photo, format = read_job(content, job, options)
         # All that can be wrong is found out before the long work, and before torch is loaded.
         check_outputs(job, options)
     except FAILURES as error:
         return failed(job, error)
-    return store(process(photo, format, job, choose, options, progress), job, options)
+    return store(process(content, photo, format, job, choose, options, progress), job, options)
 
 
 def done_before(job: Job, options: Options) -> Outcome | None:
@@ -174,18 +189,17 @@ def read_content(job: Job, options: Options) -> bytes:
     return images.read_content(job.source, max_pixels=options.max_pixels)
 
 
-def read_job(job: Job, options: Options, content: bytes | None = None) -> tuple[Photo, Format]:
+def read_job(content: bytes, job: Job, options: Options) -> tuple[Photo, Format]:
     """The photograph of a job, and the format of its result.
 
     Args:
+        content: What is in its file.
         job: The job.
         options: What bounds its size.
-        content: What is in its file; read unless given.
 
     Raises:
-        ImageError: There is no such photograph, or it cannot be read.
+        ImageError: It cannot be read.
     """
-    content = read_content(job, options) if content is None else content
     photo = read_image(content, name="stdin" if job.source is None else job.name, max_pixels=options.max_pixels)
     path = job.target or job.source
     named = format_of(content[:HEAD], job.name) if path is None else format_of_name(path)
@@ -209,6 +223,7 @@ def check_outputs(job: Job, options: Options) -> None:
 
 
 def process(
+    content: bytes,
     photo: Photo,
     format: Format,
     job: Job,
@@ -219,6 +234,7 @@ def process(
     """Restore a photograph in memory; reads and writes no file of its job.
 
     Args:
+        content: What is in the file of the photograph.
         photo: The photograph.
         format: Format of the result.
         job: What is asked for.
@@ -243,21 +259,120 @@ def process(
         sigma=choice.sigma,
         strength=choice.strength,
         model_notes=choice.notes,
-        notes=(*photo.notes, *choice.photo_notes),
+        notes=choice.photo_notes,
     )
     comparison = None
     try:
         start = time.perf_counter()
-        restored, cost = _run(choice, photo, options.traced, progress)
+        restored, finding, cost = restore(choice, photo, traced=options.traced, progress=progress)
         outcome = replace(outcome, seconds=time.perf_counter() - start, cost=cost)
-        if options.strip_metadata:
-            restored = replace(restored, exif=None, xmp=None)
-        content, lost = encode_image(restored, job.target or job.name, format=format, quality=options.quality)
+        written = encode_result(content, photo, restored, job.target or job.name, format, finding, options)
         if job.comparison is not None:
-            comparison, _ = encode_image(side_by_side(photo, restored), job.comparison)
+            comparison, _ = encode_image(side_by_side(photo, photo if restored is None else restored), job.comparison)
     except FAILURES as error:
-        return Result(replace(outcome, error=_sentence(error, job)))
-    return Result(replace(outcome, notes=(*outcome.notes, *lost)), content, comparison)
+        return Result(replace(outcome, notes=(*photo.notes, *outcome.notes), error=_sentence(error, job)))
+    outcome = replace(
+        outcome,
+        finding=written.finding,
+        found=finding.found,
+        removed=finding,
+        copied=written.copied,
+        notes=(*outcome.notes, *written.notes),
+    )
+    return Result(outcome, written.content, comparison)
+
+
+def restore(
+    choice: Choice, photo: Photo, *, traced: bool = False, progress: Progress = lambda done, total: None
+) -> tuple[Photo | None, Finding, dict[str, Any]]:
+    """Restore a photograph, unless there is nothing to remove.
+
+    Args:
+        choice: What restores it.
+        photo: The photograph.
+        traced: Whether spikes are counted.
+        progress: Told how much of the photograph is done.
+
+    Returns:
+        The restored photograph, or None where it stays as it was: less than half a level was found, and nobody said how
+        noisy it is. What was found. Where spikes are counted, what it cost.
+    """
+    restorer, level, strength = choice.restorer, choice.level, choice.strength
+    megapixels = photo.pixels.shape[0] * photo.pixels.shape[1] / 1e6
+
+    def tiles(done: int, total: int) -> None:
+        progress(megapixels * done / total, megapixels)
+
+    cost: dict[str, Any] = {}
+    if traced:
+        restored, took = restorer.trace(photo, sigma=level, strength=strength, progress=tiles)
+        cost = {name: getattr(took, name) for name in _COSTS} | {"firing_rates": took.trace.firing_rates()}
+    else:
+        restored = restorer(photo, sigma=level, strength=strength, progress=tiles)
+    before, same = photo.pixels, photo.pixels.shape == restored.pixels.shape
+    if not same:  # larger, or of other channels
+        import torch
+
+        from spikingir.restoration.scaling import as_large
+
+        pair = [torch.from_numpy(picture.pixels).permute(2, 0, 1)[None] for picture in (photo, restored)]
+        before = as_large(pair[0], pair[1])[0].permute(1, 2, 0).numpy()
+    finding = find(before, restored.pixels, choice.task.removes, restorer.share(strength))
+    kept = same and (finding.level is None or (not finding.found and not choice.told))
+    return None if kept else restored, finding, cost
+
+
+@dataclass(frozen=True)
+class Written:
+    """The file of a result.
+
+    Attributes:
+        content: What is in it.
+        finding: What was found and done, in words.
+        copied: Whether these are the photograph's own bytes.
+        notes: What was lost in reading and writing.
+    """
+
+    content: bytes
+    finding: str
+    copied: bool
+    notes: tuple[str, ...]
+
+
+def encode_result(
+    content: bytes,
+    photo: Photo,
+    restored: Photo | None,
+    name: str | os.PathLike[str],
+    format: Format,
+    finding: Finding,
+    options: Options,
+) -> Written:
+    """The file of a result; where nothing was found, that of the photograph if it is what was asked for.
+
+    Args:
+        content: What is in the file of the photograph.
+        photo: The photograph.
+        restored: The restored one; None where it stays as it was.
+        name: Name of the result.
+        format: Format of the result.
+        finding: What was found.
+        options: How results are written. A quality, or metadata that is to be left out, needs a new file.
+
+    Raises:
+        ImageError: The pixels cannot be encoded.
+    """
+    as_is = format_of(content[:HEAD], str(name)) == format and options.quality is None and not options.strip_metadata
+    if restored is None and as_is:
+        return Written(content, f"{finding}; the file is copied as it is", True, ())
+    if restored is None:
+        restored, said = photo, f"{finding}; the picture is written as it was"
+    else:
+        said = f"{finding.amount}; {finding.did}"
+    if options.strip_metadata:
+        restored = replace(restored, exif=None, xmp=None)
+    encoded, lost = encode_image(restored, name, format=format, quality=options.quality)
+    return Written(encoded, said, False, (*photo.notes, *lost))
 
 
 def store(result: Result, job: Job, options: Options) -> Outcome:
@@ -296,8 +411,12 @@ def side_by_side(before: Photo, after: Photo) -> Photo:
     shown = [
         photo.pixels if photo.alpha is None else over_white(photo.pixels, photo.alpha) for photo in (before, after)
     ]
-    height, width, channels = before.pixels.shape
-    gap = np.ones((height, math.ceil(_GAP * width), channels), np.float32)
+    height, width, _ = after.pixels.shape
+    if shown[0].shape != shown[1].shape:  # the photograph was made larger, or coloured
+        channels = max(picture.shape[2] for picture in shown)
+        planes = [resized(plane, height, width).clip(0, 1) for plane in shown[0].transpose(2, 0, 1)]
+        shown = [np.broadcast_to(picture, (height, width, channels)) for picture in (np.stack(planes, 2), shown[1])]
+    gap = np.ones((height, math.ceil(_GAP * width), shown[0].shape[2]), np.float32)
     return Photo(np.concatenate([shown[0], gap, shown[1]], axis=1), icc=after.icc)
 
 
@@ -340,24 +459,41 @@ def write_report(path: Path, outcomes: Sequence[Outcome], *, overwrite: bool = F
     failed = sum(outcome.error is not None for outcome in outcomes)
     before = sum(outcome.done_before for outcome in outcomes)
     counts = {"done": len(outcomes) - failed - before, "done_before": before, "failed": failed}
-    report = {**counts, "images": [_entry(outcome) for outcome in outcomes]}
+    report = {**counts, "images": [as_record(outcome) for outcome in outcomes]}
     content = json.dumps(report, indent=2).encode()
     write_atomically(path, lambda file: file.write(content), overwrite=overwrite)
 
 
-def _entry(outcome: Outcome) -> dict[str, object]:
-    entry = {**asdict(outcome), "notes": [*outcome.model_notes, *outcome.notes], **outcome.cost}
-    for key in ("cost", "model_notes"):
-        del entry[key]
-    return entry
+def as_record(outcome: Outcome) -> dict[str, Any]:
+    """What became of a photograph, as JSON has it; see docs/scripts.md."""
+    removed = outcome.removed
+    record = {
+        "input": outcome.input,
+        "output": outcome.output,
+        "comparison": outcome.comparison,
+        "model": outcome.model,
+        "clock": outcome.clock,
+        "sigma": outcome.sigma,
+        "strength": outcome.strength,
+        "finding": outcome.finding,
+        "found": outcome.found,
+        "removed_rms": None if removed is None else _rounded(removed.rms),
+        "bands": dict(
+            zip(BANDS, (None,) * len(BANDS) if removed is None else map(_rounded, removed.bands), strict=True)
+        ),
+        "copied": outcome.copied,
+        "done_before": outcome.done_before,
+        "seconds": outcome.seconds,
+        "size": outcome.size,
+        "megapixels": None if outcome.size is None else outcome.size[0] * outcome.size[1] / 1e6,
+        "notes": [*outcome.model_notes, *outcome.notes],
+        "error": outcome.error,
+    }
+    return record | {name: outcome.cost[name] for name in _COSTS if name in outcome.cost}
 
 
-def _run(choice: Choice, photo: Photo, traced: bool, progress: Progress) -> tuple[Photo, dict[str, float]]:
-    restorer, level, strength = choice.restorer, choice.level, choice.strength
-    if not traced:
-        return restorer(photo, sigma=level, strength=strength, progress=progress), {}
-    restored, took = restorer.trace(photo, sigma=level, strength=strength, progress=progress)
-    return restored, {name: getattr(took, name) for name in ("spikes", "spikes_per_neuron", "snn_mj", "ann_mj")}
+def _rounded(rms: float | None) -> float | None:
+    return None if rms is None else round(rms, _DIGITS)
 
 
 def _sentence(error: Exception, job: Job) -> str:

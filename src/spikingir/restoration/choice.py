@@ -7,7 +7,7 @@ from spikingir.errors import SpikingIRError, UsageError
 from spikingir.photo.codecs import MAX_PIXELS
 from spikingir.photo.photo import Photo
 from spikingir.restoration.sigma import estimate_sigma, has_colours, model_for
-from spikingir.tasks import DENOISE, TaskName, find_task
+from spikingir.tasks import DENOISE, Task, TaskName, find_task
 from spikingir.zoo.catalogue import default_model
 
 if TYPE_CHECKING:
@@ -35,11 +35,14 @@ class Choice:
     Attributes:
         restorer: The restorer.
         model: Name of its model.
-        sigma: Noise level of the photograph on the 0..255 scale, given or estimated, where it was asked for.
+        sigma: Noise level of the photograph on the 0..255 scale, given or estimated, where the model needs it or it was
+            asked for.
         notes: What the user should know of the model.
         photo_notes: What was found out of the photograph.
         level: The ``sigma`` that the restorer is called with: None where its network is not told the level.
         strength: The ``strength`` that it is called with.
+        task: What is to be removed.
+        told: Whether the user says how noisy the photograph is, so that the network's own finding decides nothing.
     """
 
     restorer: "Restorer"
@@ -49,6 +52,8 @@ class Choice:
     photo_notes: tuple[str, ...]
     level: float | None = None
     strength: float = 1.0
+    task: Task = DENOISE
+    told: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,16 +111,17 @@ class Chooser:
                 sigma = "auto"
             elif sigma is not None and not takes_level:
                 raise UsageError(f"{model} is not told the noise level; leave --sigma out, or --model")
-        estimated = sigma == "auto"
+        told = isinstance(sigma, int | float)
         if sigma == "auto":
             sigma = estimate_sigma(photo.pixels)
-            photo_notes.append(f"the noise is estimated at sigma {sigma:.1f}")
+            if wishes.sigma == "auto":  # asked for: so it is told
+                photo_notes.append(f"the noise is estimated at sigma {sigma:.1f}")
         if model == AUTO and sigma is not None:
             found = model_for(sigma, wishes.task, colour=has_colours(photo.pixels))
             model = found.name
             if isinstance(found.sigma, tuple) and not found.sigma[0] <= sigma <= found.sigma[1]:
                 notes.append("{} was trained for sigma {:g} to {:g}".format(model, *found.sigma))
-            if not found.takes_level and estimated:
+            if not found.takes_level and not told:
                 photo_notes[-1] += f"; the nearest model is {model}"
             elif not found.takes_level and found.sigma != sigma:
                 notes.append(f"no model ships for sigma {sigma:g}; the nearest is {model}")
@@ -126,7 +132,17 @@ class Chooser:
                 "could be removed"
             )
         level = sigma if restorer.takes_level else None
-        return Choice(restorer, model, sigma, (*notes, *restorer.notes), tuple(photo_notes), level, wishes.strength)
+        return Choice(
+            restorer,
+            model,
+            sigma,
+            (*notes, *restorer.notes),
+            tuple(photo_notes),
+            level,
+            wishes.strength,
+            find_task(wishes.task),
+            told,
+        )
 
     def restorer(self, model: str) -> "Restorer":
         """The restorer with a model, by name or path."""

@@ -159,10 +159,10 @@ def _restore(version: str, content: bytes, job: Job, wishes: Wishes, options: Op
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            photo, format = read_job(job, options, content)
+            photo, format = read_job(content, job, options)
         except FAILURES as error:
             return Result(failed(job, error))
-        result = process(photo, format, job, _chooser(wishes, model[0]), options)
+        result = process(content, photo, format, job, _chooser(wishes, model[0]), options)
     notes = (*result.outcome.notes, *(" ".join(str(warning.message).split()) for warning in caught))
     return replace(result, outcome=replace(result.outcome, notes=notes))
 

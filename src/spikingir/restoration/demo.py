@@ -66,7 +66,6 @@ def run_demo(
         progress: Told how many tiles are done, and of how many.
 
     Raises:
-        ModuleNotFoundError: scikit-image is missing; the ``demo`` extra has it.
         ModelError: The model has not shipped.
         ImageError: A picture cannot be written, or is there already.
         OSError: The folder cannot be made.

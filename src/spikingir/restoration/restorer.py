@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,10 +21,13 @@ from spikingir.inputs import with_level
 from spikingir.networks.base import RestorationNetwork
 from spikingir.photo.forms import open_image
 from spikingir.photo.photo import Photo
+from spikingir.restoration.findings import Finding, find
 from spikingir.restoration.maps import form_with_maps, reduced
+from spikingir.restoration.scaling import as_large, output_of, upscaled
 from spikingir.restoration.tiling import Progress, layout, memory_errors, padded, restore_tiled, trace_tiled
 from spikingir.spiking.formation import ESTIMATES_MAPS
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
+from spikingir.tasks import task_of
 from spikingir.zoo.catalogue import ModelError
 from spikingir.zoo.pretrained import load_spiking
 
@@ -42,6 +46,7 @@ class Restoration:
         synaptic_operations: Accumulates of spikes at hidden synapses.
         ann_mj: Energy of the conventional network in mJ, as the paper counts it (docs/method.md, section 8, column A).
         snn_mj: Energy of the spiking network in mJ, likewise.
+        finding: What was found and removed: its size, where it is strongest, and, as ``str``, the words for it.
         trace: Spikes of every layer, one entry in the batch per picture that the network saw.
     """
 
@@ -51,6 +56,7 @@ class Restoration:
     synaptic_operations: float
     ann_mj: float
     snn_mj: float
+    finding: Finding
     trace: Trace = field(repr=False)
 
 
@@ -69,11 +75,13 @@ class Restorer:
     Attributes:
         network: The folded network.
         notes: What the user should know about how a pretrained network runs; sentences.
+        scale: How many times larger, along each side, the restored image is.
+        channels: Its channels.
 
     Raises:
         FoldError: The network has no deployment form.
         TilingError: It cannot be run in tiles.
-        ModelError: Its output has not the image's size and channels.
+        ModelError: Its output is smaller than the image, or larger by no whole factor.
         TypeError: It is no spiking network.
         EngineError: When it restores: the engine that was asked for cannot run the network.
 
@@ -90,12 +98,7 @@ class Restorer:
         self._maps = network.config.formation in ESTIMATES_MAPS
         self._run = self.network.without_formation() if self._maps else self.network
         layout(self.network)  # whether it can be run in tiles
-        shapes = network.graph.shapes()
-        before = (network.config.channels, *shapes[network.nodes[0].name][1:])
-        after = shapes[network.nodes[-1].name]
-        maps = 2 if self._maps else 1
-        if (maps * before[0], *before[1:]) != after:
-            raise ModelError(f"the network makes {_in_words(after)} of {_in_words(before)}; a restorer keeps both")
+        self.scale, self.channels = output_of(network)
 
     @classmethod
     def from_pretrained(
@@ -140,6 +143,10 @@ class Restorer:
         """Whether the network wants to know the noise level (``sigma``)."""
         return self.network.config.input_channels > self.network.config.channels
 
+    def share(self, strength: float) -> float:
+        """Share of what the network finds that is removed at a strength; all where the strength goes with the level."""
+        return 1.0 if self.takes_level and strength else strength
+
     @overload
     def __call__(
         self, image: ImagePath, *, sigma: float | Tensor | None = ..., strength: float = ..., progress: Progress = ...
@@ -159,9 +166,10 @@ class Restorer:
         """The restored photograph, in the form that it came in.
 
         Gray networks restore colour channel by channel; a colour network sees a gray photograph as three equal
-        channels and gives their mean. An alpha channel goes around the network. What estimates maps, as networks to
-        dehaze do, sees a photograph of about a megapixel at most (:mod:`spikingir.restoration.maps`); where the maps
-        show no veil, the photograph comes back as it is, bit for bit.
+        channels and gives their mean. An alpha channel goes around the network; where that makes the photograph larger,
+        alpha is enlarged by bicubic interpolation. What estimates maps, as networks to dehaze do, sees a photograph of
+        about a megapixel at most (:mod:`spikingir.restoration.maps`); where the maps show no veil, the photograph comes
+        back as it is, bit for bit.
 
         Args:
             image: A path (gives a Pillow image), the bytes of an image file (give those of a PNG), a Pillow
@@ -209,6 +217,7 @@ class Restorer:
             values, close = open_image(image)
             pixels, alpha = self._split(values)
             given = self._input(pixels, sigma, strength)
+            self._require_form(image)
             output = restore_tiled(self._run, given, self.tile, restore=restore, engine=self.engine, progress=progress)
             restored = self._formed(output, given, pixels)
             return close(_join(self._pixels(restored, pixels, strength), alpha))
@@ -271,13 +280,17 @@ class Restorer:
             values, close = open_image(image)
             pixels, alpha = self._split(values)
             planes = self._input(pixels, sigma, strength)
+            self._require_form(image)
             start = time.perf_counter()
             output, trace = trace_tiled(
                 self._run, planes, self.tile, engine=self.engine, counts=counts, progress=progress
             )
             restored = self._formed(output, planes, pixels)
             seconds = time.perf_counter() - start
-            answer = close(_join(self._pixels(restored, pixels, strength), alpha))
+            restored = self._pixels(restored, pixels, strength)
+            what = task_of(self.network.config.formation).removes
+            finding = find(_rows(as_large(pixels, restored)), _rows(restored), what, self.share(strength))
+            answer = close(_join(restored, alpha))
         energy = paper_energy(self.network, trace)
         result = Restoration(
             seconds=seconds,
@@ -286,6 +299,7 @@ class Restorer:
             synaptic_operations=energy.synaptic_operations * len(planes),
             ann_mj=energy.ann_mj * len(planes),
             snn_mj=energy.snn_mj * len(planes),
+            finding=finding,
             trace=trace,
         )
         return answer, result
@@ -310,6 +324,12 @@ class Restorer:
         if not 0 <= strength <= most or not math.isfinite(strength):
             wanted = "0 or more" if self.takes_level else "0 to 1: this network finds the noise level by itself"
             raise InputError(f"strength is {strength:g}; expected {wanted}")
+        if (
+            strength != 1
+            and not self.takes_level
+            and self.channels not in (self.network.config.channels, pixels.shape[1])
+        ):
+            raise InputError(f"strength is {strength:g}; expected 1, as the network makes {self.channels} channels")
         planes = self._planes(pixels)
         if not self.takes_level:
             if sigma is not None:
@@ -327,6 +347,10 @@ class Restorer:
         have, wanted = pixels.shape[1], self.network.config.channels
         if wanted not in (1, have) and have != 1:
             raise ModelError(f"the network is for images of {wanted} channels; this one has {have}")
+        if have != 1 == wanted != self.channels:
+            raise ModelError(
+                f"the network makes {self.channels} channels of a gray image; this one has {have} channels"
+            )
         return pixels.reshape(-1, 1, *pixels.shape[2:]) if wanted == 1 else pixels.expand(-1, wanted, -1, -1)
 
     def _formed(self, output: Tensor, given: Tensor, pixels: Tensor) -> Tensor:
@@ -337,18 +361,40 @@ class Restorer:
 
     def _pixels(self, restored: Tensor, pixels: Tensor, strength: float) -> Tensor:
         """The other way from :meth:`_planes` and from padding, with the share of the removed that is wanted."""
-        restored = restored[..., : pixels.shape[-2], : pixels.shape[-1]]
-        if self.network.config.channels == 1:
-            restored = restored.reshape(pixels.shape)
-        elif restored.shape != pixels.shape:
+        height, width = (self.scale * side for side in pixels.shape[-2:])
+        restored = restored[..., :height, :width]
+        if self.channels == self.network.config.channels == 1:
+            restored = restored.reshape(*pixels.shape[:2], height, width)
+        elif self.channels == self.network.config.channels != pixels.shape[1]:
             restored = restored.mean(1, keepdim=True)
-        return restored if self.takes_level or strength == 1 else pixels.lerp(restored, strength)
+        if self.takes_level or strength == 1:
+            return restored
+        return upscaled(pixels, self.scale).to(restored).lerp(restored, strength)
+
+    def _require_form(self, image: object) -> None:
+        """Refuse a photograph whose restored form no photograph has.
+
+        Raises:
+            ModelError: Neither gray nor colour.
+        """
+        if self.channels not in (1, 3) and not isinstance(image, Tensor | np.ndarray):
+            raise ModelError(
+                f"the network makes {self.channels} channels, and a photograph has 1 or 3; give an array or a tensor"
+            )
 
 
-def _in_words(shape: tuple[int, ...]) -> str:
-    channels, height, width = shape
-    return f"{channels} channel{'s' * (channels > 1)} of {width} x {height} pixels"
+def _rows(images: Tensor) -> NDArray[Any]:
+    """Images of a batch below each other.
+
+    Shape:
+        (B, C, H, W) to (B H, W, C).
+    """
+    rows: NDArray[Any] = images.movedim(1, -1).flatten(0, 1).cpu().numpy()
+    return rows
 
 
 def _join(pixels: Tensor, alpha: Tensor | None) -> Tensor:
-    return pixels if alpha is None else torch.cat([pixels, alpha], 1)
+    if alpha is None:
+        return pixels
+    factor = pixels.shape[-1] // alpha.shape[-1]
+    return torch.cat([pixels, alpha if factor == 1 else upscaled(alpha, factor).clamp(0, 1)], 1)

@@ -24,6 +24,7 @@ from spikingir.deploy.engine import restore as run
 from spikingir.deploy.engine import trace as run_traced
 from spikingir.deploy.folded import FoldedNetwork
 from spikingir.graph.errors import TilingError
+from spikingir.graph.graph import Graph
 from spikingir.graph.reach import Reach
 from spikingir.inputs import pad_to_multiple
 from spikingir.spiking.network import WHOLE, LayerTrace, SpikingNetwork, Trace, Window, check_input
@@ -36,6 +37,7 @@ MEMORY = 2**30
 """Bytes that the default tile may need beside the image."""
 
 _SMALLEST_TILE = 32
+_SIDE = 128
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,33 @@ def layout(network: Network) -> Layout:
     margin = 0 if network.mapper is None else network.mapper.weight.shape[-1] // 2
     output = replace(last, rows=last.rows.then(1, -margin, margin), columns=last.columns.then(1, -margin, margin))
     every = [reach for wire in (*wires.values(), output) for reach in (wire.rows, wire.columns)]
-    stride = math.lcm(*(reach.stride.numerator for reach in every))
+    steps = [reach.stride for reach in every]
+    for node in graph.nodes:  # what a network pads by itself falls on multiples that it leaves alone
+        for reach, multiple in zip(reaches[node.name], node.operation.multiples(node), strict=True):
+            steps.append(reach.stride * multiple)
+    stride = math.lcm(*(step.numerator for step in steps))
+    _require_size(graph, stride)
     radius = max(max(-reach.low, reach.high) for reach in every)
     return Layout(math.ceil(radius / stride) * stride, stride, wires, output)
+
+
+def _require_size(graph: Graph, stride: int) -> None:
+    """Whether padding and cropping to a size do nothing to images of multiples of the stride.
+
+    Raises:
+        TilingError: They do something.
+    """
+    sized = [node for node in graph.nodes if node.operation.to_size]
+    if not sized:
+        return
+    side = math.ceil(_SIDE / stride) * stride
+    shapes = graph.shapes((side, side))
+    for node in sized:
+        if shapes[node.name] != shapes[node.inputs[0]]:
+            raise TilingError(
+                f"'{node.name}' pads or crops by the size of the whole image, even of {side} x {side} pixels; call the "
+                "network on whole images"
+            )
 
 
 def default_tile(
@@ -116,7 +142,8 @@ def default_tile(
 
 def _bytes_per_pixel(network: Network, wires: Mapping[str, Wire], traced: bool) -> float:
     """Bytes alive in torch at the worst node for each pixel of a tile."""
-    width = (network.dtype if isinstance(network, FoldedNetwork) else next(network.parameters()).dtype).itemsize
+    dtype = network.dtype if isinstance(network, FoldedNetwork) else next(network.parameters()).dtype
+    width = 8 if isinstance(network, FoldedNetwork) and network.wide else dtype.itemsize
     steps = 1 if network.config.phased else network.config.time_steps + 1
     last_reader = {name: i for i, node in enumerate(network.nodes) for name in node.inputs}
     held: dict[str, float] = {}
@@ -276,7 +303,8 @@ def _run(
     if tile < 1 or halo < 0:
         raise ValueError(f"tile is {tile}, halo {halo}; expected at least 1 and 0 pixels")
     tile, halo = (math.ceil(n / plan.stride) * plan.stride for n in (tile, halo))
-    if any(node.inputs != node.reads for node in network.nodes) and (  # some are resized to another's size
+    # some maps are brought to another's size, or to a multiple
+    if any(node.inputs != node.reads or node.operation.to_size for node in network.nodes) and (
         height % plan.stride or width % plan.stride
     ):
         raise TilingError(f"the image is {width} x {height}; expected multiples of {plan.stride}: pad it")

@@ -1,15 +1,14 @@
 """The kinds of neurons: what the package must know of one beyond its equation.
 
-A class that is not in :data:`NEURONS` runs in a network on the schedule that it was put in with. It is not folded,
-saved or given another schedule, since its own equation would then be replaced by that of the class it derives from.
-A subclass is a kind of its own.
+A class that is not in :data:`NEURONS`, by a decorator or by an entry point (:mod:`spikingir.plugins`), runs in a
+network on the schedule that it was put in with. It is not folded, saved or given another schedule, since its own
+equation would then be replaced by that of the class it derives from. A subclass is a kind of its own.
 
 Example:
     A neuron that fires as an IF neuron does, and so folds to one::
 
+        @NEURONS.register("loud", settings=IFSettings, folds=lambda neuron: neuron, phased=True)
         class LoudNeuron(IFNeuron): ...
-
-        NEURONS["loud"] = NeuronKind(LoudNeuron, IFSettings, folds=lambda neuron: neuron, phased=True)
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
+from spikingir.plugins import Registry
 from spikingir.schema import Range, SchemaError, parse
 from spikingir.spiking.neurons import IFNeuron, MembranePotentialReuseNeuron, if_equation, mpr_equation
 from spikingir.spiking.surrogate import Surrogate
@@ -95,7 +95,7 @@ class NeuronKind:
         return neuron
 
 
-NEURONS: dict[str, NeuronKind] = {
+_OWN = {
     "if": NeuronKind(IFNeuron, IFSettings, lambda neuron: neuron, phased=True, delayed=True, equation=if_equation),
     "mprn": NeuronKind(
         MembranePotentialReuseNeuron,
@@ -107,9 +107,13 @@ NEURONS: dict[str, NeuronKind] = {
         equation=mpr_equation,
     ),
 }
+
+NEURONS: Registry[NeuronKind] = Registry(
+    "spikingir.neurons", "neuron", NeuronKind, lambda name, neuron, **options: NeuronKind(neuron, **options), _OWN
+)
 """The kinds that are known, by the name that files give them."""
 
 
 def kind_of(neuron: IFNeuron) -> tuple[str, NeuronKind] | None:
     """Name and kind of a neuron, by its class alone; None where it is not registered."""
-    return next(((name, kind) for name, kind in NEURONS.items() if kind.neuron is type(neuron)), None)
+    return next(((name, kind) for name, kind in NEURONS.usable() if kind.neuron is type(neuron)), None)

@@ -41,6 +41,8 @@ class SpikingConfig:
             carry ``2^T - 1`` levels (:mod:`spikingir.spiking.coding`). A binary network runs at its own T alone.
         recycling: Whether the last layer's residual membrane is added to the output.
         method: Conversion method that made the network.
+        takes_level: Whether the body is told the noise level, as one more channel behind the image's, though the image
+            formation does without; that of ``level`` is told anyway.
     """
 
     time_steps: Annotated[int, Range(1, 1024)] = 10
@@ -50,6 +52,7 @@ class SpikingConfig:
     recycling: bool = True
     method: str = "spikingir"
     coding: Coding = "unary"
+    takes_level: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.time_steps, bool) or not isinstance(self.time_steps, int) or self.time_steps < 1:
@@ -67,8 +70,12 @@ class SpikingConfig:
 
     @property
     def input_channels(self) -> int:
-        """Channels that the body reads: the image's, and the level map where the image formation wants one."""
-        return self.channels + (self.formation == "level")
+        """Channels that the body reads: the image's, and the level map where it is told one."""
+        return self.channels + (self.takes_level or self.formation == "level")
+
+    def formed_from(self, given: Tensor) -> Tensor:
+        """What the image is formed from: what the body reads, without a level that the formation does without."""
+        return given[:, : self.channels] if self.takes_level else given
 
     @property
     def phased(self) -> bool:
@@ -185,6 +192,7 @@ class SpikingNetwork(nn.Module):
         self.config = config
         self.raw = dict(graph.raw)
         self.origin = graph.origin
+        self.shares = dict(graph.shares)
         self.weight = nn.ParameterDict()
         self.bias = nn.ParameterDict()
         for name, (weight, bias) in graph.weights.items():
@@ -248,7 +256,15 @@ class SpikingNetwork(nn.Module):
     def graph(self) -> Graph:
         """The body, with the parameters as they are now."""
         signed = frozenset(name for name in self.layers if self.neuron(name).signed)
-        return Graph(self.nodes, self.weights, self.raw, self.config.input_channels, signed, origin=self.origin)
+        return Graph(
+            self.nodes,
+            self.weights,
+            self.raw,
+            self.config.input_channels,
+            signed,
+            origin=self.origin,
+            shares=self.shares,
+        )
 
     def _bias(self, name: str) -> Tensor | None:
         return self.bias[name] if name in self.bias else None  # noqa: SIM401 (ParameterDict.get is untyped)
@@ -357,7 +373,7 @@ class SpikingNetwork(nn.Module):
                 return graph.linear(node, inputs)
 
         graph.run(image, neuron, linear)
-        return form_image(self.config.formation, image, read[0])
+        return form_image(self.config.formation, self.config.formed_from(image), read[0])
 
     def _spikes_per_neuron(self, neuron: IFNeuron, wave: Wave) -> Tensor:
         """Mean number of spikes, from their weighted sum."""

@@ -44,7 +44,7 @@ QUANTISED = "quantised.safetensors"
 STAGE = "stage.json"
 """What a stage was trained on and how, beside its checkpoint: another one does not go on from it."""
 
-_WITHOUT_EFFECT = ("publish", "fit.checkpoint_minutes", "fit.log_every", "fit.validate_every")
+_WITHOUT_EFFECT = ("publish", "weight_bits", "fit.checkpoint_minutes", "fit.log_every", "fit.validate_every")
 
 _CALIBRATION = 2**40  # sample numbers that no training run reaches
 _BLIND_LEVEL = 10 / 255  # of a network with a level input that goes on as a blind one: a camera's noise
@@ -344,8 +344,20 @@ def _conventional(stage: Stage, network: RestorationNetwork | SpikingNetwork) ->
     return network
 
 
-def _calibration(pairs: Dataset[Pair]) -> Tensor:
-    return torch.stack([pairs[_CALIBRATION + i][0] for i in range(64)])
+def calibration_patches(recipe: Recipe, stage: Stage, data_root: Path, count: int) -> Tensor:
+    """Degraded patches like those that a stage is trained on, none of which any run reaches.
+
+    Shape:
+        (count, C, patch, patch), C as the network reads.
+
+    Raises:
+        DataError: A data set is missing or damaged.
+    """
+    return _calibration(_data(recipe, stage, data_root)[0], count)
+
+
+def _calibration(pairs: Dataset[Pair], count: int = 64) -> Tensor:
+    return torch.stack([pairs[_CALIBRATION + i][0] for i in range(count)])
 
 
 def _spiking(recipe: Recipe, stage: Stage, network: RestorationNetwork, pairs: Dataset[Pair]) -> SpikingNetwork:

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+from spikingir.deploy.rounding import round_weights
 from spikingir.files import write_text
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.store import load_any, load_network, save_network, save_pretrained
-from spikingir.training.follow import QUANTISED
+from spikingir.training.follow import QUANTISED, calibration_patches
 from spikingir.training.journal import LOG_FILE
 from spikingir.training.recipe import Recipe, RecipeError
 from spikingir.zoo.card import CARD_FILE, card
@@ -23,24 +24,33 @@ RECORD_FILE = "training.json"
 _RECORDED = ("batch_size", "accumulate", "processes", "precision", "processor", "version", "torch", "commit")
 
 
-def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path) -> Model:
+_ROUNDED_ON = 2**20
+"""Pixels that weights are rounded on: 256 patches of 64x64."""
+
+
+def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path, data_root: Path) -> Model:
     """Write the folder of a model; what is there of an earlier one is replaced, and its results are gone.
 
     The conventional network's kernels are stored in float16, which it does not feel; spiking networks stay in float32,
-    for a rounded weight moves membranes across thresholds, which costs more than the file's other half is worth.
+    for a weight that is stored in fewer bits moves membranes across thresholds, which costs more than the file's other
+    half is worth. Where a stage has ``weight_bits``, its weights are rounded to them here, on patches like those it was
+    trained on; the stage's own file keeps them as they were trained.
 
     Args:
         recipe: The recipe that was followed.
         done: The model file of each stage that is done, as :func:`~spikingir.training.follow.follow` returns it.
         folder: Folder to write; made if need be.
+        data_root: Folder that the recipe's data folders are in; read where weights are rounded.
 
     Returns:
         The model.
 
     Raises:
         RecipeError: No spiking network is done that the recipe publishes.
+        DataError: A data set that weights are rounded on is missing or damaged.
     """
-    networks = {s.publish: load_any(done[s.name]) for s in recipe.stages if s.publish and s.name in done}
+    published = {stage.publish: stage for stage in recipe.stages if stage.publish and stage.name in done}
+    networks = {name: load_any(done[stage.name]) for name, stage in published.items()}
     clocks = {f"{name}.safetensors": n.config for name, n in networks.items() if isinstance(n, SpikingNetwork)}
     if not clocks:
         raise RecipeError(f"recipe {recipe.name} has no spiking network to publish yet; run its stages first")
@@ -48,6 +58,11 @@ def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path) -> Model:
     for name, network in networks.items():
         path = folder / f"{name}.safetensors"
         if isinstance(network, SpikingNetwork):
+            stage = published[name]
+            if stage.weight_bits is not None:
+                count = max(8, _ROUNDED_ON // stage.patch**2)
+                patches = calibration_patches(recipe, stage, data_root, count)
+                network = round_weights(network, patches, weight_bits=stage.weight_bits)
             save_pretrained(network, path, overwrite=True)
         else:
             save_network(network, path, dtype=torch.float16)
@@ -117,6 +132,8 @@ def _card(recipe: Recipe, model: Model, runs: Mapping[str, Mapping[str, Any]]) -
         clock = "" if stage.kind == "ann" else f"T = {stage.time_steps}, {stage.schedule}"
         if stage.coding == "binary":
             clock += f", binary ({', '.join(map(str, stage.activation_bits or (stage.time_steps,)))} bits)"
+        if stage.weight_bits is not None:
+            clock += f", weights of {stage.weight_bits} bits"
         psnr = "" if run["psnr"] is None else f"{run['psnr']:.2f} dB"
         start = stage.start or "random weights"
         if stage.teacher is not None:

@@ -193,6 +193,8 @@ class Stage:
         schedule: Its schedule.
         coding: ``unary``, or ``binary``: T steps carry 2^T - 1 levels.
         activation_bits: Of a binary network, bits of its layers by scale, finest first; T of each unless given.
+        weight_bits: Bits that the weights of a phased network are rounded to when it is published, see
+            :func:`spikingir.round_weights`; not rounded unless given.
         publish: File of the model folder that the result becomes, without its suffix: ``ann``, ``snn``,
             ``snn-phased-t8``; none for a step on the way.
     """
@@ -207,6 +209,7 @@ class Stage:
     schedule: Literal["clocked", "phased"] | Annotated[int, Range(0, 1023)] = "clocked"
     coding: Literal["unary", "binary"] = "unary"
     activation_bits: tuple[Annotated[int, Range(1, 8)], ...] = ()
+    weight_bits: Annotated[int, Range(2, 16)] | None = None
     publish: _FileName | None = None
 
     def __post_init__(self) -> None:
@@ -215,6 +218,8 @@ class Stage:
             raise SchemaError("a teacher and fit.distillation above 0 go together; it has one without the other")
         if isinstance(self.schedule, int) and self.schedule >= self.time_steps:
             raise SchemaError(f"schedule is {self.schedule}; a delay is below time_steps, here {self.time_steps}")
+        if self.weight_bits is not None and (self.kind == "ann" or (self.kind == "snn" and self.schedule != "phased")):
+            raise SchemaError("weight_bits is for a phased spiking network; leave it out, or set schedule = 'phased'")
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ class Desk:
                     shutil.rmtree(job.folder, ignore_errors=True)  # what was written since it was dropped
 
     def _restore(self, job: Job) -> None:
-        def progress(done: int, total: int) -> None:
+        def progress(done: float, total: float) -> None:
             if job.stopped:
                 raise deleted()
             job.done = done / total

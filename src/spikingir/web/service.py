@@ -3,7 +3,8 @@
 import io
 import re
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,17 +14,16 @@ import numpy as np
 from PIL import Image
 
 from spikingir.errors import SpikingIRError
-from spikingir.photo.formats import HEAD, format_of
+from spikingir.photo.formats import HEAD, SUFFIXES, format_of
 from spikingir.photo.images import Photo, default_output, encode_image, read_image
 from spikingir.photo.photo import Samples, to_samples
+from spikingir.restoration.batch import Options, Outcome, Progress, as_record, encode_result, restore
 from spikingir.restoration.choice import Chooser, Device, Wishes
-from spikingir.tasks import TASKS
+from spikingir.tasks import DENOISE
 from spikingir.zoo.catalogue import Model, ModelError, model_names
 
 if TYPE_CHECKING:
     from spikingir.deploy.engine import Engine
-    from spikingir.restoration.restorer import Restoration
-    from spikingir.restoration.tiling import Progress
     from spikingir.spiking.network import Schedule
 
 AUTO: Literal["auto"] = "auto"
@@ -41,6 +41,23 @@ PICTURE = 2000
 
 Side = Literal["before", "after"]
 
+_TOLD = (  # of what the command line says of a photograph
+    "model",
+    "sigma",
+    "finding",
+    "found",
+    "removed_rms",
+    "bands",
+    "copied",
+    "seconds",
+    "megapixels",
+    "spikes",
+    "spikes_per_neuron",
+    "synaptic_operations",
+    "snn_mj",
+    "ann_mj",
+    "notes",
+)
 _LOADED = 4  # combinations of model, schedule and T that stay in memory
 _NAME = 120  # characters of a name that are kept: with what is added, in any script, a file system takes it
 _NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069<>:"|?*]')
@@ -93,7 +110,7 @@ class Answer:
         photo: The file that was sent; what is kept for later lies beside it.
         name: Name of the restored file.
         icc: Colour profile of the pictures, or None.
-        report: Size, model, time, spikes, energy, firing rates and notes, as JSON has them.
+        report: What was found and done, size, model, time, spikes, energy, firing rates and notes, as JSON has them.
     """
 
     photo: Path
@@ -149,7 +166,7 @@ class Service:
 
     def offers(self) -> list[dict[str, Any]]:
         """What visitors may choose, as JSON has it; the first of each task is what they get unless they choose."""
-        automatic = [{"name": AUTO, "task": "denoise", "about": "the model for the noise that is found"}]
+        automatic = [{"name": AUTO, "task": "denoise", "about": "the usual one, which finds the noise by itself"}]
         models = [{"name": name, "task": model.task, "about": model.purpose} for name, model in self.models.items()]
         return (automatic if self._ships_denoiser else []) + models
 
@@ -190,11 +207,12 @@ class Service:
             raise RequestError(f"a noise level goes with the model auto; expected it without one for {model}")
         return Wishes(
             self._places.get(model, AUTO),
-            level if model == AUTO else None,
+            level if model == AUTO and level != AUTO else None,
             int(steps) or None,
             None if schedule == TRAINED else cast("Schedule", schedule),
             device=self._device,
             engine=self._engine,
+            task=DENOISE.name if model == AUTO else self.models[model].task,
         )
 
     def restore(
@@ -203,7 +221,7 @@ class Service:
         wishes: Wishes,
         name: str = "",
         *,
-        progress: "Progress" = lambda done, total: None,
+        progress: Progress = lambda done, total: None,
     ) -> Answer:
         """Restore a photograph, one at a time. What is needed to look at the result goes into the file's folder.
 
@@ -211,7 +229,7 @@ class Service:
             path: Its file, in a folder of its own.
             wishes: What :meth:`check` made of the wishes.
             name: What the visitor calls the file, which gives the name of the result.
-            progress: Told how many tiles are done, and of how many.
+            progress: Told how much of the photograph is done, and of how much.
 
         Raises:
             ImageError: The file cannot be read, or holds too many pixels.
@@ -222,31 +240,44 @@ class Service:
         name = plain_name(name)
         with self._turn:
             photo = self._read(path, name or "the photograph")
+            start = time.perf_counter()
             choice = self._chooser(wishes)(photo)
-            restored, took = choice.restorer.trace(
-                photo, sigma=choice.level, strength=choice.strength, progress=progress
-            )
+            restored, finding, cost = restore(choice, photo, traced=True, progress=progress)
+            seconds = time.perf_counter() - start
             shown = next((name for name, place in self._places.items() if place == choice.model), choice.model)
-            task = self.models[shown].task
-            file = default_output(name or f"photo{_suffix(path)}", TASKS[task].done)
-            content, lost = encode_image(restored, file)
-            path.with_name("result").write_bytes(content)
-            for side, picture in (("before", photo), ("after", restored)):
+            file = default_output(name or f"photo{_suffix(path)}", choice.task.done)
+            format = SUFFIXES[file.suffix.lower()]
+            written = encode_result(path.read_bytes(), photo, restored, file, format, finding, Options())
+            path.with_name("result").write_bytes(written.content)
+            for side, picture in (("before", photo), ("after", photo if restored is None else restored)):
                 np.save(path.with_name(f"{side}.npy"), to_samples(picture.pixels, picture.alpha, photo.bits))
-        found = _measured(took)
+        config = choice.restorer.network.config
+        outcome = Outcome(
+            file.name,
+            size=(photo.pixels.shape[1], photo.pixels.shape[0]),
+            model=shown,
+            sigma=choice.sigma,
+            finding=written.finding,
+            found=finding.found,
+            removed=finding,
+            copied=written.copied,
+            seconds=seconds,
+            cost=cost,
+            model_notes=choice.notes,
+            notes=(*choice.photo_notes, *written.notes),
+        )
+        record = as_record(outcome)
         report = {
             "file": file.name,
-            "bytes": len(content),
+            "bytes": len(written.content),
             "width": photo.pixels.shape[1],
             "height": photo.pixels.shape[0],
             "bits": photo.bits,
-            "model": shown,
-            "task": task,
-            "schedule": took.trace.schedule,
-            "time_steps": took.trace.time_steps,
-            "sigma": choice.sigma,
-            **found,
-            "notes": [*choice.notes, *choice.photo_notes, *photo.notes, *lost],
+            "task": choice.task.name,
+            "schedule": config.schedule,
+            "time_steps": config.time_steps,
+            "firing_rates": cost["firing_rates"],
+            **{key: record[key] for key in _TOLD if key in record},
         }
         return Answer(path, file.name, photo.icc, report)
 
@@ -270,7 +301,7 @@ class Service:
         if not 0 <= strength <= 1:
             raise RequestError(f"the strength is {strength:g}; expected a number from 0 to 1")
         try:
-            if strength == 1:
+            if strength == 1 or answer.report["copied"]:
                 return answer.photo.with_name("result").read_bytes()
             with self._pen:
                 photo = self._read(answer.photo, answer.name)
@@ -352,11 +383,6 @@ def _suffix(path: Path) -> str:
     """The suffix of a file's format, for one that has no name."""
     with path.open("rb") as file:
         return format_of(file.read(HEAD), "the photograph").suffixes[0]
-
-
-def _measured(took: "Restoration") -> Mapping[str, Any]:
-    names = ("seconds", "spikes", "spikes_per_neuron", "synaptic_operations", "ann_mj", "snn_mj")
-    return {name: getattr(took, name) for name in names} | {"firing_rates": took.trace.firing_rates()}
 
 
 def _part(samples: Samples, box: Box) -> Samples:

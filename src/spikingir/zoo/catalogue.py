@@ -6,6 +6,7 @@ clock of its own; ``config.json``, which lists them.
 
 import difflib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ from typing import Annotated
 from spikingir.errors import SpikingIRError
 from spikingir.schema import Range, SchemaError, parse
 from spikingir.spiking.schedule import Coding, Schedule
-from spikingir.tasks import Task, TaskName, find_task
+from spikingir.tasks import TASKS, Task, TaskName, find_task
 
 _LEVELS = Range(0, 255)
 _Sigma = Annotated[int, _LEVELS] | Annotated[float, _LEVELS]
@@ -157,13 +158,24 @@ def _schedule(schedule: Schedule) -> str:
 
 
 def model_names() -> list[str]:
-    """Names of the models that ship."""
-    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG_FILE}"))
+    """Names of the models that ship: by task, the default first, those for one noise level last."""
+    names = {path.parent.name for path in SHIPPED.glob(f"*/{CONFIG_FILE}")}
+    defaults = [_default(task, names) for task in TASKS.loaded.values()]
+    tasks = list(TASKS)
+
+    def rank(name: str) -> tuple[int, bool, bool, str]:
+        place = next((i for i, task in enumerate(tasks) if name.startswith(task)), len(tasks))
+        return place, name not in defaults, name[-1].isdigit(), name
+
+    return sorted(names, key=rank)
 
 
 def default_model(task: Task) -> str:
     """Name of the model that restores unless another is asked for: the first of the task's that ships."""
-    shipped = model_names()
+    return _default(task, model_names())
+
+
+def _default(task: Task, shipped: Collection[str]) -> str:
     return next((name for name in task.default_models if name in shipped), task.default_models[-1])
 
 

@@ -10,7 +10,7 @@ from spikingir.errors import InputError
 from spikingir.networks.base import RestorationNetwork
 from spikingir.spiking.network import Schedule, SpikingNetwork
 from spikingir.store import from_pretrained, load_network
-from spikingir.tasks import RENAMED, TASKS
+from spikingir.tasks import RENAMED, task_of
 from spikingir.zoo import catalogue
 from spikingir.zoo.catalogue import (
     ANN_FILE,
@@ -117,6 +117,7 @@ def _without_configuration(folder: Path, name: str, paths: list[Path]) -> Model:
     variants = tuple(Variant(file, c.schedule, c.time_steps, c.coding) for file, c in configs.items())
     default = _DEFAULT_FILE if _DEFAULT_FILE in configs else variants[0].file
     config = configs[default]
-    task = next(task.name for task in TASKS.values() if config.formation in task.formations)
     takes_level = config.input_channels > config.channels
-    return Model(folder, name, task, config.channels, variants, default, takes_level=takes_level)
+    return Model(
+        folder, name, task_of(config.formation).name, config.channels, variants, default, takes_level=takes_level
+    )

@@ -65,7 +65,7 @@ function task() {
 function offerModels() {
   const models = about.models.filter((model) => model.task === task());
   $("model").replaceChildren(...models.map(({ name, about }) => {
-    const text = name === "auto" ? "by the noise that is found" : `${name}: ${about}`;
+    const text = name === "auto" ? about : `${name}: ${about}`;
     return element("option", { value: name, textContent: text });
   }));
   offerLevel();
@@ -181,6 +181,12 @@ async function pause(time, item) {
   item.stop.signal.throwIfAborted();
 }
 
+// What the server says was removed is so at full strength.
+function findingOf(item) {
+  const share = Math.round(100 * item.strength);
+  return share === 100 ? item.report.finding : item.report.finding.replace(/; removed$/, `; ${share} % of it removed`);
+}
+
 function resultOf(item) {
   return `${item.url_of}/result?strength=${item.strength.toFixed(2)}`;
 }
@@ -217,7 +223,7 @@ function drawEntry(item) {
   const [shows, link] = item.entry.children;
   item.entry.className = item === chosen ? `${item.state} chosen` : item.state;
   shows.setAttribute("aria-pressed", item === chosen);
-  shows.lastChild.textContent = { new: "not yet restored", done: "done", failed: item.error }[item.state] ?? item.text;
+  shows.lastChild.textContent = { new: "not yet restored", done: item.report && findingOf(item), failed: item.error }[item.state] ?? item.text;
   link.hidden = item.state !== "done";
   if (link.hidden) return;
   link.href = resultOf(item);
@@ -247,7 +253,8 @@ function draw() {
     if (item.done === null || item.done === undefined) $("progress").removeAttribute("value");
     else $("progress").value = item.done;
   }
-  $("status").textContent = done ? `Done in ${item.report.seconds.toFixed(1)} seconds.` : "";
+  $("status").textContent = done ? `${sentence(findingOf(item))} Done in ${item.report.seconds.toFixed(1)} seconds.` : "";
+  $("strength-field").hidden = done && item.report.copied; // there is nothing of which less could be removed
   $("tools").hidden = $("how").hidden = !done;
   $("viewer").classList.toggle("alone", !done);
   drawPictures(item, done);
@@ -358,7 +365,8 @@ function drawReport(report) {
   };
   const rows = {
     Photograph: [`${report.width} x ${report.height}, ${report.bits} bits`],
-    Model: [report.sigma === null ? report.model : `${report.model}, for noise of ${Number(report.sigma.toPrecision(3))} levels of 255`],
+    Model: [report.sigma === null ? report.model : `${report.model}, told a noise of ${Number(report.sigma.toPrecision(2))} levels of 255`],
+    Removed: [removed(report)],
     "Time steps": [`T = ${report.time_steps}, ${report.schedule}`],
     Spikes: [`${many(report.spikes)}, ${report.spikes_per_neuron.toFixed(2)} per neuron`],
     "Energy, spiking network": energy(report.snn_mj, "snn"),
@@ -374,6 +382,11 @@ function drawReport(report) {
     bar.style.width = `${(100 * rate) / most}%`;
     return element("tr", {}, element("th", { scope: "row", textContent: layer }), element("td", {}, rate.toFixed(3), bar));
   }));
+}
+
+function removed({ removed_rms, bands }) {
+  const parts = Object.entries(bands).filter(([, rms]) => rms !== null).map(([name, rms]) => `${name} ${rms.toFixed(1)}`);
+  return `${removed_rms.toFixed(1)} levels of 255, root of the mean square (${parts.join(", ")})`;
 }
 
 function complain(text) {
@@ -397,7 +410,7 @@ $("strength").addEventListener("input", () => {
   chosen.strength = Number($("strength").value) / 100;
   drawStrength();
 });
-$("strength").addEventListener("change", drawQueue);
+$("strength").addEventListener("change", () => drawAll());
 for (const choice of document.querySelectorAll("[name=zoom]")) choice.addEventListener("change", layout);
 new ResizeObserver(layout).observe(document.querySelector(".look"));
 
