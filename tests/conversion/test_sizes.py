@@ -182,13 +182,19 @@ def test_padding_and_cropping_natively(schedule: str, coding: str) -> None:
         y = torch.relu(b.same(torch.relu(b.down(torch.relu(b.first(x))))))
         return functional.pixel_shuffle(b.same(y), 2)[:, :, :height, :width]
 
+    def added(b: Body, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        x = functional.pad(x, (0, -width % 4, 0, -height % 4), mode="replicate")
+        a = torch.relu(b.first(x))
+        return b.last(torch.relu((b.same(torch.relu(b.same(a))) + 0.5 * a)[:, :, :height, :width]))
+
     def skips(b: Body, x: Tensor) -> Tensor:
         skip = torch.relu(b.first(x))
         large = torch.relu(b.up(torch.relu(b.down(skip))))[:, :, : skip.shape[2], : skip.shape[3]]
         return b.last(torch.relu(b.join(torch.cat([skip, large], 1))))
 
     sizes = [(16, 24), (13, 21), (30, 17), (9, 9)]
-    for run, taken in ((remainder, sizes), (shuffled, sizes), (skips, sizes[:1])):
+    for run, taken in ((remainder, sizes), (shuffled, sizes), (added, sizes), (skips, sizes[:1])):
         how: dict[str, Any] = {"percentile": 100, "time_steps": 5, "schedule": schedule, "coding": coding}
         spiking = convert(Body(run).eval(), images, **how)
         folded = fold(spiking)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Self
 
 import numpy as np
 import torch
@@ -125,6 +126,11 @@ class Sums:
             image=None if self.image is None else self.image.by(factor),
             image_bias=_spread(self.image_bias, self.factor, m),
         )
+
+    def without_skips(self) -> Self:
+        """The same with its skips as convolutions of one pixel, which know their counts and may leave pixels out."""
+        skips = [Term(name, scale.diag()[:, :, None, None], 1, 0).by(self.factor) for name, scale in self.skips]
+        return replace(self, terms=_merged((*self.terms, *skips)), skips=())
 
 
 @dataclass(frozen=True)
@@ -389,8 +395,7 @@ def _fitting(layer: LayerPlan, levels: Mapping[str, int]) -> LayerPlan:
         NotNativeError: They do not fit.
     """
     if layer.largest_sum(levels) > _MOST_SUM:
-        skips = [Term(name, scale.diag()[:, :, None, None], 1, 0).by(layer.factor) for name, scale in layer.skips]
-        layer = replace(layer, terms=_merged([*layer.terms, *skips]), skips=())
+        layer = layer.without_skips()
     if layer.largest_sum(levels) > _MOST_SUM:
         raise NotNativeError(f"the sums of '{layer.name}' may be too large for 32 bits")
     return layer
@@ -426,7 +431,7 @@ def _resized(node: Node, read: Sequence[_Wire]) -> tuple[_Wire, list[tuple[Sizes
     if node.op == "crop" and isinstance(wire, Sums):
         if options["anchor"] != "start" or any(options["corner"]):
             raise NotNativeError(f"'{node.name}' (crop) does not begin at the first row and column")
-        return replace(wire, size=wanted, cropped=True), []
+        return replace(wire.without_skips(), size=wanted, cropped=True), []
     if isinstance(wire, _Spikes) and not any(options.get("corner", ())):
         return wire, [(wire.size, wanted)]
     raise NotNativeError(f"'{node.name}' ({node.op}) is beyond it")
@@ -599,9 +604,7 @@ def _sum(node: Node, first: Sums, second: Sums) -> Sums:
 
 def _shuffled(sums: Sums, factor: int) -> Sums:
     """Sums behind a pixel shuffle: their channels are the pixels of a layer's."""
-    terms = list(sums.terms)
-    for name, scale in sums.skips:
-        terms += [Term(name, scale.diag()[:, :, None, None], 1, 0).by(sums.factor)]
+    sums = sums.without_skips()
     if sums.factor > 1:
         raise NotNativeError("sums that are shuffled twice")
 
@@ -611,8 +614,7 @@ def _shuffled(sums: Sums, factor: int) -> Sums:
     return replace(
         sums,
         factor=factor,
-        terms=_merged([shuffled(term) for term in terms]),
-        skips=(),
+        terms=tuple(shuffled(term) for term in sums.terms),
         image=None if sums.image is None else shuffled(sums.image),
         size=lambda size: _each(lambda n: n * factor, sums.size(size)),
     )

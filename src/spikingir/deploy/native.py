@@ -27,7 +27,6 @@ from spikingir.deploy.integers import (
     NetworkPlan,
     NotNativeError,
     Size,
-    Term,
     fits_pixels,
     image_wires,
     plan_layers,
@@ -257,8 +256,7 @@ class _WideLayer(_Layer):
         self.plan, self.border = layer, border
         if layer.levels > _MOST_STEPS:
             raise NotNativeError(f"'{layer.name}' has {layer.levels} levels, more than {_MOST_STEPS}")
-        skips = [Term(name, scale.diag()[:, :, None, None], 1, 0) for name, scale in layer.skips]
-        terms = [*layer.terms, *skips]
+        terms = layer.without_skips().terms
         side = max((term.weight.shape[-1] for term in terms), default=1)
         if layer.cropped or layer.factor > 1 or side > _LARGEST_KERNEL or not all(term.keeps_size for term in terms):
             raise NotNativeError(f"'{layer.name}' does not keep the image's size")
