@@ -234,6 +234,33 @@ def test_unet(bias: bool, transposed: bool, schedule: str, coding: str) -> None:
     assert_same(folded, torch.rand(2, 1, 18, 30))
 
 
+class Sides(nn.Module):
+    """A sum of convolutions whose kernels have different sides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.large, self.small = nn.Conv2d(4, 3, 7, padding=3), nn.Conv2d(4, 3, 3, padding=1)
+        self.last = nn.Conv2d(3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = torch.relu(self.first(x))
+        b = torch.relu(self.second(a))
+        return self.last(torch.relu(self.large(a) + self.small(b)))
+
+
+@pytest.mark.parametrize("schedule", ["phased", "clocked"])
+def test_kernels_of_several_sides(schedule: str) -> None:
+    """On the phased schedule in layers of wide weights, whose kernels all have the side of the largest."""
+    from spikingir.deploy.native import NativeNetwork, _TrainLayer, _WideLayer
+
+    torch.manual_seed(3)
+    folded = fold(convert(Sides().eval(), torch.rand(2, 1, 16, 24), time_steps=5, schedule=schedule))  # type: ignore[arg-type]
+    kind = _WideLayer if schedule == "phased" else _TrainLayer
+    assert all(isinstance(layer, kind) for layer in NativeNetwork(folded)._layers.layers)
+    assert_same(folded, torch.rand(2, 1, 13, 21))
+
+
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize(("schedule", "coding"), [("phased", "binary"), ("clocked", "unary")])
 def test_threads_do_not_matter_where_few_rows_have_many_channels(schedule: str, coding: str, threads: int) -> None:
