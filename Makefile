@@ -98,7 +98,7 @@ wheel: $(VENV)/$(STAMP) ## build the wheel for this system and Python into dist/
 		ok = any(name.endswith(('.so', '.pyd')) for name in zipfile.ZipFile(path).namelist()); \
 		sys.exit(print(path) if ok else f'{path} lacks the engine, which takes a C++20 compiler')"
 
-lint: $(VENV)/$(STAMP) ## check format, rules and types
+lint: lint-native ## check format, rules and types
 	$(VENV)/bin/python -m ruff format --check .
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m mypy --strict src reproduce

@@ -7,12 +7,12 @@
 
 namespace spikingir {
 
-inline constexpr int most_pixels = 1 << 24;      // on a side of a picture
-inline constexpr int most_channels = 1 << 16;    // of a layer
-inline constexpr int most_border = 64;           // pixels around a picture
+inline constexpr int most_pixels = 1 << 24;    // on a side of a picture
+inline constexpr int most_channels = 1 << 16;  // of a layer
+inline constexpr int most_border = 64;         // pixels around a picture
 inline constexpr int most_threads = 1024;
-inline constexpr int most_steps = INT16_MAX;     // a count of spikes takes 16 bits
-inline constexpr int most_exponent = 30;         // 2^k takes 32 bits with its sign
+inline constexpr int most_steps = INT16_MAX;                // a count of spikes takes 16 bits
+inline constexpr int most_exponent = 30;                    // 2^k takes 32 bits with its sign
 inline constexpr int64_t most_elements = int64_t{1} << 40;  // of a picture
 
 [[noreturn]] inline void refuse(const std::string& text) { throw std::invalid_argument(text); }
@@ -20,12 +20,12 @@ inline constexpr int64_t most_elements = int64_t{1} << 40;  // of a picture
 // `what` in the range from least to most.
 inline void check_range(const std::string& what, int64_t value, int64_t least, int64_t most) {
   if (value < least || value > most)
-    refuse(what + " is " + std::to_string(value) + "; expected " + std::to_string(least) + " to " + std::to_string(most));
+    refuse(what + " is " + std::to_string(value) + "; expected " + std::to_string(least) + " to " +
+           std::to_string(most));
 }
 
 inline void check_equal(const std::string& what, int64_t value, int64_t expected) {
-  if (value != expected)
-    refuse(what + " is " + std::to_string(value) + "; expected " + std::to_string(expected));
+  if (value != expected) refuse(what + " is " + std::to_string(value) + "; expected " + std::to_string(expected));
 }
 
 // A picture of that size can be had.

@@ -1,8 +1,8 @@
 // The phased schedule in small numbers: a layer's window is a convolution of counts of one byte with weights of one
 // byte, summed in 32 bits, and its neurons fire behind it while the sums are still in the registers.
 //
-// Weights of more bits come as digits to the base of 128, the first digit first: sums are multiplied by 128 between two.
-// A window's row is one run of bytes, as the channels of a pixel's neighbours follow its own.
+// Weights of more bits come as digits to the base of 128, the first digit first: sums are multiplied by 128 between
+// two. A window's row is one run of bytes, as the channels of a pixel's neighbours follow its own.
 #include "kernels.hpp"
 #include "vector.hpp"
 
@@ -40,8 +40,8 @@ inline Ints four_bytes(const void* from) {
 
 // Adds the products of `words` words of a window's row, of which each pixel of the tile has its own.
 template <Ints (*dot)(Ints, Ints, Ints), int pixels, int blocks>
-[[gnu::always_inline]] inline void add_run(Sums<pixels, blocks>& sums, const char* from, std::ptrdiff_t pixel, int words,
-                                           const char* weights, std::ptrdiff_t block) {
+[[gnu::always_inline]] inline void add_run(Sums<pixels, blocks>& sums, const char* from, std::ptrdiff_t pixel,
+                                           int words, const char* weights, std::ptrdiff_t block) {
   for (int q = 0; q < words; ++q, from += 4, weights += vector_bytes * parts) {
     Ints weight[blocks * parts];
 #pragma GCC unroll 8
@@ -181,7 +181,8 @@ template <int pixels, int blocks>
 [[gnu::always_inline]] inline void fire(const IntegerLayer& layer, int y, int x, int block,
                                         const Sums<pixels, blocks>& sums) {
   for (int b = 0; b < blocks; ++b) {
-    const int phase = (block + b) / layer.blocks_per_phase, first = (block + b) % layer.blocks_per_phase * integer_block;
+    const int phase = (block + b) / layer.blocks_per_phase,
+              first = (block + b) % layer.blocks_per_phase * integer_block;
     const int row = y * layer.factor + phase / layer.factor, column = phase % layer.factor;
     for (int p = 0; p < pixels && x + p < layer.width; ++p) {
       const int at = (x + p) * layer.factor + column;

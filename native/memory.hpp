@@ -15,7 +15,8 @@ template <class Element>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(std::size_t size) : elements(static_cast<Element*>(::operator new(size * sizeof(Element), alignment))) {}
+  explicit Buffer(std::size_t size)
+      : elements(static_cast<Element*>(::operator new(size * sizeof(Element), alignment))) {}
   Buffer(std::size_t size, Element value) : Buffer(size) { std::fill_n(elements.get(), size, value); }
 
   Element* data() { return elements.get(); }
@@ -38,7 +39,11 @@ class Picture {
  public:
   // `behind`: elements that may be read behind the end.
   Picture(int height, int width, int depth, int border, int behind = most_lanes)
-      : height(height), width(width), depth(depth), border(border), row(std::ptrdiff_t(width + 2 * border + slack) * depth),
+      : height(height),
+        width(width),
+        depth(depth),
+        border(border),
+        row(std::ptrdiff_t(width + 2 * border + slack) * depth),
         elements((height + 2 * border) * row + behind) {
     Element* end = elements.data();
     for (int y = -border; y < height + border; ++y, end += row) {

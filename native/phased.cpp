@@ -54,8 +54,7 @@ void convolve(const PhasedLayer& layer, const typename Kind::Weight* weights, in
           for (int p = 0; p < pixels; ++p) {
             const Ints counts = Kind::counts(from + p * pixel + c);
 #pragma GCC unroll 4
-            for (int i = 0; i < blocks * parts; ++i)
-              sums.value[p][i] = Kind::add(sums.value[p][i], weight[i], counts);
+            for (int i = 0; i < blocks * parts; ++i) sums.value[p][i] = Kind::add(sums.value[p][i], weight[i], counts);
           }
         }
       }

@@ -301,6 +301,9 @@ class _Builder:
         most = reach * max(-part.least, part.most)
         if most >= 2**_MOST_EXPONENT:
             raise ExportError("a sum may exceed 64 bits; fold the network on a coarser grid")
+        # weights of few bits are multiples of some whole number: without it they are single bytes
+        unit = np.maximum(np.gcd.reduce(whole.reshape(len(whole), -1), axis=1), 1)
+        whole = whole // unit.reshape(-1, 1, 1, 1)
         zero = self.number(np.uint8(_ZERO))
         total = ""
         digits = self._digits(part)
@@ -310,7 +313,7 @@ class _Builder:
                 summed = self.whole(self.add("ConvInteger", [image, stored, image_zero, zero], **attributes))
                 summed = self.times(summed, np.array([256 ** (i + j)]))
                 total = self.add("Add", [total, summed]) if total else summed
-        return _Part(total, exponent + part.exponent[0], -most, most)
+        return _Part(self.times(total, unit), exponent + part.exponent[0], -most, most)
 
     def _digits(self, part: _Part) -> list[tuple[str, str]]:
         """Bytes of an integer tensor, least first, each with the value that stands for zero."""
