@@ -1159,7 +1159,7 @@ def page(rows: Mapping[str, Row]) -> str:
         "- *how*: what was rewritten, or the sentence that refuses the network. Rewrites are exact. Straight pieces "
         "are not: `spikingir.report` prints the worst error of each.",
         "",
-        "Written by `python -m tests.conversion.zoo`; `tests/conversion/test_networks.py` holds each row.",
+        "Written by `python -m tests.conversion.zoo`; `tests/conversion/test_network_table.py` holds each row.",
         "",
         "| network | converts | native | how |",
         "|---|---|---|---|",
