@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import importlib.util
 import io
+import os
 import re
 import shlex
+import sys
 import textwrap
 import tomllib
 from collections.abc import Collection, Iterator
@@ -105,6 +107,7 @@ def test_python_runs_and_prints_what_the_page_says(page: Path, tmp_path: Path, m
     if not blocks(page, "python"):
         pytest.skip("it has no Python")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", os.path.dirname(sys.executable), prepend=os.pathsep)  # where the command is installed
     names, printed = {} if page.name in ("tour.md", "extending.md") else given(), ""
     languages = [language for _, language, _ in _BLOCK.findall(page.read_text(encoding="utf-8"))]
     with open_registries():
