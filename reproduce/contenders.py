@@ -246,7 +246,7 @@ def run_spiking(network: SpikingNetwork, sigma: float | None = None) -> Contende
         sigma: Level of the noise, of 255, for a network that is told it.
     """
     known = [kind_of(network.neuron(name)) for name in network.layers]
-    takes_level = network.config.input_channels > network.config.channels
+    takes_level = network.config.is_told_level
     if all(found is None or found[1].folds for found in known):
         restorer = Restorer(network)
 

@@ -49,8 +49,7 @@ def _profile(benchmark: Benchmark, cell: Cell) -> dict[str, Any]:
     top, left = (max(0, size - _SIDE) // 2 for size in image.shape[-2:])
     image = image[None, :, top : top + _SIDE, left : left + _SIDE]
     folded = fold(network).eval()
-    takes_level = network.config.input_channels > network.config.channels
-    image = padded(folded, seen(image, takes_level, subject.sigma))
+    image = padded(folded, seen(image, network.config.is_told_level, subject.sigma))
     _, trace = network.trace(image)
     _, counted = trace_tiled(folded, image, counts=True)
     columns = energy_columns(folded, counted, image, subject.ann())

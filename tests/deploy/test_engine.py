@@ -240,8 +240,7 @@ def test_shipped_networks(file: Path, schedule: str | int) -> None:
     else:
         network = network.at(time_steps=4, schedule=schedule)
     image = torch.rand(1, network.config.channels, 16, 32, generator=generator)  # the scales of all divide its sides
-    takes_level = network.config.input_channels > network.config.channels
-    assert_same(fold(network), with_level(image, 0.1) if takes_level else image)
+    assert_same(fold(network), with_level(image, 0.1) if network.config.is_told_level else image)
 
 
 def test_threads_and_batch_do_not_matter() -> None:

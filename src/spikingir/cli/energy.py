@@ -109,8 +109,7 @@ def _spiking(
     if sigma is not None and task.sigma_of is None:
         raise UsageError(f"{model} removes {task.removes}, to which no noise is added; leave --sigma out")
     config, ann, notes = loaded.network.config, load_ann(loaded.model), list(loaded.notes)
-    takes_level = config.input_channels > config.channels
-    if takes_level and sigma is None:
+    if config.is_told_level and sigma is None:
         raise UsageError(f"{model} is told the level of the noise, on which its spikes depend; give it with --sigma")
     if ann is None:
         notes.append("the model has no conventional network; its own weights with ReLUs stand for it")
@@ -120,7 +119,7 @@ def _spiking(
     height, width = picture.shape[-2:]
     restorer = Restorer(loaded.network)
     folded = restorer.network
-    picture = restorer.seen(picture, sigma if takes_level else None)  # as restoring does
+    picture = restorer.seen(picture, sigma if config.is_told_level else None)  # as restoring does
     if picture.shape[-2:] != (height, width):
         notes.append(_counted_at(picture.shape[-1], picture.shape[-2]))
     for note in notes:

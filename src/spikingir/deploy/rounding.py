@@ -34,15 +34,13 @@ _POSITIONS = 8  # for each weight of an output channel
 _FEWEST = 4096
 _BLOCK = 64
 
-WEIGHT_BITS = 8
-
 Pair = tuple[Tensor, Tensor]
 """A value in the network as it was, and in the rounded one."""
 
 
 @torch.no_grad()
 def round_weights(
-    network: SpikingNetwork, calibration_images: CalibrationImages, *, weight_bits: int = WEIGHT_BITS
+    network: SpikingNetwork, calibration_images: CalibrationImages, *, weight_bits: int = 8
 ) -> SpikingNetwork:
     """A copy whose convolutions of spikes have weights of a few bits, chosen so that its sums stay as they were.
 

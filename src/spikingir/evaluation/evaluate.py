@@ -209,8 +209,10 @@ class Assessed:
 
     def as_dict(self) -> dict[str, float | None]:
         """Plain values that JSON can hold; what is not finite is None."""
-        values = {**self.visibility._asdict(), **{name: getattr(self, name) for name in _COSTS}}
-        return {name: value if math.isfinite(value) else None for name, value in values.items()}
+        found: dict[str, float | None] = finite(
+            {**self.visibility._asdict(), **{name: getattr(self, name) for name in _COSTS}}
+        )
+        return found
 
 
 _COSTS = ("spikes_per_neuron", "snn_mj", "ann_mj")

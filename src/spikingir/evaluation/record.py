@@ -1,12 +1,11 @@
 """From an evaluation to a row of the tests that a model's card shows."""
 
-import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from statistics import fmean
 
 from spikingir.energy.columns import COLUMNS
-from spikingir.evaluation.evaluate import Assessment, Evaluation
+from spikingir.evaluation.evaluate import Assessment, Evaluation, finite
 from spikingir.provenance import commit
 from spikingir.zoo.measured import TestRow
 
@@ -41,8 +40,8 @@ def row_of(
     else:
         measures = found.mean
         names = ("degraded_psnr", "ann_psnr", "ann_ssim", "psnr", "ssim")
-        quality = {name: _finite(getattr(measures, name)) for name in names}
-        quality["conversion_rate"] = _finite(measures.conversion_rate_uncapped)
+        quality = {name: finite(getattr(measures, name)) for name in names}
+        quality["conversion_rate"] = finite(measures.conversion_rate_uncapped)
         spikes = measures.spikes_per_neuron
     twins = [columns.int8_twin.mj for columns in found.columns if columns.int8_twin is not None]
     return TestRow(
@@ -67,7 +66,3 @@ def row_of(
 
 def _mean(energies: Sequence[dict[str, float]]) -> dict[str, float]:
     return {column: fmean(energy[column] for energy in energies) for column in COLUMNS}
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

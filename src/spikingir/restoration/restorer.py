@@ -141,7 +141,7 @@ class Restorer:
     @property
     def takes_level(self) -> bool:
         """Whether the network wants to know the noise level (``sigma``)."""
-        return self.network.config.input_channels > self.network.config.channels
+        return self.network.config.is_told_level
 
     def share(self, strength: float) -> float:
         """Share of what the network finds that is removed at a strength; all where the strength goes with the level."""

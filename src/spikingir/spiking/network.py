@@ -69,9 +69,14 @@ class SpikingConfig:
         check_coding(self.coding, self.time_steps, self.schedule == "phased")
 
     @property
+    def is_told_level(self) -> bool:
+        """Whether the body reads a level map behind the image, whatever its image formation does with it."""
+        return self.takes_level or self.formation == "level"
+
+    @property
     def input_channels(self) -> int:
         """Channels that the body reads: the image's, and the level map where it is told one."""
-        return self.channels + (self.takes_level or self.formation == "level")
+        return self.channels + self.is_told_level
 
     def formed_from(self, given: Tensor) -> Tensor:
         """What the image is formed from: what the body reads, without a level that the formation does without."""

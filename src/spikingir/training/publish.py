@@ -23,7 +23,6 @@ RECORD_FILE = "training.json"
 
 _RECORDED = ("batch_size", "accumulate", "processes", "precision", "processor", "version", "torch", "commit")
 
-
 _ROUNDED_ON = 2**20
 """Pixels that weights are rounded on: 256 patches of 64x64."""
 
@@ -75,7 +74,7 @@ def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path, data_root: P
         "task": recipe.task,
         "channels": some.channels,
         **({"sigma": recipe.noise.sigma} if recipe.noise else {}),
-        **({"takes_level": True} if some.input_channels > some.channels else {}),
+        **({"takes_level": True} if some.is_told_level else {}),
         "architecture": recipe.architecture,
         "variants": {
             file: {"schedule": c.schedule, "time_steps": c.time_steps, "coding": c.coding} for file, c in clocks.items()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from spikingir.files import write_text
 from spikingir.zoo.catalogue import Model, ModelError
-from spikingir.zoo.measured import TestRow, add_test, table_of_tests
+from spikingir.zoo.measured import TestRow, add_test, markdown_table, table_of_tests
 
 CARD_FILE = "README.md"
 
@@ -37,7 +37,6 @@ def card(
         tests: What was measured of it.
     """
     head = ["stage", "made from", "clock", "steps", "patches", "hours", "held-back images"]
-    trained = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *stages])
     parts = [
         f"# {model.name}",
         f"{model.purpose[0].upper()}{model.purpose[1:]}. `ann.safetensors` is the conventional network "
@@ -45,7 +44,7 @@ def card(
         "channel, pixel mapper, membrane recycling.",
         "## Recipe",
         f"`spikingir train {recipe} --data-root DATA`, by recipe `{recipe}.toml`.",
-        trained,
+        markdown_table(head, stages),
         f"On {'; '.join(machines)}.",
         "## Data",
         data,

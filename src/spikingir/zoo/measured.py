@@ -131,11 +131,11 @@ def table_of_tests(rows: Sequence[TestRow]) -> str:
     parts = []
     if compared:
         head = ["test set", "sigma", "network", "degraded, dB", "ANN, dB", "SNN, dB", "SSIM", "rate, %"]
-        parts.append(_table([*head, *_COST_HEAD], [[*_quality(row), *_cost(row)] for row in compared]))
+        parts.append(markdown_table([*head, *_COST_HEAD], [[*_quality(row), *_cost(row)] for row in compared]))
     if alone:
         head = ["photographs", "network", "e", "r", "newly black or white, %"]
         cells = [[_name(row), row.clock, *_descriptors(row), *_cost(row)] for row in alone]
-        parts.append(_table([*head, *_COST_HEAD], cells))
+        parts.append(markdown_table([*head, *_COST_HEAD], cells))
     if rows:
         parts.append(
             "Means over images, by `spikingir evaluate MODEL --data SET --card`; the spiking networks in their "
@@ -177,6 +177,7 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

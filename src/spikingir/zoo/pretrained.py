@@ -117,7 +117,12 @@ def _without_configuration(folder: Path, name: str, paths: list[Path]) -> Model:
     variants = tuple(Variant(file, c.schedule, c.time_steps, c.coding) for file, c in configs.items())
     default = _DEFAULT_FILE if _DEFAULT_FILE in configs else variants[0].file
     config = configs[default]
-    takes_level = config.input_channels > config.channels
     return Model(
-        folder, name, task_of(config.formation).name, config.channels, variants, default, takes_level=takes_level
+        folder,
+        name,
+        task_of(config.formation).name,
+        config.channels,
+        variants,
+        default,
+        takes_level=config.is_told_level,
     )
