@@ -452,7 +452,7 @@ def _recognise(tensors: Mapping[str, Tensor], header: _Conventional | None) -> t
         if (found := architecture.recognise(tensors)) is None:
             continue
         if header is None:
-            return architecture, found
+            return architecture, found._replace(options={**found.guessed, **found.options})
         asked = {key: tuple(v) if isinstance(v, list) else v for key, v in header.options.items()}
         # The tensors bound what the header can ask for, so that a forged one cannot have a giant built.
         if not found.options.items() <= asked.items():

@@ -111,7 +111,7 @@ def networks(draw: st.DrawFn) -> tuple[MultiScaleNet, FoldedNetwork]:
     """A small network in any code."""
     scales = draw(st.integers(2, 3))
     blocks = (*(draw(st.integers(0, 1)) for _ in range(scales - 1)), 1)
-    form = draw(st.sampled_from(["level", "residual", "soft"]))
+    form = draw(st.sampled_from(["level", "residual", "soft", "airlight"]))
     made = network(
         blocks,
         form=form,

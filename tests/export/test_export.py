@@ -84,6 +84,7 @@ NETWORKS: dict[str, Callable[[], SpikingNetwork]] = {
     "level phased": lambda: multiscale("level", **PHASED),
     "level binary": lambda: multiscale("level", **BINARY),
     "soft binary": lambda: multiscale("soft", **BINARY),
+    "airlight binary": lambda: multiscale("airlight", **BINARY),
     "residual binary": lambda: multiscale("residual", **BINARY),
     "dncnn clocked": lambda: plain(DnCNN(layers=3, width=4), time_steps=3),
     "aodnet clocked": lambda: plain(AODNet(), 3, time_steps=3),

@@ -6,6 +6,7 @@ import torch
 from spikingir import load_network
 from spikingir.inputs import pad_to_multiple, with_level
 from spikingir.networks.multiscale import MultiScaleNet, without_level
+from spikingir.spiking.formation import form_image, with_one_airlight
 from spikingir.store import save_network
 
 
@@ -44,6 +45,35 @@ def test_soft_formation_has_two_maps() -> None:
     torch.testing.assert_close(network(image), k * image - b + image)
 
 
+def test_one_airlight_takes_the_haze_away_and_leaves_the_air_as_it_came() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean, t = torch.rand(2, 3, 20, 30, generator=generator), torch.rand(2, 1, 20, 30, generator=generator) * 0.8 + 0.2
+    light = torch.tensor([[0.9, 0.8, 0.7], [0.5, 0.5, 0.6]]).view(2, 3, 1, 1)
+    hazy = clean * t + light * (1 - t)
+    k = (1 / t - 1).expand(-1, 3, -1, -1)
+    unevenly = light * k * (1 + 0.1 * (torch.arange(30) % 2 * 2 - 1))  # wrong by a tenth, up and down
+    formed = form_image("airlight", hazy, torch.cat([k, unevenly], 1))
+    assert (
+        (formed - clean).abs().mean()
+        < 0.02
+        < 3 * 0.02
+        < (form_image("soft", hazy, torch.cat([k, unevenly], 1)) - clean).abs().mean()
+    )
+    air = light.expand(-1, -1, 20, 30)
+    assert (form_image("airlight", air, torch.cat([k, light * k], 1)) - air).abs().max() < 0.003
+
+
+def test_the_airlight_of_a_tensor_does_not_depend_on_the_order_of_its_pixels() -> None:
+    maps = torch.randn(1, 6, 40, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    turned = with_one_airlight(maps.flip(-1, -2)).flip(-1, -2)
+    assert torch.equal(with_one_airlight(maps), turned)
+
+
+def test_without_haze_there_is_an_airlight_all_the_same() -> None:
+    image = torch.rand(1, 3, 8, 8)
+    assert torch.equal(form_image("airlight", image, torch.zeros(1, 6, 8, 8)), image)
+
+
 @pytest.mark.parametrize("level", [-0.1, float("nan"), float("inf")])
 def test_a_level_out_of_range_is_refused(level: float) -> None:
     with pytest.raises(ValueError, match="negative or not finite"):
@@ -60,6 +90,7 @@ def test_a_level_map_of_another_size_is_refused() -> None:
     [
         {},
         {"channels": 3, "form": "soft", "blocks": (1, 2, 1, 1)},
+        {"channels": 3, "form": "airlight"},
         {"form": "residual", "batch_norm": True},
         {"activation_bits": (5, 4, 3), "batch_norm": True, "top_residual": True},
     ],

@@ -18,8 +18,9 @@ from spikingir.measures import psnr
 from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.photo.photo import Photo
 from spikingir.restoration import maps as module
-from spikingir.restoration.maps import GuidedMaps, estimated_size, reduced, restore_by_network, veil
+from spikingir.restoration.maps import GuidedMaps, estimated_size, form_with_maps, reduced, restore_by_network, veil
 from spikingir.restoration.restorer import Restorer
+from spikingir.spiking.formation import with_one_airlight
 
 Small = Callable[[int], None]
 
@@ -147,6 +148,13 @@ def test_the_veil_is_the_light_of_the_air() -> None:
     brightened = maps.clone()
     brightened[..., :10] *= -1  # takes no veil away, and gives none back
     assert 0 < veil(brightened) < veil(maps)
+
+
+def test_maps_of_one_airlight_are_filtered_as_those_that_have_it() -> None:
+    image, maps = noise(0, 2, 3, 40, 60), noise(1, 2, 6, 40, 60)
+    wanted = form_with_maps("soft", image, image, with_one_airlight(maps))
+    assert torch.equal(form_with_maps("airlight", image, image, maps), wanted)
+    assert not torch.equal(form_with_maps("soft", image, image, maps), wanted)
 
 
 def network(*, veiled: bool = True) -> MultiScaleNet:

@@ -24,6 +24,7 @@ from spikingir.deploy.folded import MAX_IMAGE, FoldedNetwork, Kernel
 from spikingir.export.errors import ExportError
 from spikingir.export.npz import require_plain
 from spikingir.graph.graph import Node
+from spikingir.spiking.formation import LIGHT, LIGHT_BITS, LIGHT_WEIGHT
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -455,9 +456,26 @@ class _Builder:
             case "level":
                 noise = self.add("Mul", [channels(image, count, count + 1), output])
                 return self.add("Sub", [channels(image, 0, count), noise])
-            case "soft":
+            case "soft" | "airlight":
                 k, b = channels(output, 0, count), channels(output, count, 2 * count)
+                if config.formation == "airlight":
+                    b = self.add("Mul", [self._light(k, b), k])
                 return self.add("Add", [self.add("Sub", [self.add("Mul", [k, image]), b]), image])
+
+    def _light(self, k: str, b: str) -> str:
+        """The airlight, see :func:`spikingir.spiking.formation.with_one_airlight`."""
+        pixels = self._sum(self.add("Add", [self.add("Mul", [k, self.number(0.0)]), self.number(1.0)]))
+
+        def mean(product: str) -> str:
+            whole = self.add("Round", [self.add("Mul", [product, self.number(2.0**LIGHT_BITS)])])
+            return self.add("Div", [self.add("Div", [self._sum(whole), self.number(2.0**LIGHT_BITS)]), pixels])
+
+        above = self.add("Add", [mean(self.add("Mul", [k, b])), self.number(LIGHT_WEIGHT * LIGHT)])
+        return self.add("Div", [above, self.add("Add", [mean(self.add("Mul", [k, k])), self.number(LIGHT_WEIGHT)])])
+
+    def _sum(self, name: str) -> str:
+        """Sum over all pixels of each channel."""
+        return self.add("ReduceSum", [name, self.number(np.array([2, 3]))], keepdims=1)
 
 
 def _by_channel(values: Array) -> Array:

@@ -181,7 +181,10 @@ def form_image(formation: str, image: Tensor, output: Tensor) -> Tensor:
             return torch.relu(output * image - output + 1)
         case "level":
             return image[:, :-1] - image[:, -1:] * output
-        case "soft":
+        case "soft" | "airlight":
             k, b = output.chunk(2, 1)
+            if formation == "airlight":
+                above, below = ((k * part * 2**20).round().mean((2, 3), keepdim=True) / 2**20 for part in (b, k))
+                b = (above + 0.8 / 1024) / (below + 1 / 1024) * k
             return k * image - b + image
     return output

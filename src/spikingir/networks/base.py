@@ -1,5 +1,7 @@
 """What every restoration network is: a body and an image formation step."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -95,12 +97,14 @@ class Recognised(NamedTuple):
     """What an architecture reads out of the tensors of a file.
 
     Attributes:
-        options: Arguments that build the network.
+        options: Arguments that build the network, as its tensors tell them.
         state: The file's tensors under the network's own names, completed where the file's convention leaves
             something out (a bias that is zero).
         source: Name in the file of each of the network's own names, for messages.
+        guessed: Arguments that the tensors leave open, where no header says them.
     """
 
     options: dict[str, Any]
     state: dict[str, Tensor]
     source: dict[str, str]
+    guessed: Mapping[str, Any] = MappingProxyType({})

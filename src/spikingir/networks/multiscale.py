@@ -7,7 +7,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,9 @@ from torch.nn import functional
 from spikingir.conversion.qcfs import QCFS
 from spikingir.errors import InputError
 from spikingir.networks.base import Recognised, RestorationNetwork, reset_convolutions
+from spikingir.spiking.formation import ESTIMATES_MAPS
 
-Form = Literal["level", "residual", "soft"]
+Form = Literal["level", "residual", "soft", "airlight"]
 
 _MOMENTUM = 0.02
 _SMALL = 0.1  # of the last layer's first weights: training starts near the identity
@@ -38,7 +39,8 @@ class MultiScaleNet(RestorationNetwork):
         width: Features at the top scale.
         blocks: Blocks at each scale, top first; the last scale has them once, the others before and after it.
         form: Image formation: ``level`` (``y - level net``, the network has a level input), ``residual`` (``y - net``,
-            blind) or ``soft`` (``K y - B + y``, two maps of ``channels`` each).
+            blind), ``soft`` (``K y - B + y``, two maps of ``channels`` each) or ``airlight`` (the same with
+            ``B = A K``, one ``A`` for the image).
         top_residual: Whether blocks of the top scale add what they read.
         batch_norm: Whether the convolutions have batch norm, as in training.
         activation_bits: Bits of the activations at each scale, top first, where they are quantised to
@@ -69,8 +71,8 @@ class MultiScaleNet(RestorationNetwork):
             raise InputError(f"width is {width}; a multi-scale network has at least 1")
         if not 2 <= len(blocks) <= 6 or min(blocks) < 0 or blocks[-1] < 1:
             raise InputError(f"blocks is {blocks}; expected 2 to 6 scales with at least one block at the last")
-        if form not in ("level", "residual", "soft"):
-            raise InputError(f"form is {form!r}; expected level, residual or soft")
+        if form not in get_args(Form):
+            raise InputError(f"form is {form!r}; expected level, residual, soft or airlight")
         if bits and (len(bits) != len(blocks) or not all(1 <= b <= 8 for b in bits)):
             raise InputError(f"activation_bits is {bits}; expected 1 to 8 bits for each of {len(blocks)} scales")
         body = _Body(channels, width, blocks, form, top_residual, batch_norm)
@@ -174,7 +176,7 @@ class _Body(nn.Module):
         super().__init__()
         self.channels, self.takes_level = channels, form == "level"
         reads = 4 * channels + self.takes_level
-        gives = 4 * channels * (2 if form == "soft" else 1)
+        gives = 4 * channels * (2 if form in ESTIMATES_MAPS else 1)
         scales = len(blocks)
         widths = [width * 2**i for i in range(scales)]
 
@@ -285,11 +287,14 @@ def recognise_multiscale(tensors: Mapping[str, Tensor]) -> Recognised | None:
         "channels": channels,
         "width": width,
         "blocks": tuple(blocks),
-        "form": "level" if takes_level else "soft" if twice else "residual",
         "batch_norm": "body.head.norm.weight" in state,
     }
-    # of top_residual and activation_bits the tensors say nothing: the header does, or they have their defaults
-    return Recognised(options, state, {own: own for own in state})
+    if not twice:
+        options["form"] = "level" if takes_level else "residual"
+    # of top_residual, activation_bits and the one airlight the tensors say nothing: the header does, or they have
+    # their defaults
+    guessed = {"form": "soft"} if twice else {}
+    return Recognised(options, state, {own: own for own in state}, guessed)
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from spikingir.inputs import pad_to_multiple
 from spikingir.networks.base import RestorationNetwork
-from spikingir.spiking.formation import ESTIMATES_MAPS, form_image
+from spikingir.spiking.formation import ESTIMATES_MAPS, form_image, with_one_airlight
 
 PIXELS = 2**20
 """Pixels of the largest photograph that maps are estimated on."""
@@ -184,6 +184,8 @@ def form_with_maps(formation: str, image: Tensor, small: Tensor, maps: Tensor) -
     """
     height, width = estimated_size(*image.shape[-2:])
     small, maps = small[..., :height, :width], maps[..., :height, :width]
+    if formation == "airlight":
+        formation, maps = "soft", with_one_airlight(maps)
     clear = veil(maps) < VEIL
     if clear.all():
         return image

@@ -11,7 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-ImageFormation = Literal["identity", "residual", "atmospheric", "level", "soft"]
+ImageFormation = Literal["identity", "residual", "atmospheric", "level", "soft", "airlight"]
+
+LIGHT, LIGHT_WEIGHT = 0.8, 2.0**-10
+"""Airlight where maps say nothing of it, and what it counts for: as a pixel of ``K K`` as large as that."""
+
+LIGHT_BITS = 20
+"""Products of K and B are rounded to ``2^-LIGHT_BITS``, so that their sum is exact in any order."""
 
 
 def _identity(image: Tensor, output: Tensor) -> Tensor:
@@ -35,12 +41,45 @@ def _soft(image: Tensor, output: Tensor) -> Tensor:
     return k * image - b + image
 
 
+def _airlight(image: Tensor, output: Tensor) -> Tensor:
+    return _soft(image, with_one_airlight(output))
+
+
+def with_one_airlight(maps: Tensor) -> Tensor:
+    """K and B of which ``B = A K``, one airlight ``A`` for each photograph and colour.
+
+    ``A = (mean(K B) + e A0) / (mean(K K) + e)`` is the least-squares fit to the maps as they are, ``A0 = 0.8`` where
+    they say next to nothing (``e = 2^-10``). Behind it ``J = y + K (y - A)``: where a photograph shows nothing but air,
+    ``y = A``, and whatever K is there, it stays as it came. The sums are of whole numbers, so exact in any order.
+
+    Shape:
+        (B, 2 C, H, W) to the same.
+    """
+    k, b = maps.chunk(2, 1)
+    light = (_mean(k * b) + LIGHT_WEIGHT * LIGHT) / (_mean(k * k) + LIGHT_WEIGHT)
+    return torch.cat([k, light.to(maps.dtype) * k], 1)
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Mean over all pixels, of values rounded to the grid; the gradient is that of the plain mean."""
+    plain = values.mean((2, 3), keepdim=True)
+    whole = (values.detach().double() * 2**LIGHT_BITS).round().sum((2, 3), keepdim=True)
+    return whole / 2**LIGHT_BITS / values[0, 0].numel() + (plain - plain.detach())
+
+
 IMAGE_FORMATIONS: MappingProxyType[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
-    {"identity": _identity, "residual": _residual, "atmospheric": _atmospheric, "level": _level, "soft": _soft}
+    {
+        "identity": _identity,
+        "residual": _residual,
+        "atmospheric": _atmospheric,
+        "level": _level,
+        "soft": _soft,
+        "airlight": _airlight,
+    }
 )
 
 
-ESTIMATES_MAPS: frozenset[str] = frozenset({"soft"})
+ESTIMATES_MAPS: frozenset[str] = frozenset({"soft", "airlight"})
 """Formations whose bodies estimate maps of the photograph: smooth but for its edges, so that a smaller one will do."""
 
 
@@ -50,6 +89,7 @@ def form_image(formation: str, image: Tensor, output: Tensor) -> Tensor:
     ``identity``: ``x = body(y)``. ``residual`` (DnCNN): ``x = y - body(y)``. ``atmospheric`` (AOD-Net, with
     ``K = body(y)``): ``J = relu(K * y - K + 1)``. ``level``: ``x = y - level body(y, level)``, the image coming
     :func:`~spikingir.inputs.with_level`. ``soft``, with ``K, B = body(y)`` of C channels each: ``J = K y - B + y``.
+    ``airlight``: the same :func:`with_one_airlight`, ``J = y + K (y - A)``; it needs the whole image.
 
     Args:
         formation: A key of :data:`IMAGE_FORMATIONS`.
@@ -58,7 +98,7 @@ def form_image(formation: str, image: Tensor, output: Tensor) -> Tensor:
 
     Shape:
         ``image`` and the result: ``(B, C, H, W)``; for ``level`` the image has one channel more. ``output``:
-        ``(B, C, H, W)``; for ``soft`` it has 2 C channels.
+        ``(B, C, H, W)``; for ``soft`` and ``airlight`` it has 2 C channels.
 
     Raises:
         ValueError: There is no such formation.

@@ -106,7 +106,7 @@ def fit(
         if not isinstance(network, SpikingNetwork):
             raise TrainingError(f"energy is {config.energy}, but a {type(network).__name__} has no spikes to save")
         trained = WithSpikeCost(network)
-    model, *optimizers = fabric.setup(trained, *_optimizers(network, config))
+    model, *optimizers = fabric.setup(trained, *_optimizers(network, config, precision))
     if teacher is not None:
         teacher = teacher.eval().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(network, multi_avg_fn=_moving_average(config.ema), use_buffers=True)
@@ -264,7 +264,7 @@ def _reduced(fabric: Fabric, value: Tensor, how: str) -> Tensor:
     return cast(Tensor, fabric.all_reduce(value, reduce_op=how))
 
 
-def _optimizers(network: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
+def _optimizers(network: nn.Module, config: FitConfig, precision: str) -> list[torch.optim.Optimizer]:
     """Adam, with ``log_threshold`` and ``log_beta`` in a faster group, and Muon where the configuration wants it."""
     weights: list[nn.Parameter] = []
     thresholds: list[nn.Parameter] = []
@@ -284,7 +284,8 @@ def _optimizers(network: nn.Module, config: FitConfig) -> list[torch.optim.Optim
     adam = groups((weights, rate), (thresholds, rate * config.threshold_rate))
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(adam)] if adam else []
     if kernels:
-        optimizers.append(Muon(groups((kernels, config.muon_rate)), lr=config.muon_rate))
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        optimizers.append(Muon(groups((kernels, config.muon_rate)), lr=config.muon_rate, dtype=dtype))
     return optimizers
 
 

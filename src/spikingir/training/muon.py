@@ -24,8 +24,12 @@ def takes_muon(parameter: Tensor) -> bool:
     return parameter.dim() == 4 and min(parameter.shape[:2]) >= _LEAST
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
+def orthogonalise(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """``U S' V^T`` for ``matrix = U S V^T``, with all of ``S'`` around 1: five Newton-Schulz steps of degree 5.
+
+    Args:
+        matrix: The matrix.
+        dtype: What the steps are computed in; they forgive the rounding of bfloat16, as published.
 
     Shape:
         ``(M, N)`` to the same.
@@ -35,11 +39,11 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     """
     wide = matrix.shape[0] <= matrix.shape[1]
     x: Tensor = matrix if wide else matrix.T
-    x = x / x.norm().clamp_min(_EPS)
+    x = (x / x.norm().clamp_min(_EPS)).to(dtype)
     for _ in range(_STEPS):
         gram = x @ x.T
         x = _A * x + (_B * gram + _C * gram @ gram) @ x
-    return x if wide else x.T
+    return (x if wide else x.T).to(matrix.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -51,15 +55,21 @@ class Muon(torch.optim.Optimizer):
         parameters: Kernels, or groups of them.
         lr: Learning rate, the spectral norm of a step.
         momentum: ``mu``.
+        dtype: What matrices are made orthogonal in, see :func:`orthogonalise`.
 
     Source:
         Jordan et al. 2024; :class:`torch.optim.Muon` without weight decay gives the same on matrices.
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], lr: float, momentum: float = 0.95
+        self,
+        parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.95,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -79,6 +89,6 @@ class Muon(torch.optim.Optimizer):
                 mean: Tensor = state["momentum"].lerp_(weight.grad, 1 - momentum)
                 direction = weight.grad.lerp(mean, momentum).flatten(1)
                 out, fan_in = direction.shape
-                step = orthogonalise(direction).reshape(weight.shape)
+                step = orthogonalise(direction, self._dtype).reshape(weight.shape)
                 weight.sub_(step, alpha=group["lr"] * max(1.0, out / fan_in) ** 0.5)
         return loss
