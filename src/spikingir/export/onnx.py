@@ -459,23 +459,24 @@ class _Builder:
             case "soft" | "airlight":
                 k, b = channels(output, 0, count), channels(output, count, 2 * count)
                 if config.formation == "airlight":
+                    k = self._mean(k, [1], float(count))
                     b = self.add("Mul", [self._light(k, b), k])
                 return self.add("Add", [self.add("Sub", [self.add("Mul", [k, image]), b]), image])
 
     def _light(self, k: str, b: str) -> str:
         """The airlight, see :func:`spikingir.spiking.formation.with_one_airlight`."""
-        pixels = self._sum(self.add("Add", [self.add("Mul", [k, self.number(0.0)]), self.number(1.0)]))
+        ones = self.add("Add", [self.add("Mul", [k, self.number(0.0)]), self.number(1.0)])
+        pixels = self.add("ReduceSum", [ones, self.number(np.array([2, 3]))], keepdims=1)
+        above, below = (self._mean(self.add("Mul", [k, part]), [2, 3], pixels) for part in (b, k))
+        above = self.add("Add", [above, self.number(LIGHT_WEIGHT * LIGHT)])
+        return self.add("Div", [above, self.add("Add", [below, self.number(LIGHT_WEIGHT)])])
 
-        def mean(product: str) -> str:
-            whole = self.add("Round", [self.add("Mul", [product, self.number(2.0**LIGHT_BITS)])])
-            return self.add("Div", [self.add("Div", [self._sum(whole), self.number(2.0**LIGHT_BITS)]), pixels])
-
-        above = self.add("Add", [mean(self.add("Mul", [k, b])), self.number(LIGHT_WEIGHT * LIGHT)])
-        return self.add("Div", [above, self.add("Add", [mean(self.add("Mul", [k, k])), self.number(LIGHT_WEIGHT)])])
-
-    def _sum(self, name: str) -> str:
-        """Sum over all pixels of each channel."""
-        return self.add("ReduceSum", [name, self.number(np.array([2, 3]))], keepdims=1)
+    def _mean(self, name: str, axes: list[int], count: str | float) -> str:
+        """Mean of ``count`` values rounded to the grid of the airlight."""
+        whole = self.add("Round", [self.add("Mul", [name, self.number(2.0**LIGHT_BITS)])])
+        total = self.add("ReduceSum", [whole, self.number(np.array(axes))], keepdims=1)
+        count = count if isinstance(count, str) else self.number(count)
+        return self.add("Div", [self.add("Div", [total, self.number(2.0**LIGHT_BITS)]), count])
 
 
 def _by_channel(values: Array) -> Array:

@@ -1,6 +1,7 @@
 """A multi-scale network with the image and the noise level as currents: few operations a pixel, any noise level.
 
-``denoised = y - level * body(y, level)``; ``dehazed = K y - B + y`` with ``K, B = body(y)``.
+``denoised = y - level * body(y, level)``; ``dehazed = K y - B + y`` with ``K, B = body(y)``, perhaps with one airlight
+``A``, ``dehazed = y + K (y - A)``.
 """
 
 import math
@@ -39,8 +40,8 @@ class MultiScaleNet(RestorationNetwork):
         width: Features at the top scale.
         blocks: Blocks at each scale, top first; the last scale has them once, the others before and after it.
         form: Image formation: ``level`` (``y - level net``, the network has a level input), ``residual`` (``y - net``,
-            blind), ``soft`` (``K y - B + y``, two maps of ``channels`` each) or ``airlight`` (the same with
-            ``B = A K``, one ``A`` for the image).
+            blind), ``soft`` (``K y - B + y``, two maps of ``channels`` each) or ``airlight`` (``y + K (y - A)``,
+            of the same two maps).
         top_residual: Whether blocks of the top scale add what they read.
         batch_norm: Whether the convolutions have batch norm, as in training.
         activation_bits: Bits of the activations at each scale, top first, where they are quantised to

@@ -12,7 +12,9 @@ Source:
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,7 +22,7 @@ from torch.nn import functional
 
 from spikingir.inputs import pad_to_multiple
 from spikingir.networks.base import RestorationNetwork
-from spikingir.spiking.formation import ESTIMATES_MAPS, form_image, with_one_airlight
+from spikingir.spiking.formation import ESTIMATES_MAPS, dehazed, form_image, one_airlight
 
 PIXELS = 2**20
 """Pixels of the largest photograph that maps are estimated on."""
@@ -82,19 +84,16 @@ def reduced(image: Tensor) -> Tensor:
     return small
 
 
-def veil(maps: Tensor) -> Tensor:
+def veil(k: Tensor, b: Tensor) -> Tensor:
     """How much light of the air lies over each photograph, of 1: the RMS of ``max(B / (1 + K), 0)``.
 
     ``J = K y - B + y`` undoes ``y = J t + A (1 - t)`` with ``K = 1 / t - 1`` and ``B = A (1 - t) / t``, so that
     ``B / (1 + K)`` is the veil ``A (1 - t)``.
 
-    Args:
-        maps: K and B, as a body of the image formation ``soft`` gives them.
-
     Shape:
-        (B, 2 C, h, w) to (B,).
+        ``k`` and ``b``: (B, C, h, w), or one channel for all; the result: (B,).
     """
-    k, b = maps.double().chunk(2, 1)
+    k, b = k.double(), b.double()
     return (b / (1 + k).clamp(min=_LEAST_GAIN)).clamp(min=0).square().mean((1, 2, 3)).sqrt()
 
 
@@ -144,12 +143,12 @@ class GuidedMaps:
         slopes, offsets = zip(*found, strict=True)
         return cls(torch.cat(slopes, 1), torch.cat(offsets, 1))
 
-    def form(self, formation: str, image: Tensor) -> Tensor:
+    def form(self, image: Tensor, form: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Image formation with the maps at the image's size, strip by strip.
 
         Args:
-            formation: Name of the image formation, see :func:`~spikingir.spiking.formation.form_image`.
             image: The photograph.
+            form: From some rows of the photograph and the maps there to the restored rows.
 
         Shape:
             (B, C, H, W) to the same.
@@ -166,7 +165,7 @@ class GuidedMaps:
             a, b = (near.read(columns.read(x[..., near.span, :], -1), -2) for x in (self.slope, self.offset))
             part = image[..., strip, :]
             brightness = _brightness(part) / (part.shape[1] * _GRID)
-            formed[..., strip, :] = form_image(formation, part, a.mul_(brightness.to(a.dtype)).add_(b).to(part.dtype))
+            formed[..., strip, :] = form(part, a.mul_(brightness.to(a.dtype)).add_(b).to(part.dtype))
         return formed
 
 
@@ -184,12 +183,16 @@ def form_with_maps(formation: str, image: Tensor, small: Tensor, maps: Tensor) -
     """
     height, width = estimated_size(*image.shape[-2:])
     small, maps = small[..., :height, :width], maps[..., :height, :width]
+    form = partial(form_image, formation)
+    k, b = maps.chunk(2, 1)
     if formation == "airlight":
-        formation, maps = "soft", with_one_airlight(maps)
-    clear = veil(maps) < VEIL
+        maps, light = one_airlight(maps)
+        k, b = maps, light * maps
+        form = partial(dehazed, light=light)
+    clear = veil(k, b) < VEIL
     if clear.all():
         return image
-    formed = GuidedMaps.fit(small, maps).form(formation, image)
+    formed = GuidedMaps.fit(small, maps).form(image, form)
     formed[clear] = image[clear]
     return formed
 

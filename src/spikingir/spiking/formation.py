@@ -17,7 +17,7 @@ LIGHT, LIGHT_WEIGHT = 0.8, 2.0**-10
 """Airlight where maps say nothing of it, and what it counts for: as a pixel of ``K K`` as large as that."""
 
 LIGHT_BITS = 20
-"""Products of K and B are rounded to ``2^-LIGHT_BITS``, so that their sum is exact in any order."""
+"""K, and its products with itself and B, are rounded to ``2^-LIGHT_BITS``, so that sums are exact in any order."""
 
 
 def _identity(image: Tensor, output: Tensor) -> Tensor:
@@ -42,29 +42,39 @@ def _soft(image: Tensor, output: Tensor) -> Tensor:
 
 
 def _airlight(image: Tensor, output: Tensor) -> Tensor:
-    return _soft(image, with_one_airlight(output))
+    return dehazed(image, *one_airlight(output))
 
 
-def with_one_airlight(maps: Tensor) -> Tensor:
-    """K and B of which ``B = A K``, one airlight ``A`` for each photograph and colour.
+def one_airlight(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """One K for all colours, and one airlight ``A`` for each photograph and colour, of maps K and B.
 
-    ``A = (mean(K B) + e A0) / (mean(K K) + e)`` is the least-squares fit to the maps as they are, ``A0 = 0.8`` where
-    they say next to nothing (``e = 2^-10``). Behind it ``J = y + K (y - A)``: where a photograph shows nothing but air,
-    ``y = A``, and whatever K is there, it stays as it came. The sums are of whole numbers, so exact in any order.
+    K is the mean of its channels. ``A = (mean(K B) + e A0) / (mean(K K) + e)`` is the least-squares fit of ``B = A K``,
+    ``A0 = 0.8`` where the maps say next to nothing (``e = 2^-10``). Sums are of whole numbers, so exact in any order.
 
     Shape:
-        (B, 2 C, H, W) to the same.
+        (B, 2 C, H, W) to (B, 1, H, W) and (B, C, 1, 1).
     """
     k, b = maps.chunk(2, 1)
-    light = (_mean(k * b) + LIGHT_WEIGHT * LIGHT) / (_mean(k * k) + LIGHT_WEIGHT)
-    return torch.cat([k, light.to(maps.dtype) * k], 1)
+    shared = _mean(k, (1,)).to(maps.dtype)
+    pixels = (2, 3)
+    above = _mean(shared * b, pixels) + LIGHT_WEIGHT * LIGHT
+    return shared, (above / (_mean(shared * shared, pixels) + LIGHT_WEIGHT)).to(maps.dtype)
 
 
-def _mean(values: Tensor) -> Tensor:
-    """Mean over all pixels, of values rounded to the grid; the gradient is that of the plain mean."""
-    plain = values.mean((2, 3), keepdim=True)
-    whole = (values.detach().double() * 2**LIGHT_BITS).round().sum((2, 3), keepdim=True)
-    return whole / 2**LIGHT_BITS / values[0, 0].numel() + (plain - plain.detach())
+def dehazed(image: Tensor, k: Tensor, light: Tensor) -> Tensor:
+    """``J = y + K (y - A)``: where a photograph shows nothing but air, ``y = A``, it stays as it came, whatever K is.
+
+    Shape:
+        (B, C, H, W), (B, 1, H, W) and (B, C, 1, 1) to (B, C, H, W).
+    """
+    return image + k * (image - light)
+
+
+def _mean(values: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Mean in float64 of values rounded to the grid; the gradient is that of the plain mean."""
+    plain = values.mean(dims, keepdim=True)
+    whole = (values.detach().double() * 2**LIGHT_BITS).round().sum(dims, keepdim=True)
+    return whole / 2**LIGHT_BITS / (values.numel() // plain.numel()) + (plain - plain.detach())
 
 
 IMAGE_FORMATIONS: MappingProxyType[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
@@ -89,7 +99,7 @@ def form_image(formation: str, image: Tensor, output: Tensor) -> Tensor:
     ``identity``: ``x = body(y)``. ``residual`` (DnCNN): ``x = y - body(y)``. ``atmospheric`` (AOD-Net, with
     ``K = body(y)``): ``J = relu(K * y - K + 1)``. ``level``: ``x = y - level body(y, level)``, the image coming
     :func:`~spikingir.inputs.with_level`. ``soft``, with ``K, B = body(y)`` of C channels each: ``J = K y - B + y``.
-    ``airlight``: the same :func:`with_one_airlight`, ``J = y + K (y - A)``; it needs the whole image.
+    ``airlight``: ``J = y + K (y - A)`` of :func:`one_airlight`; it needs the whole image.
 
     Args:
         formation: A key of :data:`IMAGE_FORMATIONS`.
