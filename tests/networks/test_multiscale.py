@@ -67,6 +67,21 @@ def test_the_airlight_of_a_tensor_does_not_depend_on_the_order_of_its_pixels() -
     assert torch.equal(turned[1], light)
 
 
+def test_k_is_not_negative_and_the_airlight_is_a_light() -> None:
+    maps = torch.tensor([-1.0, 2.0, 3.0, -4.0, 9.0, 0.3]).view(1, 6, 1, 1).expand(1, 6, 2, 2).clone()
+    k, light = one_airlight(maps)
+    assert k.unique().item() == pytest.approx(4 / 3)
+    assert light.flatten().tolist() == pytest.approx([0, 1, 0.3 * 3 / 4], abs=1e-3)
+    assert one_airlight(-maps)[0].unique().tolist() == [0]
+
+
+def test_a_gradient_leads_back_to_what_k_and_the_airlight_may_be() -> None:
+    maps = torch.cat([torch.full((1, 3, 2, 2), -1.0), torch.zeros(1, 3, 2, 2)], 1).requires_grad_()
+    for sign, leads in ((1, False), (-1, True)):  # a loss that falls as K falls, and one that falls as it rises
+        (gradient,) = torch.autograd.grad(sign * one_airlight(maps)[0].sum(), maps)
+        assert bool(gradient.any()) == leads
+
+
 def test_without_haze_there_is_an_airlight_all_the_same() -> None:
     image = torch.rand(1, 3, 8, 8)
     assert torch.equal(form_image("airlight", image, torch.zeros(1, 6, 8, 8)), image)

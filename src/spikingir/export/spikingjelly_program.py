@@ -184,8 +184,8 @@ def form_image(formation: str, image: Tensor, output: Tensor) -> Tensor:
         case "soft" | "airlight":
             k, b = output.chunk(2, 1)
             if formation == "airlight":
-                k = (k * 2**20).round().sum(1, keepdim=True) / 2**20 / k.shape[1]
+                k = torch.relu((k * 2**20).round().sum(1, keepdim=True) / 2**20 / k.shape[1])
                 above, below = ((k * part * 2**20).round().mean((2, 3), keepdim=True) / 2**20 for part in (b, k))
-                b = (above + 0.8 / 1024) / (below + 1 / 1024) * k
+                b = ((above + 0.8 / 1024) / (below + 1 / 1024)).clamp(0, 1) * k
             return k * image - b + image
     return output

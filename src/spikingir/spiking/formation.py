@@ -4,9 +4,10 @@ It runs once per image, outside the spiking part (docs/method.md, section 1). Th
 strings, so that a saved network can say which one it needs without carrying code.
 """
 
+import math
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -48,17 +49,18 @@ def _airlight(image: Tensor, output: Tensor) -> Tensor:
 def one_airlight(maps: Tensor) -> tuple[Tensor, Tensor]:
     """One K for all colours, and one airlight ``A`` for each photograph and colour, of maps K and B.
 
-    K is the mean of its channels. ``A = (mean(K B) + e A0) / (mean(K K) + e)`` is the least-squares fit of ``B = A K``,
-    ``A0 = 0.8`` where the maps say next to nothing (``e = 2^-10``). Sums are of whole numbers, so exact in any order.
+    K is the mean of its channels where that is positive, else 0, as ``1 / t - 1`` is. ``A`` is
+    ``(mean(K B) + e A0) / (mean(K K) + e)`` within [0, 1], the least-squares fit of ``B = A K``; ``A0 = 0.8`` where the
+    maps say next to nothing (``e = 2^-10``). Sums are of whole numbers, so exact in any order.
 
     Shape:
         (B, 2 C, H, W) to (B, 1, H, W) and (B, C, 1, 1).
     """
     k, b = maps.chunk(2, 1)
-    shared = _mean(k, (1,)).to(maps.dtype)
+    shared = _bounded(_mean(k, (1,)), math.inf).to(maps.dtype)
     pixels = (2, 3)
     above = _mean(shared * b, pixels) + LIGHT_WEIGHT * LIGHT
-    return shared, (above / (_mean(shared * shared, pixels) + LIGHT_WEIGHT)).to(maps.dtype)
+    return shared, _bounded(above / (_mean(shared * shared, pixels) + LIGHT_WEIGHT), 1.0).to(maps.dtype)
 
 
 def dehazed(image: Tensor, k: Tensor, light: Tensor) -> Tensor:
@@ -68,6 +70,27 @@ def dehazed(image: Tensor, k: Tensor, light: Tensor) -> Tensor:
         (B, C, H, W), (B, 1, H, W) and (B, C, 1, 1) to (B, C, H, W).
     """
     return image + k * (image - light)
+
+
+class _Bounded(torch.autograd.Function):
+    """Values within [0, most]. One beyond has a gradient all the same where that leads back, or it would stay there."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, most: float) -> Tensor:
+        ctx.save_for_backward(values)
+        ctx.most = most
+        return values.clamp(0, most)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (values,) = ctx.saved_tensors
+        leaves = ((values < 0) & (gradient > 0)) | ((values > ctx.most) & (gradient < 0))
+        return gradient.masked_fill(leaves, 0), None
+
+
+def _bounded(values: Tensor, most: float) -> Tensor:
+    bounded: Tensor = _Bounded.apply(values, most)  # type: ignore[no-untyped-call]
+    return bounded
 
 
 def _mean(values: Tensor, dims: tuple[int, ...]) -> Tensor:
