@@ -55,6 +55,11 @@ class Restored(NamedTuple):
 Contender = Callable[[Tensor], Restored]
 
 
+def place(folder: Path | None) -> str | None:
+    """Where a folder is, as kept answers name it."""
+    return None if folder is None else str(folder.resolve())
+
+
 @dataclass(frozen=True)
 class Subject:
     """A task, and the model under test that is for it.
@@ -114,7 +119,7 @@ class Subject:
             "sigma": self.sigma,
             "networks": [] if self.model is None else [str(variant) for variant in self.model.variants],
             "weights": [sha256(path.read_bytes()).hexdigest() for path in files],
-            "data_root": None if self.data_root is None else str(self.data_root.resolve()),
+            "data_root": place(self.data_root),
         }
 
     def ann(self) -> RestorationNetwork:
@@ -266,19 +271,25 @@ def run_spiking(network: SpikingNetwork, sigma: float | None = None) -> Contende
     return restore
 
 
+def run_conventional(network: RestorationNetwork, sigma: float | None = None) -> Contender:
+    """A conventional network as a contender.
+
+    Args:
+        network: The network.
+        sigma: Level of the noise, of 255, for a network that is told it.
+    """
+
+    @torch.inference_mode()
+    def restore(image: Tensor) -> Restored:
+        size = (image.shape[-2], image.shape[-1])
+        restored = restore_by_network(network, seen(image[None], network.takes_level, sigma))
+        return Restored(restored[0], ann_mj=ann_energy(network, size))
+
+    return restore
+
+
 def _conventional(load: Callable[[Subject], RestorationNetwork]) -> Callable[[Subject, int | None], Contender]:
-    def make(subject: Subject, time_steps: int | None) -> Contender:
-        network = load(subject)
-
-        @torch.inference_mode()
-        def restore(image: Tensor) -> Restored:
-            size = (image.shape[-2], image.shape[-1])
-            restored = restore_by_network(network, seen(image[None], network.takes_level, subject.sigma))
-            return Restored(restored[0], ann_mj=ann_energy(network, size))
-
-        return restore
-
-    return make
+    return lambda subject, _: run_conventional(load(subject), subject.sigma)
 
 
 def _quantised(subject: Subject, time_steps: int | None) -> Contender:
