@@ -165,6 +165,7 @@ class Benchmark:
         limit: Images of a set, at most, spread evenly.
         crop: Side of the middle of each that is used.
         seed: Seed of the noise.
+        sigma: Level of the noise, of 255, for what does not name its own, see :meth:`Subject.open`.
         announce: Told one line for each cell that is measured.
     """
 
@@ -175,13 +176,16 @@ class Benchmark:
     limit: int | None = None
     crop: int | None = None
     seed: int = 0
+    sigma: float | None = None
     announce: Announce = lambda text: None
     origins: set[tuple[str, str]] = field(default_factory=set, compare=False)
     """Day and commit of each answer that was given, whenever it was measured."""
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
+    """What measuring took, by the name of each answer's file."""
 
     def subject(self, name: str) -> Subject:
         """The model under test of that name."""
-        return Subject.open(name, self.models, self.weights, self.data_root)
+        return Subject.open(name, self.models, self.weights, self.data_root, self.sigma)
 
     def pairs(self, cell: Cell) -> Sequence[TestPair]:
         """The images of a cell."""
@@ -247,6 +251,7 @@ class Benchmark:
             unfinished.unlink(missing_ok=True)
             self.announce(f"{title} ({seconds} s)" if subject is None else f"{subject}: {title} ({seconds} s)")
         self.origins.add((found["made"]["date"], found["made"]["commit"]))
+        self.seconds[path.name] = found["made"]["seconds"]
         return found
 
     def _scores(self, cell: Cell, unfinished: Path) -> Json:

@@ -41,7 +41,19 @@ app = App(
 
 @app.default
 def reproduce(
-    target: Literal["summary", "table1", "table2", "table3", "figure2", "figure3", "ablation", "all"],
+    target: Literal[
+        "summary",
+        "table1",
+        "table2",
+        "table3",
+        "figure2",
+        "figure3",
+        "ablation",
+        "steps",
+        "latency",
+        "published",
+        "all",
+    ],
     /,
     *,
     data_root: DataRoot = None,
@@ -60,7 +72,8 @@ def reproduce(
 
     Args:
         target: summary (the models that ship beside their ANNs), table1 (dehazing), table2 (denoising), table3
-            (energy), figure2 and figure3 (pictures), ablation, or all.
+            (energy), figure2 and figure3 (pictures), ablation, steps (T = 1 to 4), latency (in steps, beside spikes
+            and energy), published (conversions of networks that others trained), or all.
         data_root: Folder of the image collection.
         limit: Take at most so many images of each set, spread evenly over it.
         crop: Cut so many pixels square out of the middle of each.
@@ -102,6 +115,7 @@ def benchmark(
     method: Annotated[list[str], Words],
     time_steps: Annotated[list[Count] | None, Words] = None,
     data_root: DataRoot = None,
+    sigma: Sigma = None,
     limit: Positive = None,
     crop: Crop = None,
     models: Path | None = None,
@@ -113,13 +127,15 @@ def benchmark(
     Writes OUT/results.json, with the scores of each image, and OUT/results.csv.
 
     Args:
-        model: Names of models; each brings its task and noise level.
+        model: Names of models, which bring their task and noise level; or files of conventional networks' weights,
+            which need not be ours.
         data: Names of test sets, or folders: clean images to denoise; to dehaze, folders hazy and gt in it.
-        method: degraded, nlm, bm3d, dcp, ann, control, rueckauer, lan, qcfs-ann, qcfs, dnsnn, short, if, spikingir,
-            phased.
+        method: degraded, nlm, bm3d, dcp, ann, control, rueckauer, lan, qcfs-ann, qcfs, dnsnn, short, if, untrained,
+            untrained-phased, untrained-binary, spikingir, phased.
         time_steps: Time steps of the spiking methods; those that a network was trained at unless given,
             10 where none was.
         data_root: Folder of the image collection; only names need it.
+        sigma: Level of the noise, of 255, for models of many levels and for files.
         limit: Take at most so many images of each set, spread evenly over it.
         crop: Cut so many pixels square out of the middle of each.
         models: Folder of models that go before those that ship.
@@ -130,7 +146,7 @@ def benchmark(
     from spikingir.files import check_replaceable, locked, write_text
 
     _check(models)
-    bench = Benchmark(out / "cells", data_root, models, weights, limit, crop, announce=complain)
+    bench = Benchmark(out / "cells", data_root, models, weights, limit, crop, sigma=sigma, announce=complain)
     wanted = cells(model, data, method, time_steps or [None])
     files = {out / "results.json": as_json, out / "results.csv": as_csv}
     for path in files:

@@ -18,7 +18,7 @@ from spikingir.conversion.convert import convert
 from spikingir.data.calibration import hazy_calibration_images
 from spikingir.data.errors import DataError
 from spikingir.energy.paper import Energy, ann_energy, paper_energy
-from spikingir.errors import SpikingIRError
+from spikingir.errors import InputError, SpikingIRError, UsageError
 from spikingir.inputs import LevelError, told
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.maps import restore_by_network
@@ -26,10 +26,13 @@ from spikingir.restoration.restorer import Restorer
 from spikingir.restoration.tiling import padded, trace_tiled
 from spikingir.spiking.kinds import NEURONS, kind_of
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
-from spikingir.store import from_pretrained, load_network
+from spikingir.store import TORCH_SUFFIXES, from_pretrained, load_network
 from spikingir.tasks import TaskName as Task
+from spikingir.tasks import task_of
 from spikingir.zoo.catalogue import ANN_FILE, Model, ModelError, choose_variant
 from spikingir.zoo.pretrained import load_ann, open_model
+
+_WEIGHTS = (*TORCH_SUFFIXES, ".safetensors")
 
 
 class UnavailableError(SpikingIRError):
@@ -68,10 +71,11 @@ class Subject:
         name: Name of the model.
         task: What it does.
         channels: Channels of its images.
-        sigma: Level of the noise, of 255; None to dehaze.
+        sigma: Level of the noise, of 255; None where none is added.
         model: The model; None where it does not ship.
         weights: Folder with the weights of baselines that were trained.
         data_root: Folder of the image collection, for images to calibrate on.
+        file: File of a conventional network that stands alone, such as one that others trained.
     """
 
     name: str
@@ -81,20 +85,28 @@ class Subject:
     model: Model | None
     weights: Path
     data_root: Path | None
+    file: Path | None = None
 
     @classmethod
-    def open(cls, name: str, models: Path | None, weights: Path, data_root: Path | None) -> "Subject":
-        """The subject of a name: ``denoise-gray-SIGMA``, ``dehaze-aodnet``, or any model's.
+    def open(
+        cls, name: str, models: Path | None, weights: Path, data_root: Path | None, sigma: float | None = None
+    ) -> "Subject":
+        """The subject of a name: ``denoise-gray-SIGMA``, ``dehaze-aodnet``, any model's, or a file of weights.
 
         Args:
-            name: Name of a model.
+            name: Name of a model, or path of a conventional network's weights, which need not be ours.
             models: Folder with models that go before those that ship.
             weights: Folder with a folder of baselines' weights for each model.
             data_root: Folder of the image collection.
+            sigma: Level of the noise, of 255, for what does not name its own: models of many levels, and files.
 
         Raises:
             ModelError: There is no such model, and its name does not say what it would be for.
+            UsageError: A file's denoiser without ``sigma``.
+            WeightsError: A file that holds no conventional network that is known.
         """
+        if Path(name).suffix in _WEIGHTS and Path(name).is_file():
+            return cls._of_file(Path(name), weights, data_root, sigma)
         path = None if models is None else models / name
         try:
             model: Model | None = open_model(path if path is not None and path.is_dir() else name)
@@ -103,17 +115,29 @@ class Subject:
             if name != "dehaze-aodnet" and not re.fullmatch(r"denoise-gray-\d+(\.\d+)?", name):
                 raise
         if model is not None:
-            task, channels, sigma = model.task, model.channels, model.fixed_sigma
+            task, channels = model.task, model.channels
+            sigma = sigma if isinstance(model.sigma, tuple) else model.sigma
         elif name == "dehaze-aodnet":
             task, channels, sigma = "dehaze", 3, None
         else:
             task, channels, sigma = "denoise", 1, float(name.rsplit("-", 1)[1])
         return cls(name, task, channels, sigma, model, weights / name, data_root)
 
+    @classmethod
+    def _of_file(cls, file: Path, weights: Path, data_root: Path | None, sigma: float | None) -> "Subject":
+        network = load_network(file)
+        task = task_of(network.formation)
+        if task.sigma_of is None:
+            sigma = None
+        elif sigma is None:
+            raise UsageError(f"{file.name} does not say which level of noise it is for; give it with --sigma")
+        return cls(file.name, task.name, network.channels, sigma, None, weights / file.stem, data_root, file)
+
     def identity(self) -> dict[str, Any]:
         """What its contenders depend on, as plain values: the model, digests of all weights, the image collection."""
         folders = [self.weights] if self.model is None else [self.model.folder, self.weights]
         files = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
+        files += [self.file] if self.file is not None else []
         return {
             "subject": self.name,
             "sigma": self.sigma,
@@ -128,6 +152,8 @@ class Subject:
         Raises:
             UnavailableError: It has none.
         """
+        if self.file is not None:
+            return load_network(self.file)
         if self.model is None:
             raise UnavailableError(f"{self.name} does not ship")
         network = load_ann(self.model)
@@ -188,25 +214,39 @@ def spiking_network(subject: Subject, method: str, time_steps: int | None) -> Sp
     images = subject.calibration()
     ann = subject.ann()
     images = seen(images, ann.takes_level, subject.sigma)
-    if NEURONS[CONVERSIONS[method].neuron].adapts:
+    how = _UNTRAINED.get(method, {"method": method})
+    if NEURONS[CONVERSIONS[how["method"]].neuron].adapts:
         # it holds all spikes of all images at once; quantiles of millions of membranes need no more
         images = images[::4]
-    return convert(ann, images, method, time_steps=10 if time_steps is None else time_steps)
+    return convert(ann, images, time_steps=10 if time_steps is None else time_steps, **how)
 
 
 _TRAINED = ("qcfs", "dnsnn", "short")
+_UNTRAINED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "untrained": {"method": "spikingir"},
+        "untrained-phased": {"method": "spikingir", "schedule": "phased"},
+        "untrained-binary": {"method": "spikingir", "schedule": "phased", "coding": "binary"},
+    }
+)
+"""Arguments of :func:`spikingir.convert` of what is ours, but not trained."""
+
 _OWN: Mapping[str, Schedule] = MappingProxyType({"spikingir": "clocked", "phased": "phased"})
 
 
 def _own(subject: Subject, schedule: Schedule, time_steps: int | None) -> SpikingNetwork:
     """A network of the model, of those trained on the schedule the one trained at the nearest T."""
     if subject.model is None:
-        raise UnavailableError(f"{subject.name} does not ship")
+        why = "does not ship" if subject.file is None else "is a conventional network alone"
+        raise UnavailableError(f"{subject.name} {why}")
     choice = choose_variant(subject.model, schedule, time_steps)
     if choice.variant.schedule != schedule:
         raise UnavailableError(f"{subject.name} ships no network trained {schedule}")
     network = from_pretrained(subject.model.folder / choice.variant.file)
-    return network.at(time_steps=choice.time_steps, schedule=schedule)
+    try:
+        return network.at(time_steps=choice.time_steps, schedule=schedule)
+    except InputError as error:  # of a binary network at another T
+        raise UnavailableError(str(error)) from None
 
 
 def trained_steps(subject: Subject, method: str, time_steps: int | None) -> int | None:
@@ -334,6 +374,13 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "SpikingIR, clocked, with DnSNN's steps (control)", _spiking("short"), spiking=True, made_of="ann"
         ),
         "if": Method("IF, v0 = 1/2", _spiking("if"), spiking=True, made_of="ann"),
+        "untrained": Method("SpikingIR, clocked, not trained", _spiking("untrained"), spiking=True, made_of="ann"),
+        "untrained-phased": Method(
+            "SpikingIR, phased, not trained", _spiking("untrained-phased"), spiking=True, made_of="ann"
+        ),
+        "untrained-binary": Method(
+            "SpikingIR, phased and binary, not trained", _spiking("untrained-binary"), spiking=True, made_of="ann"
+        ),
         "spikingir": Method("SpikingIR, clocked", _spiking("spikingir"), spiking=True, made_of="ann"),
         "phased": Method("SpikingIR, phased", _spiking("phased"), spiking=True, made_of="ann"),
     }

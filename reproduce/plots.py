@@ -28,6 +28,18 @@ class Picture:
     image: Tensor
 
 
+@dataclass(frozen=True)
+class Bubble:
+    """A point whose area is ``size``, of a network's ``name``; ``label`` stands beside it."""
+
+    name: str
+    label: str
+    x: float
+    y: float
+    size: float
+    phased: bool
+
+
 def curves(panels: Mapping[str, Mapping[str, Points]], level: tuple[str, float] | None, unit: str) -> bytes:
     """PSNR against something, one panel for each: lines through points, and one level for comparison.
 
@@ -50,6 +62,32 @@ def curves(panels: Mapping[str, Mapping[str, Points]], level: tuple[str, float] 
             axes.grid(alpha=0.3)
             if i == 0:
                 axes.legend(fontsize=7)
+        return _saved(figure, "svg")
+
+
+def bubbles(points: Sequence[Bubble], across: str, up: str) -> bytes:
+    """Points whose area is a third number, on logarithmic axes: round ones clocked, square ones phased.
+
+    Args:
+        points: What to show; those of one name have one colour.
+        across: Name of the horizontal axis.
+        up: Name of the vertical axis.
+
+    Returns:
+        An SVG file.
+    """
+    names = list(dict.fromkeys(point.name for point in points))
+    with matplotlib.rc_context(_SETTINGS):
+        figure = Figure((7.4, 4.2), layout="constrained")
+        (axes,) = _row(figure, 1)
+        for point in points:
+            colour, marker = f"C{names.index(point.name)}", "s" if point.phased else "o"
+            axes.scatter([point.x], [point.y], s=90 * point.size, c=colour, marker=marker, alpha=0.6)
+            axes.annotate(point.label, (point.x, point.y), (6, 6), textcoords="offset points", fontsize=7)
+        shown = [axes.scatter([], [], s=40, c=f"C{i}", alpha=0.6, label=name) for i, name in enumerate(names)]
+        axes.set(xlabel=across, ylabel=up, xscale="log", yscale="log")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(handles=shown, fontsize=7)
         return _saved(figure, "svg")
 
 
