@@ -1,8 +1,10 @@
 """Who restores: the model's own networks, and every baseline that is made of, or trained beside, them."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -211,14 +213,22 @@ def spiking_network(subject: Subject, method: str, time_steps: int | None) -> Sp
     if method in _TRAINED:
         network = from_pretrained(_existing(subject.weights / f"{method}.safetensors"))
         return network.at(time_steps=time_steps, schedule="clocked")
-    images = subject.calibration()
-    ann = subject.ann()
-    images = seen(images, ann.takes_level, subject.sigma)
+    steps = 10 if time_steps is None else time_steps
     how = _UNTRAINED.get(method, {"method": method})
+    own = NEURONS[CONVERSIONS[how["method"]].neuron].adapts or "coding" in how  # what is found is for these steps alone
+    network = _converted(subject, json.dumps(subject.identity()), method, steps if own else 1)
+    return network.at(time_steps=steps)
+
+
+@lru_cache(maxsize=2)
+def _converted(subject: Subject, identity: str, method: str, time_steps: int) -> SpikingNetwork:
+    """The conversion of a subject's conventional network; kept, for it is the same at other time steps."""
+    ann, how = subject.ann(), _UNTRAINED.get(method, {"method": method})
+    images = seen(subject.calibration(), ann.takes_level, subject.sigma)
     if NEURONS[CONVERSIONS[how["method"]].neuron].adapts:
         # it holds all spikes of all images at once; quantiles of millions of membranes need no more
         images = images[::4]
-    return convert(ann, images, time_steps=10 if time_steps is None else time_steps, **how)
+    return convert(ann, images, time_steps=time_steps, **how)
 
 
 _TRAINED = ("qcfs", "dnsnn", "short")
