@@ -306,10 +306,10 @@ def _published(benchmark: Benchmark) -> list[Block]:
 
 
 _OTHERS = (
-    ("dncnn/cszn_dncnn_15.pth", 15.0, "K. Zhang, converted"),
     ("dncnn/kair_dncnn_25.pth", 25.0, "K. Zhang, KAIR"),
-    ("dncnn/cszn_dncnn_50.pth", 50.0, "K. Zhang, converted"),
     ("dncnn/saoyan_DnCNN-S-25.pth", 25.0, "SaoYan"),
+    ("dncnn/cszn_dncnn_15.pth", 15.0, "K. Zhang, converted"),
+    ("dncnn/cszn_dncnn_50.pth", 50.0, "K. Zhang, converted"),
     ("aodnet/AOD_Net_from_caffe.pth", None, "Boyi Li, converted"),
 )
 """Weights that others published: file in the image collection, level of the noise, who trained it."""
