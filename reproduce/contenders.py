@@ -20,7 +20,7 @@ from spikingir.conversion.convert import convert
 from spikingir.data.calibration import hazy_calibration_images
 from spikingir.data.errors import DataError
 from spikingir.energy.paper import Energy, ann_energy, paper_energy
-from spikingir.errors import InputError, SpikingIRError, UsageError
+from spikingir.errors import SpikingIRError, UsageError
 from spikingir.inputs import LevelError, told
 from spikingir.networks.base import RestorationNetwork
 from spikingir.restoration.maps import restore_by_network
@@ -253,10 +253,10 @@ def _own(subject: Subject, schedule: Schedule, time_steps: int | None) -> Spikin
     if choice.variant.schedule != schedule:
         raise UnavailableError(f"{subject.name} ships no network trained {schedule}")
     network = from_pretrained(subject.model.folder / choice.variant.file)
-    try:
-        return network.at(time_steps=choice.time_steps, schedule=schedule)
-    except InputError as error:  # of a binary network at another T
-        raise UnavailableError(str(error)) from None
+    own = choice.variant.time_steps
+    if choice.variant.coding == "binary" and choice.time_steps != own:
+        raise UnavailableError(f"{subject.name} has a binary network there, which runs at T = {own} alone")
+    return network.at(time_steps=choice.time_steps, schedule=schedule)
 
 
 def trained_steps(subject: Subject, method: str, time_steps: int | None) -> int | None:
