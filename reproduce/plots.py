@@ -1,6 +1,7 @@
 """The report's figures, as the bytes of a file. Needs matplotlib, of the ``plot`` extra."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,11 +81,19 @@ def bubbles(points: Sequence[Bubble], across: str, up: str) -> bytes:
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure((7.4, 4.2), layout="constrained")
         (axes,) = _row(figure, 1)
+        labelled: set[tuple[str, int, int]] = set()
         for point in points:
             colour, marker = f"C{names.index(point.name)}", "s" if point.phased else "o"
-            axes.scatter([point.x], [point.y], s=90 * point.size, c=colour, marker=marker, alpha=0.6)
-            axes.annotate(point.label, (point.x, point.y), (6, 6), textcoords="offset points", fontsize=7)
-        shown = [axes.scatter([], [], s=40, c=f"C{i}", alpha=0.6, label=name) for i, name in enumerate(names)]
+            axes.scatter([point.x], [point.y], s=90 * point.size, marker=marker, facecolors="none", edgecolors=colour)
+            place = point.label, round(4 * math.log10(point.x)), round(math.log10(point.y))
+            if place not in labelled:  # points that nearly coincide share a label
+                axes.annotate(point.label, (point.x, point.y), (9, 7), textcoords="offset points", fontsize=7)
+                labelled.add(place)
+        shown = [
+            axes.scatter([], [], s=40, facecolors="none", edgecolors=f"C{i}", label=name)
+            for i, name in enumerate(names)
+        ]
+        axes.margins(0.12)
         axes.set(xlabel=across, ylabel=up, xscale="log", yscale="log")
         axes.grid(alpha=0.3, which="both")
         axes.legend(handles=shown, fontsize=7)
