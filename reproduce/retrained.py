@@ -288,7 +288,7 @@ def report(rows: Mapping[str, Row], benchmark: Benchmark, recipe: Recipe, data: 
                 "briefly trained, to tell the parts apart; no measure of what ships.**",
                 f"Test: {data}, {images}{crop}, noise seed {benchmark.seed}; spiking networks run folded.",
                 "The last column is seconds of training, by the clock, of the seed that took least: one thread of a "
-                "machine that was busy with other work. That of the conventional network, which rows share, is in each.",
+                "machine that was busy with other work. The conventional network, which rows share, counts in each.",
             )
         ),
         Table(header, tuple(lines), "retrained"),
