@@ -7,3 +7,6 @@ from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Weights of baselines that were trained, a folder for each model that they are compared with."""
+
+RECIPES = Path(__file__).parent / "recipes"
+"""Recipes of baselines and controls."""

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from reproduce import WEIGHTS
-from reproduce.contenders import METHODS, Contender, Subject, UnavailableError, label
+from reproduce.contenders import METHODS, Contender, Subject, UnavailableError, label, place
 from spikingir import __version__
 from spikingir.data.testsets import TestPair
 from spikingir.errors import UsageError
@@ -165,6 +165,7 @@ class Benchmark:
         limit: Images of a set, at most, spread evenly.
         crop: Side of the middle of each that is used.
         seed: Seed of the noise.
+        sigma: Level of the noise, of 255, for what does not name its own, see :meth:`Subject.open`.
         announce: Told one line for each cell that is measured.
     """
 
@@ -175,13 +176,16 @@ class Benchmark:
     limit: int | None = None
     crop: int | None = None
     seed: int = 0
+    sigma: float | None = None
     announce: Announce = lambda text: None
     origins: set[tuple[str, str]] = field(default_factory=set, compare=False)
     """Day and commit of each answer that was given, whenever it was measured."""
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
+    """What measuring took, by the name of each answer's file."""
 
     def subject(self, name: str) -> Subject:
         """The model under test of that name."""
-        return Subject.open(name, self.models, self.weights, self.data_root)
+        return Subject.open(name, self.models, self.weights, self.data_root, self.sigma)
 
     def pairs(self, cell: Cell) -> Sequence[TestPair]:
         """The images of a cell."""
@@ -220,16 +224,17 @@ class Benchmark:
         """The results of many cells, each once."""
         return {cell: self.measure(cell) for cell in dict.fromkeys(cells)}
 
-    def keep(self, subject: str, question: Json, title: str, answer: Callable[[Path], Json]) -> Json:
+    def keep(self, subject: str | None, question: Json, title: str, answer: Callable[[Path], Json]) -> Json:
         """The answer to a question about a subject's weights, from the folder if it was asked before.
 
         Args:
-            subject: Name of the model, whose weights the answer depends on.
+            subject: Name of the model, whose weights the answer depends on; None where it depends on no model's.
             question: All else that it depends on; plain values.
             title: What is announced when it has to be worked out.
             answer: Works it out; plain values. It is given a file of its own, where it may keep what is done so far.
         """
-        asked = {"format": _FORMAT, "version": __version__, **self.subject(subject).identity(), **question}
+        known = {"data_root": place(self.data_root)} if subject is None else self.subject(subject).identity()
+        asked = {"format": _FORMAT, "version": __version__, **known, **question}
         path = self.folder / f"{sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]}.json"
         kept = _kept(path)
         if kept is not None:
@@ -244,8 +249,9 @@ class Benchmark:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps({"question": asked, "answer": found}, indent=1))
             unfinished.unlink(missing_ok=True)
-            self.announce(f"{subject}: {title} ({seconds} s)")
+            self.announce(f"{title} ({seconds} s)" if subject is None else f"{subject}: {title} ({seconds} s)")
         self.origins.add((found["made"]["date"], found["made"]["commit"]))
+        self.seconds[path.name] = found["made"]["seconds"]
         return found
 
     def _scores(self, cell: Cell, unfinished: Path) -> Json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from reproduce import WEIGHTS
+from reproduce import RECIPES, WEIGHTS
 from spikingir import __version__
 from spikingir.cli.console import CommandError, complain, progress_bar, require, say
 from spikingir.cli.evaluate import (
@@ -41,7 +41,19 @@ app = App(
 
 @app.default
 def reproduce(
-    target: Literal["summary", "table1", "table2", "table3", "figure2", "figure3", "ablation", "all"],
+    target: Literal[
+        "summary",
+        "table1",
+        "table2",
+        "table3",
+        "figure2",
+        "figure3",
+        "ablation",
+        "steps",
+        "latency",
+        "published",
+        "all",
+    ],
     /,
     *,
     data_root: DataRoot = None,
@@ -60,7 +72,8 @@ def reproduce(
 
     Args:
         target: summary (the models that ship beside their ANNs), table1 (dehazing), table2 (denoising), table3
-            (energy), figure2 and figure3 (pictures), ablation, or all.
+            (energy), figure2 and figure3 (pictures), ablation, steps (T = 1 to 4), latency (in steps, beside spikes
+            and energy), published (conversions of networks that others trained), or all.
         data_root: Folder of the image collection.
         limit: Take at most so many images of each set, spread evenly over it.
         crop: Cut so many pixels square out of the middle of each.
@@ -102,6 +115,7 @@ def benchmark(
     method: Annotated[list[str], Words],
     time_steps: Annotated[list[Count] | None, Words] = None,
     data_root: DataRoot = None,
+    sigma: Sigma = None,
     limit: Positive = None,
     crop: Crop = None,
     models: Path | None = None,
@@ -113,13 +127,15 @@ def benchmark(
     Writes OUT/results.json, with the scores of each image, and OUT/results.csv.
 
     Args:
-        model: Names of models; each brings its task and noise level.
+        model: Names of models, which bring their task and noise level; or files of conventional networks' weights,
+            which need not be ours.
         data: Names of test sets, or folders: clean images to denoise; to dehaze, folders hazy and gt in it.
-        method: degraded, nlm, bm3d, dcp, ann, control, rueckauer, lan, qcfs-ann, qcfs, dnsnn, short, if, spikingir,
-            phased.
+        method: degraded, nlm, bm3d, dcp, ann, control, rueckauer, lan, qcfs-ann, qcfs, dnsnn, short, if, untrained,
+            untrained-phased, untrained-binary, spikingir, phased.
         time_steps: Time steps of the spiking methods; those that a network was trained at unless given,
             10 where none was.
         data_root: Folder of the image collection; only names need it.
+        sigma: Level of the noise, of 255, for models of many levels and for files.
         limit: Take at most so many images of each set, spread evenly over it.
         crop: Cut so many pixels square out of the middle of each.
         models: Folder of models that go before those that ship.
@@ -130,7 +146,7 @@ def benchmark(
     from spikingir.files import check_replaceable, locked, write_text
 
     _check(models)
-    bench = Benchmark(out / "cells", data_root, models, weights, limit, crop, announce=complain)
+    bench = Benchmark(out / "cells", data_root, models, weights, limit, crop, sigma=sigma, announce=complain)
     wanted = cells(model, data, method, time_steps or [None])
     files = {out / "results.json": as_json, out / "results.csv": as_csv}
     for path in files:
@@ -223,6 +239,59 @@ def ablate(
     quality = [number(reference.ann_psnr, 2), number(reference.ann_ssim, 4), "", ""]
     lines.append(["conventional network", *quality, f"{reference.ann_mj:.3f}"])
     say(table(lines))
+
+
+@app.command
+def retrain(
+    recipe: Path = RECIPES / "retrained-gray-25.toml",
+    /,
+    *,
+    data: str = "bsd68",
+    data_root: DataRoot = None,
+    seeds: Positive = 3,
+    limit: Positive = None,
+    crop: Crop = None,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("runs/retrained"),
+    docs: Path | None = None,
+) -> None:
+    """Train a network anew without each part of the method, all for the same number of steps, and measure them.
+
+    Parts: v0 and alpha, beta, the pixel mapper, membrane recycling, the extended step, the quantised start. Beside
+    them stand the whole method, the same spiking network trained directly from random weights, and the conventional
+    network trained for as many steps. What is done is kept in OUT: an interrupted run goes on from its last checkpoint.
+    Writes OUT/retrained.html and OUT/retrained.md.
+
+    Args:
+        recipe: Recipe with the stages ann, quantised, clocked and direct.
+        data: Name of the test set, or a folder.
+        data_root: Folder of the image collection.
+        seeds: Each row is trained with so many seeds.
+        limit: Take at most so many images of the test set, spread evenly over it.
+        crop: Cut so many pixels square out of the middle of each.
+        out: Folder for the runs, the report and what is kept.
+        docs: File for the Markdown report in place of OUT/retrained.md.
+    """
+    from reproduce.benchmark import Benchmark
+    from reproduce.document import write
+    from reproduce.retrained import report
+    from reproduce.retrained import retrain as measure
+    from spikingir.files import check_replaceable, locked
+    from spikingir.training.recipe import load_recipe
+
+    if data_root is None:
+        raise UsageError("training needs the image collection; give its folder with --data-root")
+    loaded = load_recipe(recipe)
+    benchmark = Benchmark(out / "cells", data_root, limit=limit, crop=crop, announce=complain)
+    page, text = out / "retrained.html", docs or out / "retrained.md"
+    for path in (page, text):
+        check_replaceable(path)
+    with locked(out / "cells"):
+        rows = measure(benchmark, loaded, data, seeds)
+        given = {"seeds": seeds if seeds != 3 else None, "limit": limit, "crop": crop}
+        options = "".join(f" --{name} {value}" for name, value in given.items() if value is not None)
+        command = f"python -m reproduce retrain --data {data}{options} --data-root DATA"
+        write(report(rows, benchmark, loaded, data, command), "SpikingIR: retrained", page, text)
+    say(f"{page}\n{text}")
 
 
 @app.command

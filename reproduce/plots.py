@@ -1,6 +1,7 @@
 """The report's figures, as the bytes of a file. Needs matplotlib, of the ``plot`` extra."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,18 @@ class Picture:
     image: Tensor
 
 
+@dataclass(frozen=True)
+class Bubble:
+    """A point whose area is ``size``, of a network's ``name``; ``label`` stands beside it."""
+
+    name: str
+    label: str
+    x: float
+    y: float
+    size: float
+    phased: bool
+
+
 def curves(panels: Mapping[str, Mapping[str, Points]], level: tuple[str, float] | None, unit: str) -> bytes:
     """PSNR against something, one panel for each: lines through points, and one level for comparison.
 
@@ -50,6 +63,40 @@ def curves(panels: Mapping[str, Mapping[str, Points]], level: tuple[str, float] 
             axes.grid(alpha=0.3)
             if i == 0:
                 axes.legend(fontsize=7)
+        return _saved(figure, "svg")
+
+
+def bubbles(points: Sequence[Bubble], across: str, up: str) -> bytes:
+    """Points whose area is a third number, on logarithmic axes: round ones clocked, square ones phased.
+
+    Args:
+        points: What to show; those of one name have one colour.
+        across: Name of the horizontal axis.
+        up: Name of the vertical axis.
+
+    Returns:
+        An SVG file.
+    """
+    names = list(dict.fromkeys(point.name for point in points))
+    with matplotlib.rc_context(_SETTINGS):
+        figure = Figure((7.4, 4.2), layout="constrained")
+        (axes,) = _row(figure, 1)
+        labelled: set[tuple[str, int, int]] = set()
+        for point in points:
+            colour, marker = f"C{names.index(point.name)}", "s" if point.phased else "o"
+            axes.scatter([point.x], [point.y], s=90 * point.size, marker=marker, facecolors="none", edgecolors=colour)
+            place = point.label, round(4 * math.log10(point.x)), round(math.log10(point.y))
+            if place not in labelled:  # points that nearly coincide share a label
+                axes.annotate(point.label, (point.x, point.y), (9, 7), textcoords="offset points", fontsize=7)
+                labelled.add(place)
+        shown = [
+            axes.scatter([], [], s=40, facecolors="none", edgecolors=f"C{i}", label=name)
+            for i, name in enumerate(names)
+        ]
+        axes.margins(0.12)
+        axes.set(xlabel=across, ylabel=up, xscale="log", yscale="log")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(handles=shown, fontsize=7)
         return _saved(figure, "svg")
 
 

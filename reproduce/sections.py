@@ -2,18 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from reproduce.ablation import ablate
 from reproduce.benchmark import Benchmark, Cell, Json, Result
-from reproduce.contenders import METHODS, UnavailableError, spiking_network, trained_steps
+from reproduce.contenders import METHODS, UnavailableError, label, spiking_network, trained_steps
 from reproduce.document import Block, Bullets, Figure, Heading, Paragraph, Table
+from reproduce.latency import latency
 from reproduce.paper import PRINTED, SIZES, Printed
 from reproduce.pictures import comparison, sample
-from reproduce.plots import bars, curves, histograms
+from reproduce.plots import Bubble, bars, bubbles, curves, histograms
 from reproduce.profile import EDGES, profile
 from spikingir.energy.columns import COLUMNS
 from spikingir.energy.paper import ann_energy
 from spikingir.tasks import TaskName as Task
+from spikingir.zoo.catalogue import ModelError
 
 Contender = tuple[str, int | None]
 
@@ -112,6 +115,103 @@ def _beside(printed: Printed, found: Result) -> list[str]:
         difference = None if wanted is None or value is None else value - wanted
         cells += [number(wanted, digits) + "?" * (measure in printed.doubtful), number(difference, digits, "+")]
     return [*cells, number(printed.rate, 1) + "?" * ("rate" in printed.doubtful)]
+
+
+def steps_table(
+    benchmark: Benchmark, subject: str, data: str, methods: Sequence[str], steps: Sequence[int]
+) -> list[Block]:
+    """PSNR and spikes of each method at few time steps."""
+    results = measured(
+        benchmark, subject, data, [("degraded", None), ("ann", None), *((one, t) for one in methods for t in steps)]
+    )
+    whole = results["ann", None]
+    rows = []
+    for method in methods:
+        found = [results[method, t] for t in steps if (method, t) in results]
+        if not any(one.scores for one in found):
+            continue
+        quality = [number(one.mean("psnr"), 2) for one in found]
+        loss = found[-1].loss(whole)
+        row = [METHODS[method].label, *quality, number(None if loss is None else loss[0], 2)]
+        row += [number(found[-1].mean("ssim"), 4), *(number(one.mean("spikes_per_neuron"), 2) for one in found)]
+        rows.append(tuple(row))
+    header = ("method", *(f"T = {t}, dB" for t in steps), f"lost to the ANN at T = {steps[-1]}", "SSIM there")
+    header += tuple(f"spikes per neuron, T = {t}" for t in steps)
+    before, best = (number(results[one, None].mean("psnr"), 2) for one in ("degraded", "ann"))
+    return [
+        Heading(f"{_title(benchmark, subject)}, {data}, {_images(whole)}", 3),
+        Paragraph(f"Degraded image: {before} dB. ANN: {best} dB, SSIM {number(whole.mean('ssim'), 4)}."),
+        Table(header, tuple(rows)),
+        *_remarks(benchmark, subject, results),
+    ]
+
+
+def _images(result: Result) -> str:
+    count = len(result.scores)
+    return f"{count} image{'s' * (count != 1)}"
+
+
+def _title(benchmark: Benchmark, subject: str) -> str:
+    """Name of a subject, with the level of the noise where the name does not say it."""
+    opened = benchmark.subject(subject)
+    named = opened.model is not None and not isinstance(opened.model.sigma, tuple)
+    return opened.name if opened.sigma is None or named else f"{opened.name}, sigma {opened.sigma:g}"
+
+
+def latency_table(benchmark: Benchmark, contenders: Sequence[tuple[str, str, Contender]]) -> list[Block]:
+    """Latency in steps, spikes and energy of each network, in a table and in one figure.
+
+    Args:
+        benchmark: Where images are, and where what is measured is kept.
+        contenders: Model, test set and network of each.
+    """
+    rows, points, absent = [], [], []
+    for subject, data, (method, steps) in contenders:
+        found = benchmark.measure(Cell(subject, data, method, steps))
+        ann = benchmark.measure(Cell(subject, data, "ann"))
+        if found.missing is not None:
+            absent.append(f"Not measured: {subject}, {found.cell.label}: {found.missing}.")
+            continue
+        network = spiking_network(benchmark.subject(subject), method, steps)
+        took, energy = latency(network), scaled_mj(found, ann_mj(benchmark, subject))
+        spikes = found.mean("spikes_per_synapse")
+        if energy is None or spikes is None or found.energy_ratio is None:
+            continue
+        row = [_title(benchmark, subject), network.config.clock, *map(str, (took.depth, took.steps, took.interval))]
+        row += [number(found.mean("spikes_per_neuron"), 2), number(spikes, 2), number(energy, 1)]
+        row += [number(100 * found.energy_ratio, 1), number(found.mean("psnr"), 2), number(ann.mean("psnr"), 2)]
+        rows.append(tuple(row))
+        points.append(Bubble(subject, f"T = {steps}", took.steps, energy, spikes, network.config.phased))
+    header = ("network", "clock", "depth", "latency, steps", "an image every, steps", "spikes per neuron")
+    header += ("spikes per synapse", "energy, mJ", "of the ANN, %", "PSNR, dB", "ANN, dB")
+    blocks: list[Block] = [Table(header, tuple(rows))]
+    if points:
+        drawn = bubbles(points, "latency of one image, steps", "energy, mJ (column A)")
+        caption = "Energy against latency; the area is spikes per synapse, round: clocked, square: phased."
+        blocks.append(Figure("latency.svg", drawn, caption))
+    return [*blocks, *([Bullets(tuple(absent))] if absent else [])]
+
+
+def conversions_table(
+    benchmarks: Sequence[tuple[Benchmark, str, str, str]], contenders: Sequence[Contender]
+) -> list[Block]:
+    """What conversions without training make of networks of several authors: PSNR by network and by method.
+
+    Args:
+        benchmarks: For each network where it is measured, its name or file, the test set, and who trained it.
+        contenders: The conversions.
+    """
+    rows, absent = [], []
+    for benchmark, subject, data, source in benchmarks:
+        try:
+            results = measured(benchmark, subject, data, [("degraded", None), ("ann", None), *contenders])
+        except ModelError:
+            absent.append(f"Not measured: {Path(subject).name} is not in the image collection.")
+            continue
+        psnr = [number(found.mean("psnr"), 2) for found in results.values()]
+        rows.append((f"{_title(benchmark, subject)} ({source}), {data}", *psnr))
+    header = ("network", *(label(*one) for one in (("degraded", None), ("ann", None), *contenders)))
+    return [Table(header, tuple(rows)), *([Bullets(tuple(absent))] if absent else [])]
 
 
 def energy_table(benchmark: Benchmark, subject: str, contenders: Sequence[Contender]) -> list[Block]:

@@ -1,6 +1,7 @@
 """The report holds what was measured beside what the paper printed, and says what could not be measured."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean
@@ -11,14 +12,16 @@ import torch
 from PIL import Image
 
 from reproduce.benchmark import Benchmark, Cell
+from reproduce.contenders import UnavailableError, label, spiking_network
 from reproduce.document import Block, Bullets, Figure, Heading, Paragraph, Table, as_markdown
 from reproduce.paper import PRINTED, SIZES
 from reproduce.profile import EDGES, profile
 from reproduce.report import SECTIONS, Target, reproduce
-from reproduce.sections import interval, quality_table
+from reproduce.sections import conversions_table, interval, latency_table, quality_table, steps_table
 from spikingir.conversion.convert import convert
 from spikingir.data.noise import sample_generator
 from spikingir.energy.paper import ann_energy
+from spikingir.errors import UsageError
 from spikingir.evaluation.evaluate import confidence_interval
 from spikingir.networks import AODNet
 from spikingir.networks.registry import build_network
@@ -117,7 +120,8 @@ def test_suspect_cells_are_noted() -> None:
         ("dehaze-aodnet", "lan", 20),
         ("dehaze-aodnet", "lan", 50),
     } <= set(suspects)
-    assert set(SECTIONS) == {"summary", "table1", "table2", "table3", "figure2", "figure3", "ablation"}
+    paper = {"summary", "table1", "table2", "table3", "figure2", "figure3", "ablation"}
+    assert set(SECTIONS) == {*paper, "steps", "latency", "published"}
 
 
 def test_dehazing(tmp_path: Path) -> None:
@@ -165,3 +169,107 @@ def test_dehazing(tmp_path: Path) -> None:
         losses = [theirs.psnr - ours.psnr for ours, theirs in zip(found.scores, against.scores, strict=True)]
         bounds = confidence_interval(losses, ["0", "0", "1", "2"])
         assert rows[found.label][4:] == (f"{mean(losses):.3f}", interval(bounds, 3), f"{100 * mean(kept):.2f}")
+
+
+def test_few_steps(benchmark: Benchmark) -> None:
+    heading, around, table, remarks = steps_table(
+        benchmark, "denoise-gray-25", "bsd68", ("if", "spikingir", "phased", "dnsnn"), (1, 2)
+    )
+    assert heading == Heading("denoise-gray-25, bsd68, 2 images", 3)
+    assert isinstance(around, Paragraph)
+    assert isinstance(table, Table)
+    assert isinstance(remarks, Bullets)
+    names = ["IF, v0 = 1/2", "SpikingIR, clocked", "SpikingIR, phased"]  # DnSNN has no weights here
+    assert [row[0] for row in table.rows] == names
+    ann = benchmark.measure(Cell("denoise-gray-25", "bsd68", "ann"))
+    assert f"ANN: {ann.mean('psnr'):.2f} dB" in around.text
+    for row, method in zip(table.rows, ("if", "spikingir", "phased"), strict=True):
+        found = [benchmark.measure(Cell("denoise-gray-25", "bsd68", method, t)) for t in (1, 2)]
+        loss = found[1].loss(ann)
+        assert loss is not None
+        assert row[1:4] == (*(f"{one.mean('psnr'):.2f}" for one in found), f"{loss[0]:.2f}")
+        assert row[5:] == tuple(f"{one.mean('spikes_per_neuron'):.2f}" for one in found)
+    assert any(
+        "Trained at T = 4: SpikingIR, clocked, T = 1; SpikingIR, clocked, T = 2." in one for one in remarks.items
+    )
+    assert any("DnSNN, T = 1" in one for one in remarks.items)
+
+
+def test_latency_of_networks(benchmark: Benchmark) -> None:
+    networks = [("denoise-gray-25", "bsd68", one) for one in (("spikingir", 4), ("phased", 3))]
+    absent = ("denoise-gray-99", "bsd68", ("spikingir", 4))
+    table, figure, missing = latency_table(benchmark, [*networks, absent])
+    assert isinstance(table, Table)
+    assert isinstance(figure, Figure)
+    assert isinstance(missing, Bullets)
+    assert figure.content.startswith(b"<?xml")
+    assert "denoise-gray-99 does not ship" in missing.items[0]
+    assert [row[1:5] for row in table.rows] == [("T = 4, clocked", "3", "7", "5"), ("T = 3, phased", "3", "9", "3")]
+    whole = ann_energy(benchmark.subject("denoise-gray-25").ann(), SIZES["denoise"])
+    for row, (subject, data, one) in zip(table.rows, networks, strict=True):
+        found = benchmark.measure(Cell(subject, data, *one))
+        assert found.energy_ratio is not None
+        assert row[6:9] == (
+            f"{found.mean('spikes_per_synapse'):.2f}",
+            f"{found.energy_ratio * whole:.1f}",
+            f"{100 * found.energy_ratio:.1f}",
+        )
+
+
+def test_conversions_of_networks_that_others_trained(benchmark: Benchmark, models: Path, tmp_path: Path) -> None:
+    """The same weights in a file alone give what they give in a model's folder."""
+    file = tmp_path / "others.safetensors"
+    file.write_bytes((models / "denoise-gray-25" / "ann.safetensors").read_bytes())
+    others = replace(benchmark, sigma=25.0)
+    contenders = (("if", 2), ("untrained", 2), ("untrained-phased", 2), ("lan", 2))
+    given = [(benchmark, "denoise-gray-25", "bsd68", "ours"), (others, str(file), "bsd68", "theirs")]
+    absent = (others, str(tmp_path / "none.pth"), "bsd68", "theirs")
+    table, missing = conversions_table([*given, absent], contenders)
+    assert isinstance(table, Table)
+    assert missing == Bullets(("Not measured: none.pth is not in the image collection.",))
+    assert table.header[3:] == tuple(label(*one) for one in contenders)
+    ours, theirs = table.rows
+    assert (ours[0], theirs[0]) == ("denoise-gray-25 (ours), bsd68", "others.safetensors, sigma 25 (theirs), bsd68")
+    assert ours[1:] == theirs[1:]
+    assert len(set(ours[1:])) > 4
+    phased = spiking_network(others.subject(str(file)), "untrained-phased", 3).config
+    binary = spiking_network(others.subject(str(file)), "untrained-binary", 3).config
+    assert (phased.clock, binary.clock) == ("T = 3, phased", "T = 3, phased, binary")
+    with pytest.raises(UnavailableError, match="is a conventional network alone"):
+        spiking_network(others.subject(str(file)), "spikingir", 3)
+    with pytest.raises(UsageError, match="does not say which level"):
+        benchmark.subject(str(file))
+
+
+def test_models_of_many_levels(benchmark: Benchmark) -> None:
+    level = replace(benchmark, sigma=25.0)
+    assert level.subject("denoise-gray").sigma == 25
+    assert level.subject("denoise-gray-25").sigma == 25
+    assert level.subject("denoise-photo").sigma is None  # blind
+    assert level.subject("denoise-gray-15").sigma == 15
+    with pytest.raises(UnavailableError, match="a binary network there, which runs at T = 5 alone"):
+        spiking_network(level.subject("denoise-gray"), "phased", 3)
+
+
+def test_reports_say_their_command_and_all_sections_can_be_made(
+    benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reproduce.report.DENOISERS", ("denoise-gray-25",))
+    monkeypatch.setattr("reproduce.report.FEW_STEPS", (1,))
+    monkeypatch.setattr("reproduce.report.PUBLISHED", (("if", 1),))
+    few: list[tuple[str, str]] = []
+    monkeypatch.setattr("reproduce.report.steps_table", lambda *given: few.append(given[1:3]) or [])
+    monkeypatch.setattr(
+        "reproduce.report.latency_table", lambda benchmark, networks: [Bullets(tuple(map(str, networks)))]
+    )
+    monkeypatch.setattr(
+        "reproduce.report.conversions_table", lambda networks, contenders: [Bullets(tuple(one[1] for one in networks))]
+    )
+    reproduce(benchmark, "steps")
+    assert few == [("denoise-gray-25", "bsd68"), ("denoise-gray", "bsd68"), ("dehaze-aodnet", "sots-indoor")]
+    benchmark.measure(Cell("denoise-gray-25", "bsd68", "ann"))
+    text = as_markdown(reproduce(benchmark, "latency"), "")
+    assert "Made by `python -m reproduce latency --limit 2 --crop 16 --data-root DATA`" in text
+    for name in ("denoise-gray-25", "denoise-gray", "denoise-color", "denoise-photo", "dehaze", "dehaze-aodnet"):
+        assert f"('{name}', " in text
+    assert "kair_dncnn_25.pth" in as_markdown(reproduce(benchmark, "published"), "")

@@ -301,7 +301,7 @@ def test_a_network_of_photographs_goes_on_from_one_with_a_level(
     assert from_pretrained(done["quantised"]).config.phased
     kept = load_network(done["quantised"].with_name(following.QUANTISED))
     assert (kept.options["activation_bits"], kept.options["batch_norm"]) == ((4, 3), True)  # to be trained on
-    patches, held_back = following._data(recipe, recipe.stages[0], tmp_path)
+    patches, held_back = following.training_data(recipe, recipe.stages[0], tmp_path)
     assert isinstance(patches, PhotographPatches)
     assert len(patches.pairs) == 2  # Nikon alone
     assert [torch.equal(noisy, clean) for noisy, clean in held_back[2:]] == [True, True]
@@ -328,7 +328,7 @@ def test_a_network_of_real_haze_never_sees_the_scenes_left_out(tmp_path: Path, m
     text = PHOTO.replace(photographs, "real_haze = { held_back = 0.25 }").replace('"residual"', '"soft"')
     recipe = load_recipe(write(tmp_path, text.replace('start = "color/ann"\n', "")))
     assert recipe.task == "dehaze"
-    patches, held_back = following._data(recipe, recipe.stages[0], tmp_path)
+    patches, held_back = following.training_data(recipe, recipe.stages[0], tmp_path)
     assert isinstance(patches, RealHazePatches)
     trained = {scene.name for scene in patches.outdoor}
     validated = {scenes[round(float(clean.max() * 255))].name for _, clean in held_back[5:]}

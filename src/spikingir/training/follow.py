@@ -151,7 +151,7 @@ def _run(
     announce: Callable[[str], None],
 ) -> FitResult:
     """Train one stage and write its model."""
-    pairs, held_back = _data(recipe, stage, data_root)
+    pairs, held_back = training_data(recipe, stage, data_root)
     folder = directory / stage.name
     network = _network(recipe, stage, directory, pairs)
     teacher = None if stage.teacher is None else _named(recipe, stage, stage.teacher, directory)
@@ -179,8 +179,17 @@ def _run(
     return result
 
 
-def _data(recipe: Recipe, stage: Stage, root: Path) -> tuple[Dataset[Pair], list[Pair]]:
-    """Training patches of a stage, and held-back images."""
+def training_data(recipe: Recipe, stage: Stage, root: Path) -> tuple[Dataset[Pair], list[Pair]]:
+    """Training patches of a stage, and held-back images.
+
+    Args:
+        recipe: The recipe.
+        stage: The stage, whose seed and patch side they have.
+        root: Folder that the recipe's data folders are in.
+
+    Raises:
+        DataError: A data set is missing or damaged.
+    """
     if recipe.noise is not None:
         noise = recipe.noise
         folders = (noise.folder,) if isinstance(noise.folder, str) else noise.folder
@@ -300,7 +309,7 @@ def _network(
         if not any(isinstance(module, QCFS) for module in network.modules()):
             quantised = quantise_activations(
                 network,
-                _calibration(pairs),
+                calibration_of(pairs),
                 stage.time_steps,
                 how.percentile,
                 per_channel=METHODS[how.method].per_channel,
@@ -353,10 +362,15 @@ def calibration_patches(recipe: Recipe, stage: Stage, data_root: Path, count: in
     Raises:
         DataError: A data set is missing or damaged.
     """
-    return _calibration(_data(recipe, stage, data_root)[0], count)
+    return calibration_of(training_data(recipe, stage, data_root)[0], count)
 
 
-def _calibration(pairs: Dataset[Pair], count: int = 64) -> Tensor:
+def calibration_of(pairs: Dataset[Pair], count: int = 64) -> Tensor:
+    """Degraded patches of a training set, none of which any run reaches.
+
+    Shape:
+        (count, C, patch, patch), C as the network reads.
+    """
     return torch.stack([pairs[_CALIBRATION + i][0] for i in range(count)])
 
 
@@ -365,7 +379,7 @@ def _spiking(recipe: Recipe, stage: Stage, network: RestorationNetwork, pairs: D
     how = recipe.conversion
     return convert(
         network.eval(),
-        _calibration(pairs),
+        calibration_of(pairs),
         how.method,
         time_steps=stage.time_steps,
         schedule=stage.schedule,
