@@ -63,7 +63,7 @@ chromium:
 		|| { $$(test "$$(id -u)" = 0 || echo sudo) sh -c 'apt-get update -qq \
 		&& apt-get install -qq -y --no-install-recommends chromium chromium-driver'; }
 
-bench: $(PEERS)/$(STAMP) ## time ANN, engines, SpikingJelly and snnTorch; ARGS='--height 160' to choose, --help lists
+bench: $(PEERS)/$(STAMP) ## time ANN, engines, SpikingJelly, snnTorch and OpenCV; ARGS='--height 160' to choose, --help lists
 	$(PEERS)/bin/python -m benchmarks.performance --json build/performance.json $(ARGS)
 
 bench-quick: $(PEERS)/$(STAMP) ## the ratios that say most, as a line of JSON

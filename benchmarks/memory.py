@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 
 from benchmarks.candidates import Workload
+from benchmarks.resident import resident_peak
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,10 @@ def _measure(order: str) -> None:
     restore, images = candidate(asked["name"], workload), workload.images()
     with torch.inference_mode():
         restore(images[:1, :, :16, :16])
-        before = _resident_peak()
+        before = resident_peak()
         restore(images)
-    total = _resident_peak()
+    total = resident_peak()
     print(json.dumps({"total": total, "added": total - before}))
-
-
-def _resident_peak() -> float:
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python -m benchmarks.performance --json performance.json      # make bench
     python -m benchmarks.performance --quick                      # make bench-quick
 
-Everything is of one model that ships and of one noisy photograph. Candidates take turns; see benchmarks/timing.py for
-what the numbers mean and benchmarks/peers.py for what the peers are given. Their results are compared first.
+Everything but the last part (benchmarks/photographs.py) is of one model that ships and of one noisy photograph.
+Candidates take turns; see benchmarks/timing.py for what the numbers mean and benchmarks/peers.py for what the peers are
+given. Their results are compared first.
 
 ``--quick`` prints one line of JSON. Of one 160x160 crop: ``native_over_ann`` is our native engine's time over that of
 the float32 ANN, ``phased_over_ann`` the same for the phased schedule, and ``spikingjelly_over_native`` the time of
@@ -31,13 +32,14 @@ import torch
 from benchmarks import candidates, multiscale
 from benchmarks.candidates import ANN, JELLY_M, JELLY_S, NATIVE, NATIVE_PHASED, Workload
 from benchmarks.memory import peak_memory
+from benchmarks.photographs import SIZES, photographs
 from benchmarks.timing import Rounds, Spread, fastest, ratio, take_turns
 from spikingir import __version__
 from spikingir.deploy import engine
 from spikingir.deploy.engine import ISA
 from spikingir.spiking.network import Schedule
 
-SECTIONS = ("image", "batch", "pixels", "steps", "density", "memory")
+SECTIONS = ("image", "batch", "pixels", "steps", "density", "memory", "photographs")
 TIMED = (ANN, NATIVE, NATIVE_PHASED)
 
 
@@ -61,6 +63,7 @@ def main() -> None:
         "steps": lambda: against_steps(crop, rounds),
         "density": lambda: against_density(crop, rounds),
         "memory": lambda: memory(image, given.threads),
+        "photographs": lambda: photographs(given.megapixels, given.threads),
     }
     report: dict[str, Any] = {"machine": machine(), "rounds": rounds}
     print(f"{_sentence(report['machine'])}; median of {rounds} rounds (least to most).")
@@ -170,7 +173,7 @@ def machine() -> dict[str, Any]:
         "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"spikingir": __version__, "python": platform.python_version(), "torch": torch.__version__}
-        | {name: version(name) for name in ("spikingjelly", "snntorch")},
+        | {name: version(name) for name in ("spikingjelly", "snntorch", "opencv-python-headless")},
     }
 
 
@@ -241,6 +244,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--time-steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, help="5 unless given, 3 if quick")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--megapixels", type=float, nargs="+", default=SIZES, help="sizes of the photographs")
     parser.add_argument("--only", choices=SECTIONS, nargs="+", help="parts to measure")
     parser.add_argument("--json", type=Path, help="file for all figures")
     return parser.parse_args()

@@ -1,7 +1,13 @@
-"""The arithmetic of benchmarks/timing.py, and the int8 twin; what is timed is checked before it is timed, too."""
+"""The arithmetic of benchmarks/timing.py, memory, and candidates; what is timed is checked before it is timed, too."""
 
 import itertools
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -60,3 +66,32 @@ def test_onnxruntime_runs_the_same_network_in_float_and_nearly_the_same_in_8_bit
         assert (float_twin(network, 1)(image) - expected).abs().max() < 1e-5 * max(1, removed)
         difference = (int8_twin(network, [image], 1)(image) - expected).abs().max()
     assert 0 < difference < 0.1 * removed
+
+
+def test_memory_is_that_of_the_process_alone() -> None:
+    """A child of a large process is not large, as it would be by the operating system's other account."""
+    from benchmarks.resident import resident_peak
+
+    large = bytearray(300_000_000)
+    large[::4096] = bytes(len(large[::4096])).replace(b"\0", b"x")
+    assert resident_peak() > 300
+    code = "from benchmarks.resident import resident_peak; print(resident_peak())"
+    root = Path(__file__).resolve().parents[1]
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert 1 < float(child.stdout) < 250
+
+
+def test_whole_photographs_are_restored_by_each_candidate(tmp_path: Path) -> None:
+    from benchmarks import photographs
+
+    picture = photographs.photograph(0.012)
+    assert picture.shape == (95, 127, 3)
+    assert len(np.unique(picture)) > 100
+    path = tmp_path / "photograph.npy"
+    np.save(path, picture)
+    for name in photographs.CANDIDATES:
+        if name == photographs.MEANS and find_spec("cv2") is None:
+            continue
+        took = photographs._measure(json.dumps({"name": name, "photograph": str(path), "threads": 1}))
+        assert took.seconds > 0
+        assert took.total >= took.added >= 0

@@ -42,9 +42,11 @@ def test_printed_figures(run: Run, name: str, size: str, paper: float) -> None:
     assert code == 0
     assert f"{paper:.3f}" in out.splitlines()[3]  # of the table, which comes first
     assert "--explain" in out
+    assert len(out.splitlines()) < 24  # of a terminal
     assert "Assumptions" not in out
     explained = run("energy", name, "--size", size, "--explain")[1]
-    assert explained.startswith(out[: out.rindex("\nwhat an operation costs")])
+    assert explained.startswith(out[: out.rindex("\nlayer by layer")])
+    assert "mJ by layer" in explained
     assert "Assumptions" in explained
     assert "Horowitz 2014" in explained
 

@@ -98,7 +98,7 @@ def test_version() -> None:
 
 
 def test_public_names_are_there() -> None:
-    for name in spikingir.__all__:
+    for name in dir(spikingir):
         assert getattr(spikingir, name) is not None
 
 

@@ -11,37 +11,50 @@ To make a spiking network of a network of your own, and to run it as it is deplo
     restored = spikingir.Restorer(snn)("photo.jpg")
 
 ``report``, ``evaluate`` and ``paper_energy`` say what was converted, how well it restores, and what it costs; ``fold``
-and ``export_network`` take it to other tools. ``help(spikingir.Restorer)`` says more; ``spikingir --help``
-lists the commands. Public names are imported on first use, so that ``import spikingir`` loads no torch.
+and ``export_network`` take it to other tools. ``dir(spikingir)`` lists all names, ``help(spikingir.Restorer)`` says
+more of one, and ``spikingir --help`` lists the commands.
 """
+
+# Names are imported on first use, so that `import spikingir` loads no torch. There is no __all__: help() would print
+# every class in it whole, thousands of lines; "as" says to type checkers which names are offered.
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from spikingir.version import __version__
+from spikingir.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from spikingir.conversion.convert import convert, correct_biases
-    from spikingir.conversion.qcfs import QCFS
-    from spikingir.conversion.report import report
-    from spikingir.deploy.fold import FoldError, fold
-    from spikingir.deploy.folded import FoldedNetwork
-    from spikingir.deploy.rounding import round_weights
-    from spikingir.energy.paper import paper_energy
-    from spikingir.errors import SpikingIRError
-    from spikingir.evaluation.evaluate import evaluate
-    from spikingir.export.errors import ExportError
-    from spikingir.export.export import export_network
-    from spikingir.graph.errors import ConversionError
-    from spikingir.networks.aodnet import AODNet
-    from spikingir.networks.dncnn import DnCNN
-    from spikingir.photo.images import ImageError
-    from spikingir.restoration.restorer import Restoration, Restorer
-    from spikingir.spiking.network import SpikingNetwork
-    from spikingir.spiking.neurons import MPRN, IFNeuron, MembranePotentialReuseNeuron
-    from spikingir.spiking.readout import PixelMapper
-    from spikingir.store import StorageError, WeightsError, from_pretrained, load_network, save_network, save_pretrained
-    from spikingir.zoo.catalogue import ModelError
+    from spikingir.conversion.convert import convert as convert
+    from spikingir.conversion.convert import correct_biases as correct_biases
+    from spikingir.conversion.qcfs import QCFS as QCFS
+    from spikingir.conversion.report import report as report
+    from spikingir.deploy.fold import FoldError as FoldError
+    from spikingir.deploy.fold import fold as fold
+    from spikingir.deploy.folded import FoldedNetwork as FoldedNetwork
+    from spikingir.deploy.rounding import round_weights as round_weights
+    from spikingir.energy.paper import paper_energy as paper_energy
+    from spikingir.errors import SpikingIRError as SpikingIRError
+    from spikingir.evaluation.evaluate import evaluate as evaluate
+    from spikingir.export.errors import ExportError as ExportError
+    from spikingir.export.export import export_network as export_network
+    from spikingir.graph.errors import ConversionError as ConversionError
+    from spikingir.networks.aodnet import AODNet as AODNet
+    from spikingir.networks.dncnn import DnCNN as DnCNN
+    from spikingir.photo.images import ImageError as ImageError
+    from spikingir.restoration.restorer import Restoration as Restoration
+    from spikingir.restoration.restorer import Restorer as Restorer
+    from spikingir.spiking.network import SpikingNetwork as SpikingNetwork
+    from spikingir.spiking.neurons import MPRN as MPRN
+    from spikingir.spiking.neurons import IFNeuron as IFNeuron
+    from spikingir.spiking.neurons import MembranePotentialReuseNeuron as MembranePotentialReuseNeuron
+    from spikingir.spiking.readout import PixelMapper as PixelMapper
+    from spikingir.store import StorageError as StorageError
+    from spikingir.store import WeightsError as WeightsError
+    from spikingir.store import from_pretrained as from_pretrained
+    from spikingir.store import load_network as load_network
+    from spikingir.store import save_network as save_network
+    from spikingir.store import save_pretrained as save_pretrained
+    from spikingir.zoo.catalogue import ModelError as ModelError
 
 _HOMES = {
     "AODNet": "spikingir.networks.aodnet",
@@ -77,41 +90,6 @@ _HOMES = {
     "save_pretrained": "spikingir.store",
 }
 
-__all__ = [
-    "MPRN",
-    "QCFS",
-    "AODNet",
-    "ConversionError",
-    "DnCNN",
-    "ExportError",
-    "FoldError",
-    "FoldedNetwork",
-    "IFNeuron",
-    "ImageError",
-    "MembranePotentialReuseNeuron",
-    "ModelError",
-    "PixelMapper",
-    "Restoration",
-    "Restorer",
-    "SpikingIRError",
-    "SpikingNetwork",
-    "StorageError",
-    "WeightsError",
-    "__version__",
-    "convert",
-    "correct_biases",
-    "evaluate",
-    "export_network",
-    "fold",
-    "from_pretrained",
-    "load_network",
-    "paper_energy",
-    "report",
-    "round_weights",
-    "save_network",
-    "save_pretrained",
-]
-
 
 def __getattr__(name: str) -> object:
     if name in _HOMES:
@@ -120,4 +98,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*_HOMES, "__version__"])

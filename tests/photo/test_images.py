@@ -355,6 +355,35 @@ def test_only_the_orientation_changes_in_exif() -> None:
     assert sum(a != b for a, b in zip(kept, exif, strict=True)) == 1
 
 
+def test_a_turned_photograph_says_its_own_size() -> None:
+    """Width and height change places in EXIF and XMP, too; where nothing is turned, their bytes stay."""
+    xmp = b'<x xmlns:tiff="t" xmlns:exif="e" tiff:ImageWidth="12" exif:PixelYDimension="8"><tiff:ImageLength>8<x/></x>'
+    upright, turned = (read_image(encoded(picture("RGB"), "JPEG", exif=sized(n), xmp=xmp)) for n in (3, 6))
+    assert upright.exif == sized(1)
+    assert upright.xmp == xmp
+    assert turned.exif is not None
+    assert turned.xmp == (
+        b'<x xmlns:tiff="t" xmlns:exif="e" tiff:ImageWidth="%d" exif:PixelYDimension="%d"><tiff:ImageLength>%d<x/></x>'
+        % (HEIGHT, WIDTH, WIDTH)
+    )
+    tags = Image.Exif()
+    tags.load(turned.exif)
+    inner = tags.get_ifd(0x8769)
+    found = [directory[tag] for directory, first in ((tags, 0x0100), (inner, 0xA002)) for tag in (first, first + 1)]
+    assert found == [HEIGHT, WIDTH, HEIGHT, WIDTH]
+    assert tags[CAMERA] == "Spike 1"
+    assert inner[0x9003] == "2026:01:02 03:04:05"
+
+
+def sized(orientation: int) -> bytes:
+    """EXIF data that gives a size twice, as cameras do, in 16 bits and in 32."""
+    exif = Image.Exif()
+    exif[ORIENTATION], exif[CAMERA], exif[0x0100], exif[0x0101] = orientation, "Spike 1", WIDTH, 70_000
+    inner = exif.get_ifd(0x8769)
+    inner[0xA002], inner[0xA003], inner[0x9003] = WIDTH, HEIGHT, "2026:01:02 03:04:05"
+    return exif.tobytes()
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=60), st.sampled_from([b"", b"II*\0", b"MM\0*"]))
 def test_any_exif_bytes_do(rest: bytes, order: bytes) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from spikingir.cli import main
 from spikingir.conversion.convert import convert
 from spikingir.errors import UsageError
 from spikingir.inputs import with_level
@@ -228,3 +229,42 @@ def test_wrong_use_ends_with_2(ship: Callable[..., None], photos: Path, tmp_path
         code, _, err = run("denoise", photos, "-o", tmp_path / "out", *options)
         assert (code, err.count("\n")) == (2, 1)
         assert not list((tmp_path / "out").glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("command", "model", "removes"), [("denoise", "dehaze", "haze"), ("dehaze", "denoise-photo", "noise")]
+)
+def test_a_model_for_another_task_is_refused(
+    command: str,
+    model: str,
+    removes: str,
+    ship: Callable[..., None],
+    models: Path,
+    photos: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ship()
+    other = "dehaze" if command == "denoise" else "denoise"
+    for named in (model, str(models / model)):
+        assert main([command, str(photos / "colour.png"), "--model", named]) == 2
+        assert capsys.readouterr() == ("", f"spikingir: {named} removes {removes}; run spikingir {other} with it\n")
+
+
+def test_that_a_name_is_another_networks_is_told_once(
+    ship: Callable[..., None],
+    photos: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Once on a machine, to people; each time, to programs."""
+    ship()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    run = ["dehaze", str(photos / "colour.png"), "--overwrite"]
+    assert [(main(run), "is a new network" in capsys.readouterr().err) for _ in range(3)] == [
+        (0, True),
+        (0, False),
+        (0, False),
+    ]
+    assert main([*run, "--json"]) == 0
+    assert "is a new network" in json.loads(capsys.readouterr().out)["notes"][0]

@@ -347,9 +347,14 @@ def test_a_queue_of_photographs(page: Page, address: str, tmp_path: Path) -> Non
     assert page.one("#failure").text.startswith("<i>torn.png:")
     page.until(lambda: not page.one("#empty").is_displayed())  # nothing else is promised
     page.check()
+    page.run("scrollTo(0, 0)")
     page.all("#queue .show")[4].click()
     page.until(lambda: page.one("#download").is_displayed())
     page.seen()
+    # it lies below the list: on a phone out of sight, if the page stayed where it was
+    page.until(
+        lambda: page.run("return document.getElementById('viewer').getBoundingClientRect().bottom <= innerHeight")
+    )
     assert not page.one("#failure").is_displayed()
     assert page.one("#download").get_attribute("download") == "photo2_denoised.png"
     assert page.one("#restore").text == "Restore 2 photographs"  # those that failed, again
@@ -398,6 +403,19 @@ def test_a_format_that_browsers_do_not_know(page: Page, address: str, tmp_path: 
     page.restored()
     assert not page.one("#empty").is_displayed()
     assert page.one("#download").get_attribute("download") == "deep_denoised.tif"
+
+
+def test_fingers_choose_and_a_mouse_drops(page: Page, address: str) -> None:
+    said = "return document.querySelector('.drop label').innerText.replace(/\\s+/g, ' ').trim()"
+    page.open(address)
+    assert page.run(said) == "Drop photographs here or choose files"
+    try:
+        page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+        page.open(address, "phone")
+        assert page.run(said) == "Choose photographs"
+        page.check()
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
 
 
 def test_photographs_are_dropped(page: Page, address: str, photo: Path) -> None:

@@ -1,4 +1,6 @@
 import io
+import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -101,6 +103,20 @@ def test_page_and_command_line_say_the_same(service: Service, deep: Path, tiny_m
     for key in ("finding", "found", "removed_rms", "bands", "copied", "megapixels", "notes"):
         assert report[key] == record[key], key
     assert report["finding"].startswith("noise about ")
+
+
+def test_what_the_name_of_a_model_was_before_is_not_told_here(
+    tiny_dehazer: Path, deep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page and its API never offered the other network."""
+    folder = tmp_path / "shipped" / "dehaze"
+    shutil.copytree(tiny_dehazer, folder)
+    config = {"name": "dehaze", "task": "dehaze", "channels": 3, "default": "snn.safetensors"}
+    variants = {"snn.safetensors": {"schedule": "clocked", "time_steps": 2}}
+    (folder / "config.json").write_text(json.dumps(config | {"variants": variants}))
+    monkeypatch.setattr("spikingir.zoo.catalogue.SHIPPED", folder.parent)
+    assert "is a new network" in Restorer.from_pretrained("dehaze").notes[0]
+    assert "is a new network" not in str(restore(Service(), deep, model="dehaze").report["notes"])
 
 
 def test_report(service: Service, deep: Path) -> None:

@@ -53,7 +53,7 @@ def energy(
         schedule: clocked, phased, or the number of inputs that a layer waits for; as the model was made unless given.
         time_steps: Time steps of the spiking network; as it was trained unless given.
         max_megapixels: Largest image that is read.
-        explain: Print what an operation costs and what the figures assume as well; JSON always has both.
+        explain: Print each layer, what an operation costs and what the figures assume as well; JSON always has all.
         json: Print JSON.
     """
     from spikingir.networks.registry import ARCHITECTURES
@@ -215,6 +215,9 @@ def _print(
         say(f"int8 twin of the ANN, zeros skipped: {twin.mj:.4g} mJ, {twin.nj_per_pixel:.4g} nJ a pixel, {video}")
         over = found.over_twin
         say(f"column C of the SNN over it: {over['int8']:.3f} (accumulates of 8 bits), {over['int32']:.3f} (of 32)")
+    if not explain:
+        say("\nlayer by layer, what an operation costs, and what these figures assume: --explain")
+        return
     say("")
     rows = [
         ["mJ by layer", *(f"{name} {column}" for column in COLUMNS for name in (["ANN", "SNN"] if snn else ["ANN"]))]
@@ -227,9 +230,6 @@ def _print(
                 cells.append(f"{layer.snn_mj[column].total:.4f}" if column in layer.snn_mj else "-")
         rows.append(cells)
     say(table(rows))
-    if not explain:
-        say("\nwhat an operation costs, and what these figures assume: --explain")
-        return
     say("\nConstants, pJ")
     for price in PRICES.values():
         say(f"  {price.pj:6.2f}  {price.what}")

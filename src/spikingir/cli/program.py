@@ -7,8 +7,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError
 
 from spikingir import __version__
 from spikingir.cli.console import (
@@ -110,7 +112,8 @@ def run(arguments: Sequence[str], commands: App) -> int:
             given = [STREAM if argument == "-" else argument for argument in given]
         function, bound, _ = commands.parse_args(given, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        complain(f"{sentence(error)} ({commands.name[0]} --help lists what there is)")
+        command = " ".join([commands.name[0], *(error.command_chain or ())])
+        complain(f"{_usage(error, commands)} ({command} --help lists what there is)")
         return WRONG_USAGE
     except PluginError as error:
         complain(sentence(error))
@@ -134,6 +137,34 @@ def run(arguments: Sequence[str], commands: App) -> int:
             _drop_stdout()
         return FAILED
     return DONE
+
+
+_NUMBERS: dict[type, str] = {float: "a number", int: "a whole number"}
+
+
+def _usage(error: CycloptsError, commands: App) -> str:
+    """What is wrong with the arguments, in the words of whoever types them, not in those of types."""
+    argument, command = error.argument, " ".join(error.command_chain or ())
+    if isinstance(error, MissingArgumentError) and command and argument is not None and argument.index is not None:
+        example = str(commands[command].help_prologue).removeprefix("Example: ")
+        return f"{command} needs {argument.name}, as in: {example}"
+    if isinstance(error, CoercionError) and error.token is not None and error.target_type is not None:
+        wanted, name = _in_words(error.target_type), error.token.keyword or (argument and argument.name)
+        if wanted is not None and name:
+            return sentence(CycloptsError(msg=f'Invalid value "{error.token.value}" for {name}; expected {wanted}.'))
+    return sentence(error)
+
+
+def _in_words(kind: Any) -> str | None:
+    """What values of a type are to whoever types them; None where the type says no more than its name."""
+    if get_origin(kind) in (Union, UnionType):
+        parts = [_in_words(part) for part in get_args(kind) if part is not NoneType]
+        known = [part for part in parts if part is not None]
+        # numbers last: typing forgets the order
+        return " or ".join(sorted(known, key=lambda part: part in _NUMBERS.values())) if known == parts else None
+    if get_origin(kind) is Literal:
+        return ", ".join(map(str, get_args(kind)))
+    return _NUMBERS.get(kind)
 
 
 def _drop_stdout() -> None:

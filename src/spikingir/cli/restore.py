@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 from spikingir.cli.console import STREAM, CommandError, complain, is_new, printable, progress_bar, restoring_bars, say
 from spikingir.cli.evaluate import MAX_MEGAPIXELS, MaxMegapixels
 from spikingir.errors import UsageError
-from spikingir.tasks import DENOISE, TASKS, Task
+from spikingir.tasks import DENOISE, RENAMED, TASKS, Task
 from spikingir.zoo.catalogue import SHIPPED, default_model, model_files
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class RestoreOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     engine: Literal["auto", "native", "torch"] = "auto"
     tile: Annotated[Literal["auto", "off"] | int, Parameter(validator=_at_least(1))] = "auto"
-    format: Literal["png", "jpeg", "tiff", "webp", "bmp"] | None = None
+    format: Literal["png", "jpeg", "jpg", "tiff", "tif", "webp", "bmp"] | None = None
     quality: Annotated[int | None, Parameter(validator=Number(gte=1, lte=100))] = None
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS
     overwrite: Annotated[bool, _Flag] = False
@@ -177,7 +177,7 @@ def _restore(
     options: RestoreOptions,
 ) -> None:
     from spikingir.files import identities
-    from spikingir.photo.formats import FORMATS
+    from spikingir.photo.formats import SUFFIXES
     from spikingir.restoration import batch, jobs
     from spikingir.restoration.choice import AUTO, WHOLE, Chooser, Wishes
 
@@ -185,7 +185,7 @@ def _restore(
         raise UsageError("--quiet and --verbose contradict each other; leave one out")
     names = ["-" if photo == STREAM else photo for photo in photos]
     out = "-" if options.out == STREAM else options.out
-    format = None if options.format is None else FORMATS[options.format]
+    format = None if options.format is None else SUFFIXES[f".{options.format}"]
     keep = [*SHIPPED.glob("*/*"), *([] if model is None else model_files(model))]
 
     def note(text: str) -> None:
@@ -250,9 +250,10 @@ def _restore(
 
 
 def _tell(outcome: "Outcome", verbose: bool, several: bool, said: set[str]) -> None:
-    """What became of a photograph; notes on the model only once."""
+    """What became of a photograph; notes on the model only once, that of a new name once on this machine."""
     notes = [note for note in outcome.model_notes if note not in said]
     said.update(notes)
+    notes = [note for note in notes if note not in RENAMED.values() or is_new(note)]
     notes += [f"{outcome.input}: {note}" if several else note for note in outcome.notes]
     for note in notes:
         complain(f"note: {note}")

@@ -17,7 +17,7 @@ from spikingir.deploy.folded import MAX_IMAGE
 from spikingir.photo.codecs import encode
 from spikingir.photo.formats import FORMATS
 from spikingir.photo.images import read_image
-from spikingir.photo.photo import Photo, from_pillow, resized, to_pillow
+from spikingir.photo.photo import Photo, from_pillow, resized, to_pillow, told_its_size
 
 
 def open_image(image: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
@@ -67,7 +67,8 @@ def _open_photo(photo: Photo, finish: Callable[[Photo], Any]) -> tuple[Tensor, C
             alpha = resized(alpha, height, width).clip(0, 1)
         # a profile of colours is none of grays
         icc = photo.icc if channels == photo.pixels.shape[2] else None
-        return finish(replace(photo, pixels=pixels, alpha=alpha, icc=icc))
+        restored_photo = replace(photo, pixels=pixels, alpha=alpha, icc=icc)
+        return finish(restored_photo if photo.pixels.shape[:2] == (height, width) else told_its_size(restored_photo))
 
     return torch.from_numpy(photo.pixels).permute(2, 0, 1)[None], close
 

@@ -195,7 +195,7 @@ def default_output(path: str | os.PathLike[str], word: str, format: Format | Non
 
 
 def _taken(path: Path) -> ImageError:
-    return ImageError(f"{path} exists and is kept; write elsewhere, or give --overwrite (overwrite=True) to replace it")
+    return ImageError(f"{path} exists and is kept; write elsewhere, or give --overwrite to replace it")
 
 
 def _name(source: ImageSource) -> str:

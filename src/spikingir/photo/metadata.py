@@ -17,6 +17,7 @@ from xml.parsers import expat
 
 EXIF_HEAD = b"Exif\0\0"
 ORIENTATION = 0x0112
+_WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)  # of the image, and PixelXDimension and PixelYDimension
 
 ORDERS = {b"II": "<", b"MM": ">"}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
@@ -203,9 +204,8 @@ def upright_exif(exif: bytes) -> tuple[int | None, bytes, bool]:
     try:
         directory = start + struct.unpack_from(f"{order}I", exif, start + 4)[0]
         (count,) = struct.unpack_from(f"{order}H", exif, directory)
-        for at in range(directory + 2, directory + 2 + 12 * count, 12):
-            tag, kind, values = struct.unpack_from(f"{order}HHI", exif, at)
-            if tag == ORIENTATION and kind in _WHOLE and values == 1:
+        for tag, kind, at in _single_numbers(exif, directory, order):
+            if tag == ORIENTATION:
                 (asked,) = struct.unpack_from(order + _WHOLE[kind], exif, at + 8)
                 struct.pack_into(order + _WHOLE[kind], changed, at + 8, 1)
                 break
@@ -235,6 +235,42 @@ def upright_exif(exif: bytes) -> tuple[int | None, bytes, bool]:
     return asked, bytes(changed), True
 
 
+def _single_numbers(exif: bytes, directory: int, order: str) -> Iterator[tuple[int, int, int]]:
+    """Tag, type and place of each entry of a directory that holds one whole number.
+
+    Raises:
+        struct.error: The directory is cut short.
+    """
+    (count,) = struct.unpack_from(f"{order}H", exif, directory)
+    for at in range(directory + 2, directory + 2 + 12 * count, 12):
+        tag, kind, values = struct.unpack_from(f"{order}HHI", exif, at)
+        if kind in _WHOLE and values == 1:
+            yield tag, kind, at
+
+
+def sized_exif(exif: bytes, width: int, height: int) -> bytes:
+    """EXIF bytes that give this size of the photograph, where they give one.
+
+    The numbers change where they stand, see :func:`upright_exif`. Bytes that cannot be understood are left as they are.
+    """
+    start = len(EXIF_HEAD)
+    order = ORDERS.get(exif[start : start + 2])
+    if order is None:
+        return exif
+    changed = bytearray(exif)
+    try:
+        directories = [start + struct.unpack_from(f"{order}I", exif, start + 4)[0]]
+        for directory in directories:
+            for tag, _, at in _single_numbers(exif, directory, order):
+                if tag in _WIDTHS + _HEIGHTS:  # may be of 16 or 32 bits
+                    struct.pack_into(f"{order}HII", changed, at + 2, _LONG, 1, width if tag in _WIDTHS else height)
+                elif tag == _EXIF and len(directories) == 1:
+                    directories.append(start + struct.unpack_from(f"{order}I", exif, at + 8)[0])
+    except struct.error:  # cut short
+        return exif
+    return bytes(changed)
+
+
 _XMP_ORIENTATION = re.compile(rb"(<tiff:Orientation>|tiff:Orientation=[\"'])([1-8])")
 
 
@@ -248,6 +284,20 @@ def reset_xmp_orientation(xmp: bytes) -> tuple[int | None, bytes]:
     """
     asked = _XMP_ORIENTATION.search(xmp)
     return (None, xmp) if asked is None else (int(asked[2]), _XMP_ORIENTATION.sub(rb"\g<1>1", xmp))
+
+
+_XMP_SIZE = re.compile(rb"((?:<|\s)(?:tiff:Image|exif:Pixel)(Width|Length|XDimension|YDimension)(?:>|\s*=\s*[\"']))\d+")
+
+
+def sized_xmp(xmp: bytes, width: int, height: int) -> bytes:
+    """The same XMP packet with this size of the photograph, where it gives one.
+
+    Source:
+        XMP specification, part 2, sections 3.2 and 3.3: ``tiff:ImageWidth`` and ``ImageLength``,
+        ``exif:PixelXDimension`` and ``PixelYDimension``.
+    """
+    wide = (b"Width", b"XDimension")
+    return _XMP_SIZE.sub(lambda found: found[1] + b"%d" % (width if found[2] in wide else height), xmp)
 
 
 # What is said in XMP of other pictures in the file, by the beginning of the namespace. Only the first picture is kept.

@@ -4,7 +4,7 @@ From Pillow's images and back; files are the matter of :mod:`spikingir.photo.ima
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,14 @@ from PIL import Image
 
 from spikingir.photo.containers import lost_note
 from spikingir.photo.formats import ImageError
-from spikingir.photo.metadata import EXIF_HEAD, reset_xmp_orientation, upright_exif, without_claims
+from spikingir.photo.metadata import (
+    EXIF_HEAD,
+    reset_xmp_orientation,
+    sized_exif,
+    sized_xmp,
+    upright_exif,
+    without_claims,
+)
 
 Samples = NDArray[np.integer[Any]]
 
@@ -124,7 +131,7 @@ def from_samples(
     if icc and {b"GRAY": 1, b"RGB ": 3}.get(icc[16:20]) != colours:
         icc = None
         notes.append("the colour profile does not fit the pixels and is dropped")
-    return Photo(
+    photo = Photo(
         _unit(samples[..., :colours]),
         alpha,
         bits=8 * samples.dtype.itemsize,
@@ -135,6 +142,14 @@ def from_samples(
         notes=(*notes, *lost_note(lost)),
         lossless=lossless,
     )
+    return told_its_size(photo) if orientation in (5, 6, 7, 8) else photo  # width and height changed places
+
+
+def told_its_size(photo: Photo) -> Photo:
+    """The photo with its own size in its EXIF and XMP data, where they give one: after it was turned or enlarged."""
+    height, width = photo.pixels.shape[:2]
+    exif = None if photo.exif is None else sized_exif(photo.exif, width, height)
+    return replace(photo, exif=exif, xmp=None if photo.xmp is None else sized_xmp(photo.xmp, width, height))
 
 
 def from_pillow(image: Image.Image, lost: Sequence[str] = (), lossless: bool = False) -> Photo:

@@ -8,7 +8,7 @@ from spikingir.photo.codecs import MAX_PIXELS
 from spikingir.photo.photo import Photo
 from spikingir.restoration.sigma import estimate_sigma, has_colours, model_for
 from spikingir.tasks import DENOISE, Task, TaskName, find_task
-from spikingir.zoo.catalogue import default_model
+from spikingir.zoo.catalogue import declared_task, default_model
 
 if TYPE_CHECKING:
     from spikingir.deploy.engine import Engine
@@ -90,7 +90,8 @@ class Chooser:
     Raises, when called:
         ModelError: There is no such model.
         DeviceError: There is no such device.
-        UsageError: The model does not take the ``sigma`` or the ``strength`` that was asked for.
+        UsageError: The model is for another task, or does not take the ``sigma`` or the ``strength`` that was asked
+            for.
     """
 
     def __init__(self, wishes: Wishes) -> None:
@@ -147,9 +148,11 @@ class Chooser:
     def restorer(self, model: str) -> "Restorer":
         """The restorer with a model, by name or path."""
         if model not in self._loaded:
+            wishes = self.wishes
+            if (task := declared_task(model)) not in (None, wishes.task):
+                raise UsageError(f"{model} removes {find_task(task).removes}; run spikingir {task} with it")
             from spikingir.restoration.restorer import Restorer
 
-            wishes = self.wishes
             restorer = Restorer.from_pretrained(
                 model,
                 time_steps=wishes.time_steps,

@@ -19,7 +19,7 @@ from spikingir.photo.images import Photo, default_output, encode_image, read_ima
 from spikingir.photo.photo import Samples, to_samples
 from spikingir.restoration.batch import Options, Outcome, Progress, as_record, encode_result, restore
 from spikingir.restoration.choice import Chooser, Device, Wishes
-from spikingir.tasks import DENOISE
+from spikingir.tasks import DENOISE, RENAMED
 from spikingir.zoo.catalogue import Model, ModelError, model_names
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Service:
 
     def offers(self) -> list[dict[str, Any]]:
         """What visitors may choose, as JSON has it; the first of each task is what they get unless they choose."""
-        automatic = [{"name": AUTO, "task": "denoise", "about": "the usual one, which finds the noise by itself"}]
+        automatic = [{"name": AUTO, "task": "denoise", "about": "usual: finds the noise by itself"}]
         models = [{"name": name, "task": model.task, "about": model.purpose} for name, model in self.models.items()]
         return (automatic if self._ships_denoiser else []) + models
 
@@ -263,7 +263,9 @@ class Service:
             copied=written.copied,
             seconds=seconds,
             cost=cost,
-            model_notes=choice.notes,
+            model_notes=tuple(
+                note for note in choice.notes if note not in RENAMED.values()
+            ),  # no name of its own before
             notes=(*choice.photo_notes, *written.notes),
         )
         record = as_record(outcome)

@@ -222,6 +222,19 @@ def read_shipped(name: str) -> Model:
     return read_model(SHIPPED / name)
 
 
+def declared_task(model: str) -> TaskName | None:
+    """The task that the configuration of a model names; None where there is no configuration.
+
+    Args:
+        model: Name of a model that ships, or a path.
+
+    Raises:
+        ModelError: Its configuration is wrong.
+    """
+    folder = SHIPPED / model if model in model_names() else Path(model)
+    return read_model(folder).task if (folder / CONFIG_FILE).is_file() else None
+
+
 def read_model(folder: Path) -> Model:
     """The model of a folder, from its ``config.json``.
 

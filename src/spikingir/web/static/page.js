@@ -54,7 +54,7 @@ async function start() {
   }
   $("tasks").hidden = offered.length < 2;
   for (const example of document.querySelectorAll(".example")) example.hidden = !offered.includes(example.dataset.task);
-  $("schedule").append(...about.schedules.map((name) => element("option", { value: name, textContent: name })));
+  $("schedule").append(...about.schedules.map((name) => element("option", { value: name, textContent: name === "trained" ? "as trained" : name })));
   offerModels();
 }
 
@@ -125,7 +125,7 @@ async function restoreAll() {
   for (const item of next) Object.assign(item, { state: "waiting", asked: wishes(item), error: null, text: "waits" });
   if (next.length && !next.includes(chosen)) show(next[0]);
   drawAll();
-  if (window.matchMedia("(max-width: 859px)").matches) document.querySelector(".look").scrollIntoView();
+  goToPicture();
   if (busy) return;
   busy = true;
   for (let item; (item = items.find(({ state }) => state === "waiting")); ) {
@@ -137,6 +137,11 @@ async function restoreAll() {
     drawAll(item);
   }
   busy = false;
+}
+
+// Where it lies below the list, and out of sight.
+function goToPicture() {
+  if (window.matchMedia("(max-width: 859px)").matches) document.querySelector(".look").scrollIntoView();
 }
 
 async function restore(item) {
@@ -211,7 +216,7 @@ function drawQueue() {
 
 // Made once: what is replaced under a finger takes no click.
 function entryOf(item) {
-  const shows = element("button", { type: "button", className: "show", onclick: () => show(item) },
+  const shows = element("button", { type: "button", className: "show", onclick: () => { show(item); goToPicture(); } },
     element("span", { className: "name", textContent: item.name }), element("span", { className: "what" }));
   const link = element("a", { className: "small", textContent: "⤓" });
   const out = element("button", { type: "button", className: "small", textContent: "✕", onclick: () => remove(item) });
