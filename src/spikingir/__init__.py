@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from spikingir.errors import SpikingIRError
     from spikingir.evaluation.evaluate import evaluate
     from spikingir.export.errors import ExportError
-    from spikingir.export.export import export_network
+    from spikingir.export.export import export_network, import_network
     from spikingir.graph.errors import ConversionError
     from spikingir.networks.aodnet import AODNet
     from spikingir.networks.dncnn import DnCNN
@@ -69,6 +69,7 @@ _HOMES = {
     "export_network": "spikingir.export.export",
     "fold": "spikingir.deploy.fold",
     "from_pretrained": "spikingir.store",
+    "import_network": "spikingir.export.export",
     "load_network": "spikingir.store",
     "paper_energy": "spikingir.energy.paper",
     "report": "spikingir.conversion.report",
@@ -104,6 +105,7 @@ __all__ = [
     "export_network",
     "fold",
     "from_pretrained",
+    "import_network",
     "load_network",
     "paper_energy",
     "report",
