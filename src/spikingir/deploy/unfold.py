@@ -72,7 +72,7 @@ def _between(node: Node, kernel: Kernel, beta: Tensor) -> Tensor:
     spike, last = (operation.scale_output(node, w.double(), kernel.grid) for w in (kernel.spike, kernel.extended))
     least, most = (operation.scale_input(node, last + half, 1 / beta) for half in (-0.5, 0.5))
     least, most = torch.maximum(spike - 0.5, least), torch.minimum(spike + 0.5, most)
-    near = 0.5 - spike.abs() * 2.0**-20  # so near that float32 keeps it on its side of a half
+    near = (0.5 - spike.abs() * 2.0**-20).clamp_min(0)  # so near that float32 keeps it on its side of a half
     between = torch.where(least < most, (least + most) / 2, spike).clamp(spike - near, spike + near)
     return operation.scale_output(node, between, 1 / kernel.grid)
 
