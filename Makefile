@@ -46,7 +46,7 @@ test: $(VENV)/$(STAMP) ## run the tests, without the slow ones
 test-slow: $(VENV)/$(STAMP) ## run all tests
 	$(PYTEST) -n 2 --ignore tests/peers
 
-test-peers: $(PEERS)/$(STAMP) ## compare with SpikingJelly, in an environment of its own
+test-peers: $(PEERS)/$(STAMP) ## compare with SpikingJelly, run NIR files in nirtorch, in an environment of its own
 	$(PEERS)/bin/python -m pytest tests/peers
 
 test-web: $(WEB)/$(STAMP) chromium ## test the page, in headless Chromium too, in an environment of its own

@@ -34,7 +34,7 @@ from spikingir.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-ELSEWHERE = {"page.md", "architecture.md"}  # tests/web and tests/test_architecture.py run their Python
+ELSEWHERE = {"page.md", "architecture.md", "notebook.md"}  # tests/web, test_architecture.py, test_notebook.py run them
 REGISTRIES: tuple[Registry[Any], ...] = (NEURONS, ARCHITECTURES, TASKS, METHODS, FORMATS)
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _PACKAGES = {"curl", "magick", "pipx", "ray", "srun", "torchrun", "uv"}  # programs of others

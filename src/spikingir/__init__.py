@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from spikingir.evaluation.evaluate import evaluate as evaluate
     from spikingir.export.errors import ExportError as ExportError
     from spikingir.export.export import export_network as export_network
+    from spikingir.export.export import import_network as import_network
     from spikingir.graph.errors import ConversionError as ConversionError
     from spikingir.networks.aodnet import AODNet as AODNet
     from spikingir.networks.dncnn import DnCNN as DnCNN
@@ -82,6 +83,7 @@ _HOMES = {
     "export_network": "spikingir.export.export",
     "fold": "spikingir.deploy.fold",
     "from_pretrained": "spikingir.store",
+    "import_network": "spikingir.export.export",
     "load_network": "spikingir.store",
     "paper_energy": "spikingir.energy.paper",
     "report": "spikingir.conversion.report",

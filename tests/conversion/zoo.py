@@ -1088,18 +1088,23 @@ class Row:
     Attributes:
         rewrites: What it was rewritten by.
         refused: Why it is refused, if it is.
-        native: Whether the native engine runs it.
+        refused_natively: Why the native engine does not run it, if it does not.
     """
 
     rewrites: tuple[str, ...] = ()
     refused: str = ""
-    native: bool = False
+    refused_natively: str = ""
+
+    @property
+    def native(self) -> bool:
+        """Whether the native engine runs it."""
+        return not self.refused and not self.refused_natively
 
     def cells(self) -> str:
         """Its columns of the table, after the name."""
         if self.refused:
             return f"no | | {self.refused}"
-        return f"yes | {'yes' if self.native else ''} | {'; '.join(self.rewrites)}"
+        return f"yes | {self.refused_natively or 'yes'} | {'; '.join(self.rewrites)}"
 
 
 def converted(name: str, **options: Any) -> SpikingNetwork:
@@ -1112,13 +1117,13 @@ def converted(name: str, **options: Any) -> SpikingNetwork:
     return convert(make(name), images(name), **options)
 
 
-def runs_natively(spiking: SpikingNetwork) -> bool:
-    """Whether the native engine takes the folded network."""
+def why_not_natively(spiking: SpikingNetwork) -> str:
+    """Why the native engine does not take the folded network; nothing where it does."""
     try:
         NativeNetwork(fold(spiking))
-    except (NotNativeError, FoldError):
-        return False
-    return True
+    except (NotNativeError, FoldError) as error:
+        return str(error)
+    return ""
 
 
 def row_of(name: str, spiking: SpikingNetwork) -> Row:
@@ -1129,7 +1134,7 @@ def row_of(name: str, spiking: SpikingNetwork) -> Row:
         found[f"{NETWORKS[name].pieces} straight pieces for each smooth activation"] = None
     if any(node.op in ("pad_to", "crop") for node in spiking.nodes):
         found["padding and cropping by the size"] = None
-    return Row(tuple(found), native=runs_natively(spiking))
+    return Row(tuple(found), refused_natively=why_not_natively(spiking))
 
 
 def try_out(name: str) -> Row:
@@ -1153,9 +1158,8 @@ def page(rows: Mapping[str, Row]) -> str:
         "",
         "- *converts*: the trace gives what the network gives, and the spiking network comes nearer to it with every "
         "time step: below 1e-4 of its output at last.",
-        "- *native*: the native engine runs the folded network on the phased schedule, with the same bits as torch. A "
-        "network that does not run natively has operations that read weighted sums and not spikes, such as two "
-        "convolutions without an activation between them; torch runs it.",
+        "- *native*: the native engine runs the folded network on the phased schedule, with the same bits as torch; "
+        "or what it has no kernel for. Torch runs such a network.",
         "- *how*: what was rewritten, or the sentence that refuses the network. Rewrites are exact. Straight pieces "
         "are not: `spikingir.report` prints the worst error of each.",
         "",
@@ -1164,6 +1168,28 @@ def page(rows: Mapping[str, Row]) -> str:
         "| network | converts | native | how |",
         "|---|---|---|---|",
         *(f"| {name} | {row.cells()} |" for name, row in rows.items()),
+        "",
+        "## Residual networks without activations between convolutions",
+        "",
+        "The native engine adds spikes. In EDSR, RDN, DRUNet and their like a convolution reads a sum of other "
+        "convolutions, on which no neuron fires. Its kernel could be composed with theirs, so that it reads their "
+        "spikes:",
+        "",
+        "- A convolution of one pixel after any other is one convolution, exactly. So is any convolution after one of "
+        "one pixel without bias.",
+        "- Two of 3x3 are one of 5x5 only where nothing is padded between them. Along the border the first one's sums "
+        "beyond the image are zeros for the second, and the composed kernel computes them: the restored image would "
+        "differ there. The same holds for a bias and a padding behind it. "
+        "`tests/conversion/test_network_table.py::test_which_pairs_of_convolutions_are_one` shows all four.",
+        "",
+        "EDSR, RDN, DRUNet, MSRResNet, SRResNet, RRDB, WDSR, RCAN, CResMD and MIMO-UNet all have a pair of 3x3, at "
+        "the latest in the convolutions behind their last sum. So they stay with torch. To run natively, train them "
+        "with an activation after each sum, as `multiscale` has it.",
+        "",
+        "Where composing is exact it costs more than it saves, and is left undone: a depthwise 5x5 and a pointwise "
+        "convolution from C to N channels (PMRID) have 25 C + C N weights, composed 25 C N; a bottleneck of expansion "
+        "t (MobileNetV2) has t / 2 times its weights; and where K neurons read one growing sum (DRRN, MemNet), each "
+        "would have convolutions of its own for all terms, K (K - 1) / 2 for K - 1.",
         "",
     ]
     return "\n".join(lines)

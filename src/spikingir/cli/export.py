@@ -1,4 +1,4 @@
-"""The command that writes a model for other tools."""
+"""The commands that write a model for other tools, and read it back."""
 
 import os
 from pathlib import Path
@@ -53,3 +53,31 @@ def export(
     for note in done.notes:
         complain(f"note: {note}")
     say(f"{done.path}: {done.drift}, on a sample of random values")
+
+
+def import_(
+    file: Path,
+    /,
+    *,
+    source: Annotated[str, Parameter(name="--from", validator=_known_format)],
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Make a model of a file of spikingir export, or of one that another tool has changed since.
+
+    Says what differs between the file and the model, run on a sample.
+
+    Args:
+        file: The file.
+        source: Its format: npz, nir, spikingjelly, or one that a package of yours adds.
+        out: Model to write, a .safetensors file.
+        overwrite: Replace the file to write if it exists.
+    """
+    from spikingir.export.export import import_network
+    from spikingir.store import save_pretrained
+
+    if os.path.lexists(out) and not overwrite:
+        raise CommandError(f"{out} exists already; --overwrite replaces it")
+    done = import_network(file, source)
+    save_pretrained(done.network, out, overwrite=overwrite)
+    say(f"{out}: {done.drift}, on a sample of random values")

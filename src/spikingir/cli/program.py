@@ -26,7 +26,7 @@ from spikingir.cli.console import (
 )
 from spikingir.cli.energy import energy
 from spikingir.cli.evaluate import evaluate
-from spikingir.cli.export import export
+from spikingir.cli.export import export, import_
 from spikingir.cli.models import models
 from spikingir.cli.restore import demo, restoring_command
 from spikingir.cli.serve import serve
@@ -43,6 +43,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
     evaluate: "evaluate denoise-gray-25 --data photos/",
     energy: "energy denoise-gray-25 --image photo.png --sigma 25",
     export: "export denoise-gray --to onnx -o denoise.onnx",
+    import_: "import denoise.npz --from npz -o denoise.safetensors",
     convert: "convert dncnn_25.pth --data photos/ --sigma 25",
     finetune: "finetune denoise-gray-25 --data photos/",
     train: "train denoise-gray-25 --data-root DATA",
@@ -71,7 +72,8 @@ def build(*loaded: str) -> App:
             example = f"Example: spikingir {name} photo.jpg"
             app.command(restoring_command(TASKS[name]), help_prologue=example, sort_key=place)
     for place, (command, example) in enumerate(_COMMANDS.items(), len(TASKS)):
-        app.command(command, help_prologue=f"Example: spikingir {example}", sort_key=place)
+        name = example.split()[0]  # of one that Python has a keyword for, too
+        app.command(command, name=name, help_prologue=f"Example: spikingir {example}", sort_key=place)
     app.register_install_completion_command(help="Install completion for this shell.")
     return app
 

@@ -4,7 +4,7 @@ Made by :func:`spikingir.fold`, which explains the form.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
@@ -180,6 +180,44 @@ class FoldedNetwork(nn.Module):
         size = (image.shape[-2], image.shape[-1])
         return restored, Trace(self.config.time_steps, self.config.schedule, size, tuple(layers))
 
+    @torch.no_grad()
+    def record(
+        self, image: Tensor, *, layers: Iterable[str] | None = None, membranes: bool = True
+    ) -> tuple[Tensor, Trace]:
+        """The image so far at every step, and the state of layers; the image may change from step to step.
+
+        On the clocked schedule all layers advance together: a spike passes all of them within its step. Output t is
+        that of the network stopped after step t: ``Mapper(sum_{u<=t} s(u)) / t``, and with recycling
+        ``(v(t) - v(0)) / t``; after the extended step it is the network's own. Of frames, step t has frame t as its
+        current, the image is formed of the mean of the frames so far, and the extended step has no current, as ever.
+
+        On the phased schedule a step is one of a layer's own window, in which its spikes leave; its membrane starts
+        with all that it collected, and there is one output, behind the last layer's window.
+
+        Args:
+            image: Degraded image, or one frame for each of the T steps (clocked alone).
+            layers: Names of layers whose spikes (``trains``) and membranes are kept; all unless given.
+            membranes: Whether to keep membranes.
+
+        Returns:
+            Outputs, the last of which is ``network(image)``, on a grid bit for bit; and what :meth:`trace` gives,
+            with ``trains`` in {-1, 0, 1} and ``membranes`` after firing, in units of the threshold, of the layers
+            named.
+
+        Shape:
+            ``image``: (B, C, H, W), or frames (T, B, C, H, W). Outputs: (S, B, C, H, W), S with the extended step;
+            phased (1, B, C, H, W). Trains and membranes: (S, B, C', H', W') of each layer.
+
+        Raises:
+            InputError: No such layer; another number of frames than T; frames on the phased schedule; a delay.
+
+        Source:
+            SpikingIR, Eq. 1-7; docs/method.md, sections 2 and 3.
+        """
+        from spikingir.deploy.steps import record  # which runs this class
+
+        return record(self, image, tuple(self.clocks) if layers is None else tuple(layers), membranes)
+
     def on_image_grid(self, image: Tensor) -> Tensor:
         """The image as the body sees it: float64, on a grid of ``2^-20`` (a binary network's: ``2^-12``) if gridded.
 
@@ -195,7 +233,7 @@ class FoldedNetwork(nn.Module):
     @torch.no_grad()
     def _restore(self, image: Tensor, layers: list[LayerTrace] | None, trains: bool) -> Tensor:
         exact = self.on_image_grid(image)
-        with _exact_convolutions():
+        with exact_convolutions():
             return self.run(image, exact, layers, trains)
 
     def run(self, image: Tensor, exact: Tensor, layers: list[LayerTrace] | None, trains: bool) -> Tensor:
@@ -237,8 +275,8 @@ class FoldedNetwork(nn.Module):
         assert kernel is None or isinstance(kernel, Kernel)
         return kernel
 
-    def linear(self, node: Node, inputs: Sequence[Wave]) -> Wave:
-        """What an operation between neurons makes of its inputs."""
+    def linear(self, node: Node, inputs: Sequence[Wave], extended: bool = False) -> Wave:
+        """What an operation between neurons makes of its inputs: of all steps, or of the extended one alone."""
         kernel = self.kernel(node.name)
         if kernel is None:
             inputs = _in_one_precision(inputs)
@@ -250,22 +288,26 @@ class FoldedNetwork(nn.Module):
             constant = shift if constant is None else constant + shift
         constant = None if constant is None else kernel.round(constant)
         if not node.operation.fixed and self.spiking.issuperset(node.inputs):
-            return Wave(self._weigh(node, inputs, kernel), constant)
+            return Wave(self._weigh(node, inputs, kernel, extended), constant)
         analog = [Wave(None if w.spikes is None else w.spikes.double(), w.constant) for w in inputs]
         spikes = spiking_part(node, analog, kernel.spike.double())
         return Wave(None if spikes is None else kernel.round(spikes), constant)
 
-    def _weigh(self, node: Node, inputs: Sequence[Wave], kernel: Kernel) -> Tensor:
-        """Weighted sums of 0/1 spikes, with weights of their own at the extended step."""
+    def _weigh(self, node: Node, inputs: Sequence[Wave], kernel: Kernel, extended: bool) -> Tensor:
+        """Weighted sums of 0/1 spikes, with weights of their own at the extended step, the last or the only one."""
         steps, dtype = self.config.time_steps, kernel.spike.dtype
         inputs = [Wave(None if w.spikes is None else w.spikes.to(dtype), w.constant) for w in inputs]
+        if extended:
+            only = spiking_part(node, inputs, kernel.extended)
+            assert only is not None
+            return only
         regular = [Wave(None if w.spikes is None else w.spikes[:steps], w.constant) for w in inputs]
         sums = spiking_part(node, regular, kernel.spike)
         assert sums is not None
         if all(w.spikes is None or len(w.spikes) <= steps for w in inputs):
             return sums
-        extended = [Wave(None if w.spikes is None else w.spikes[steps:], w.constant) for w in inputs]
-        last = spiking_part(node, extended, kernel.extended)
+        last_step = [Wave(None if w.spikes is None else w.spikes[steps:], w.constant) for w in inputs]
+        last = spiking_part(node, last_step, kernel.extended)
         assert last is not None
         return torch.cat([sums, last])
 
@@ -322,14 +364,19 @@ class FoldedNetwork(nn.Module):
         threshold: Tensor = getattr(self, f"threshold_{name}")
         return threshold
 
-    def read(self, spikes: Tensor, residual: Tensor) -> Tensor:
+    def read(self, spikes: Tensor, residual: Tensor, time_steps: int | None = None) -> Tensor:
         """Body output in float64, from the spikes and residual membranes of the last layer: the mapper, and ``I``.
+
+        Args:
+            spikes: Its spikes.
+            residual: What is left on its membranes.
+            time_steps: Steps that the spikes are of, clocked; all T unless given.
 
         Shape:
             ``spikes``: (S, B, C, H, W) in {-1, 0, 1}, phased (1, B, C, H, W) their number; ``residual`` and the
             result: (B, C, H, W).
         """
-        steps, kernel, last = self.config.time_steps, self.mapper, self.nodes[-1].name
+        steps, kernel, last = time_steps or self.config.time_steps, self.mapper, self.nodes[-1].name
         clock, most = self.clocks[last], self.levels.get(last, steps)
         padding = kernel.spike.shape[-1] // 2
         counts = spikes[:steps].double().sum(0)
@@ -385,7 +432,7 @@ def _on_image_grid(values: Tensor, what: str, bits: int) -> Tensor:
 
 
 @contextmanager
-def _exact_convolutions() -> Iterator[None]:
+def exact_convolutions() -> Iterator[None]:
     """Convolutions as plain sums of products: no Winograd, no reduced precision, whatever is set outside."""
     settings: Any = getattr(torch.backends.mkldnn, "conv", None)  # torch >= 2.9; before, nothing lowers it
     outside = getattr(settings, "fp32_precision", None)

@@ -21,19 +21,22 @@ class Drift:
         different: Sum over all neurons and steps of the difference in spikes; None where the format shows no spikes.
         values: Values of the restored image.
         values_different: Those of them that are not the same bit for bit; None where the format holds no image.
+        largest: Largest difference of a value, in units of the image.
     """
 
     spikes: int
     different: int | None
     values: int
     values_different: int | None
+    largest: float = 0.0
 
     def __str__(self) -> str:
         found = []
         if self.different is not None:
             found.append(f"{self.different} of {self.spikes} spikes differ")
         if self.values_different is not None:
-            found.append(f"{self.values_different} of {self.values} values of the restored image differ")
+            by = f", by {self.largest:.1g} at most" * bool(self.values_different)
+            found.append(f"{self.values_different} of {self.values} values of the restored image differ{by}")
         return ", ".join(found)
 
 
@@ -89,4 +92,5 @@ def measure(
         else sum(int((layer - spikes[name].int()).abs().sum()) for name, layer in layers.items()),
         image.numel(),
         None if restored is None else int((restored != image).sum()),
+        0.0 if restored is None else float((restored - image).abs().max()),
     )

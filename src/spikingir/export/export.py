@@ -1,4 +1,4 @@
-"""Write a network in a format of other tools, and measure what differs from the folded network."""
+"""Write a network in a format of other tools, read it back, and measure what differs from the folded network."""
 
 import copy
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spikingir.deploy.fold import fold
 from spikingir.deploy.folded import FoldedNetwork
+from spikingir.deploy.unfold import unfold
 from spikingir.export.drift import Drift, measure, sample_images, spikes_of
 from spikingir.export.errors import ExportError
 from spikingir.files import write_atomically
@@ -32,12 +33,15 @@ class FileFormat:
         write: Makes the content of a file from a folded network and a sample, and runs it on the sample.
         packages: Packages that it needs; the extra of the format's name has them.
         install: What installs them; that extra unless given.
+        read: Makes a folded network of a file again, in the errors of :func:`spikingir.import_network`; None where
+            the format says too little for that.
     """
 
     suffix: str
     write: Callable[[FoldedNetwork, Tensor], Written]
     packages: tuple[str, ...] = ()
     install: str = ""
+    read: Callable[[Path], FoldedNetwork] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,19 @@ class Export:
     path: Path
     drift: Drift
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Import:
+    """A network that was read.
+
+    Attributes:
+        network: The network, to save, restore with or train further.
+        drift: What differs between the file and the network as it is deployed, run on a sample.
+    """
+
+    network: SpikingNetwork
+    drift: Drift
 
 
 def export_network(
@@ -95,8 +112,7 @@ def export_network(
         try:
             import_module(package)
         except ModuleNotFoundError:
-            install = format.install or f"pip install 'spikingir[{to}]'"
-            raise ExportError(f"the format {to} needs the package {package}; install it with: {install}") from None
+            raise _missing(to, package) from None
     folded = fold(network).eval() if isinstance(network, SpikingNetwork) else network
     if folded.theta.device.type != "cpu":
         folded = copy.deepcopy(folded).cpu()
@@ -105,6 +121,43 @@ def export_network(
     content, drift, notes = format.write(folded, image)
     write_atomically(path, lambda file: file.write(content), overwrite=overwrite)
     return Export(path, drift, notes)
+
+
+def import_network(path: str | Path, source: Format, *, sample: Tensor | None = None) -> Import:
+    """Read a network that :func:`export_network` wrote, or another tool has changed since, as a spiking network.
+
+    Spikes of steps 1..T are those of the file, images are but for their last bits. Those of the extended step are but
+    for weights that depend on more bits of ``beta`` than a file has. A NIR file has no extended step.
+
+    Args:
+        path: The file.
+        source: Its format: npz, nir, spikingjelly, or one of :data:`FORMATS` that can be read.
+        sample: As for :func:`export_network`.
+
+    Raises:
+        ExportError: The file is damaged or holds something else; no such format, or one that cannot be read.
+        FoldError: A neuron that no spiking network has.
+        FileNotFoundError: There is no such file.
+    """
+    readable = [name for name, format in FORMATS.items() if format.read is not None]
+    read = FORMATS[source].read if source in FORMATS else None
+    if read is None:
+        raise ExportError(f"the format is {source!r}; those that can be read are {', '.join(readable)}")
+    try:
+        folded = read(Path(path))
+    except ModuleNotFoundError as error:
+        if error.name not in FORMATS[source].packages:
+            raise
+        raise _missing(source, error.name) from None
+    network = unfold(folded)
+    image = sample_images(folded) if sample is None else sample.detach().cpu().float().contiguous()
+    check_input(folded.config, image)
+    return Import(network, measure(spikes_of(folded, image), *spikes_of(fold(network), image)))
+
+
+def _missing(format: Format, package: str) -> ExportError:
+    install = FORMATS[format].install or f"pip install 'spikingir[{format}]'"
+    return ExportError(f"the format {format} needs the package {package}; install it with: {install}")
 
 
 def _npz(network: FoldedNetwork, image: Tensor) -> Written:
@@ -144,19 +197,41 @@ def _nir(network: FoldedNetwork, image: Tensor) -> Written:
     return content, measure(spikes_of(network, image), None, spikes), notes
 
 
+def _load_npz(path: Path) -> FoldedNetwork:
+    from spikingir.export.npz import load_npz
+
+    return load_npz(path)
+
+
+def _load_nir(path: Path) -> FoldedNetwork:
+    from spikingir.export.nir import load_nir
+
+    return load_nir(path)
+
+
+def _load_spikingjelly(path: Path) -> FoldedNetwork:
+    from spikingir.export.spikingjelly import load_spikingjelly
+
+    return load_spikingjelly(path)
+
+
 FORMATS: Registry[FileFormat] = Registry(
     "spikingir.exports",
     "export format",
     FileFormat,
     lambda name, write, **options: FileFormat(write=write, **options),
     {
-        "npz": FileFormat(".npz", _npz),
+        "npz": FileFormat(".npz", _npz, read=_load_npz),
         "onnx": FileFormat(".onnx", _onnx, ("onnx", "onnxruntime")),
         "torch": FileFormat(".pt2", _torch),
-        "nir": FileFormat(".nir", _nir, ("nir",)),
+        "nir": FileFormat(".nir", _nir, ("nir",), read=_load_nir),
         # it asks for torchvision, which it does without
         "spikingjelly": FileFormat(
-            ".py", _spikingjelly, ("spikingjelly",), install="pip install --no-deps spikingjelly"
+            ".py",
+            _spikingjelly,
+            ("spikingjelly",),
+            install="pip install --no-deps spikingjelly",
+            read=_load_spikingjelly,
         ),
     },
 )

@@ -51,6 +51,12 @@ def _accumulator(current: Tensor) -> torch.dtype:
     return torch.promote_types(current.dtype, torch.float32)
 
 
+def fire(v: Tensor, level: Tensor, amplitude: Tensor, signed: bool) -> Tensor:
+    """Weighted spike of one step: ``a s`` with ``s = [v >= level]``, for a signed neuron -1 where ``v <= -level``."""
+    spike = torch.where(v >= level, amplitude, 0)
+    return torch.where(v <= -level, -amplitude, spike) if signed else spike
+
+
 def _membranes(
     currents: Tensor | None,
     constant: Tensor,
@@ -83,9 +89,7 @@ def _membranes(
             v = v + current(step + clock.delay)
         level = clock.alpha * theta if last else theta
         amplitude = beta * theta if last else theta
-        spike = torch.where(v >= level, amplitude, 0)
-        if clock.signed:
-            spike = torch.where(v <= -level, -amplitude, spike)
+        spike = fire(v, level, amplitude, clock.signed)
         if before is not None:
             before.append(v)
         if fired is None:

@@ -1,7 +1,7 @@
 """The spiking network: a body of neurons and linear operations, a clock, a readout, an image formation."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -114,6 +114,8 @@ class LayerTrace:
         trains: The spikes themselves in {-1, 0, 1} (graded ones: whole numbers), (S, B, C, H, W), int8, if they
             were asked for.
         counts: Spikes of each neuron over all steps, (B, C, H, W), int32, if they were asked for.
+        membranes: ``v(t)`` after firing at each step in units of the threshold, (S, B, C, H, W), if they were asked
+            for; the last is the residual membrane.
     """
 
     name: str
@@ -122,6 +124,7 @@ class LayerTrace:
     residual_membrane: Tensor
     trains: Tensor | None
     counts: Tensor | None = None
+    membranes: Tensor | None = None
 
     @property
     def spikes_per_neuron(self) -> float:
@@ -154,6 +157,16 @@ class Trace:
         """Mean number of spikes of a neuron for one image, over all layers."""
         total = sum(layer.spikes_per_neuron * layer.neurons for layer in self.layers)
         return total / sum(layer.neurons for layer in self.layers)
+
+    def layer(self, name: str) -> LayerTrace:
+        """The layer of a name.
+
+        Raises:
+            InputError: There is none.
+        """
+        found = {layer.name: layer for layer in self.layers}
+        require_layers(found, (name,))
+        return found[name]
 
     def within(self, windows: Mapping[str, Window]) -> "Trace":
         """What the neurons of each layer's window did, see :meth:`LayerTrace.part`."""
@@ -455,6 +468,18 @@ def _phased_trace(
     residual = (mean - decoded) * most / theta
     spikes = spikes_per_step(counts, config.coding, config.time_steps)
     return LayerTrace(name, spikes, mean[0].numel(), residual, signs)
+
+
+def require_layers(known: Iterable[str], wanted: Iterable[str]) -> None:
+    """Whether a network has all layers of some names.
+
+    Raises:
+        InputError: It has not.
+    """
+    names = list(known)
+    for name in wanted:
+        if name not in names:
+            raise InputError(f"there is no layer {name!r}; the network has {', '.join(names)}")
 
 
 def check_input(config: SpikingConfig, image: Tensor) -> None:
