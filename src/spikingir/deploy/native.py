@@ -151,7 +151,8 @@ class _ImageCurrent:
         self._known = torch.tensor(order) >= 0
         self._after = after
         self._analog: Any = None
-        if self._term.keeps_size and self._term.weight.shape[-1] <= _LARGEST_KERNEL:
+        side = self._term.weight.shape[-1]
+        if self._term.stride == 1 and 2 * self._term.padding == side - 1 and side <= _LARGEST_KERNEL:
             weights = self._in_order(plan.whole(self._term.weight))
             shift = self._in_order(plan.whole(plan.image_bias))
             self._analog = _native.Analog(
