@@ -1,6 +1,7 @@
 """Time of the multi-scale network on the native engine beside conventional networks, in one run.
 
     python -m benchmarks.multiscale                       # by each of the processor's instructions
+    python -m benchmarks.multiscale --shipped             # the networks that ship, clocked and int8 too
     ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python -m benchmarks.multiscale   # the ANNs with AVX2, too
 
 The network is untrained: its weights are random, with batch norm's disturbances folded in, and it is calibrated, so
@@ -35,7 +36,13 @@ OWN_ANN, DNCNN_ANN, INT8 = "multi-scale ANN, float32", "DnCNN, float32", "multi-
 NATIVE, CLOCKED = "multi-scale, native, phased", "multi-scale, native, clocked, T = 10"
 
 
-def shipped(rounds: int, height: int = 321, width: int = 481, uncounted: int = 1) -> Rounds:
+def shipped(
+    rounds: int,
+    height: int = 321,
+    width: int = 481,
+    uncounted: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Rounds:
     """Seconds of the multi-scale network that ships, in both schedules, and of those that it is measured by.
 
     Of int8 there is nothing where onnxruntime is not installed.
@@ -70,13 +77,21 @@ def shipped(rounds: int, height: int = 321, width: int = 481, uncounted: int = 1
                 raise SystemExit(f"{INT8} differs by {difference:.3g} from float32; nothing was timed")
         given = dict.fromkeys(runs, image) | {DNCNN_ANN: noisy}
         turns = {name: lambda name=name, run=run: run(given[name]) for name, run in runs.items()}
-        return take_turns(turns, rounds, uncounted=uncounted)
+        return take_turns(turns, rounds, uncounted=uncounted, clock=clock)
 
 
 def main() -> None:
     """Parse, measure, print."""
     given = _arguments()
     torch.set_num_threads(given.threads)
+    clock = time.perf_counter if given.wall else time.process_time
+    if given.shipped:
+        of_rounds = shipped(given.rounds, given.height, given.width, clock=clock)
+        fastest = {name: min(times) for name, times in of_rounds.items()}
+        for name, value in fastest.items():
+            print(f"{name:45} {1e3 * value:8.1f} ms   {value / fastest[OWN_ANN]:.3f} of its own ANN's")
+        print(json.dumps({name: round(value / fastest[OWN_ANN], 4) for name, value in fastest.items()}))
+        return
     channels = 3 if given.color else 1
     generator = torch.Generator().manual_seed(0)
     random = MultiScaleNet(channels, batch_norm=True).eval()
@@ -104,7 +119,7 @@ def main() -> None:
                 name = f"DnCNN phased T = {load.time_steps}, {bits or 'no'} weight bits, {path}"
                 candidates[name] = _native_run(phased, path, gray)
     with torch.inference_mode():
-        seconds = take_turns(candidates, given.rounds, clock=time.perf_counter if given.wall else time.process_time)
+        seconds = take_turns(candidates, given.rounds, clock=clock)
     least = {name: min(times) for name, times in seconds.items()}
     windows = {name: (slice(None), slice(None)) for name in network.levels}
     density = engine.count(network, image, windows)[1].spikes_per_neuron
@@ -124,6 +139,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--height", type=int, default=321)
     parser.add_argument("--width", type=int, default=481)
+    parser.add_argument(
+        "--shipped", action="store_true", help="the networks that ship, by SPIKINGIR_ISA's instructions"
+    )
     parser.add_argument("--color", action="store_true", help="three channels")
     parser.add_argument("--weight-bits", type=int, default=WEIGHT_BITS, help="of the multi-scale network")
     parser.add_argument("--dncnn", action="store_true", help="DnCNN too")

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int half_lanes = lanes / 2;
 constexpr int parts = phased_block / half_lanes;
-constexpr int pixels = vector_bytes == 16 ? 1 : 4;
+constexpr int pixels = vector_bytes == 64 ? 8 : vector_bytes == 32 ? 4 : 1;
 
 // Halves to even, as torch does: beyond 2^52 a double has no room for a fraction.
 inline Doubles rounded(Doubles x) {

@@ -126,115 +126,133 @@ template <int pixels, int blocks>
   }
 }
 
+// By itself, as a compiler that sees it together with others keeps its sums in memory.
 template <int pixels, int blocks>
-[[gnu::always_inline]] inline void convolve_image(const ImageSource& image, const int16_t* weights, int y, int x,
-                                                  int block, Sums<pixels, blocks>& sums) {
+[[gnu::noinline]] Sums<pixels, blocks> convolve_image(const ImageSource& image, const int16_t* weights, int y, int x,
+                                                      int block) {
+  Sums<pixels, blocks> sums{};
   const char* from_weights = (const char*)(weights + block * image.block);
   for (int dy = 0; dy < image.kernel; ++dy, from_weights += std::ptrdiff_t(4) * integer_block * image.words) {
     const int16_t* from = image.view.at(y * image.stride + dy, x * image.stride);
     add_run<dot_image>(sums, (const char*)from, 2 * image.view.pixel * image.stride, image.words, from_weights,
                        2 * image.block);
   }
+  return sums;
 }
 
-// The image's current, rounded half to even to the grid once, at each of the window's steps. It is
-// whole + part 2^-bits, so that either fits 32 bits.
+// The image's current in units of 2^-bits, rounded half to even once; from below, as 2^bits whole + part.
+[[gnu::always_inline]] inline Ints rounded(Ints whole, Ints part, int bits) {
+  const int mask = (1 << bits) - 1, half = 1 << bits >> 1;
+  const Ints down = whole + (part >> bits);
+  return down + (((part & mask) + (half - 1) + (down & 1)) >> bits);
+}
+
+// Adds the image's current of all the window's steps.
 template <int pixels, int blocks>
-[[gnu::always_inline]] inline void add_image(const IntegerLayer& layer, int y, int x, int block,
-                                             Sums<pixels, blocks>& sums) {
+[[gnu::noinline]] void add_image(const IntegerLayer& layer, int y, int x, int block, Sums<pixels, blocks>& sums) {
   const ImageSource& image = layer.image;
-  Sums<pixels, blocks> whole, part{};
+  Sums<pixels, blocks> part = convolve_image<pixels, blocks>(image, image.low, y, x, block), high;
+  if (image.high) high = convolve_image<pixels, blocks>(image, image.high, y, x, block);
+  const int bits = image.bits - image_digit, mask = (1 << bits) - 1, steps = layer.steps;
   for (int i = 0; i < blocks * parts; ++i) {
     const Ints bias = load<Ints>(image.bias + block * integer_block + i * lanes);
-    for (int p = 0; p < pixels; ++p) whole.value[p][i] = bias;
-  }
-  if (image.high) {
-    const int bits = image.bits - image_digit;
-    convolve_image(image, image.high, y, x, block, part);
-    for (int p = 0; p < pixels; ++p)
-      for (int i = 0; i < blocks * parts; ++i) {
-        whole.value[p][i] += part.value[p][i] >> bits;
-        part.value[p][i] = (part.value[p][i] & ((1 << bits) - 1)) << image_digit;
-      }
-  }
-  convolve_image(image, image.low, y, x, block, part);
-  const int mask = (1 << image.bits) - 1, half = 1 << image.bits >> 1;
-  for (int i = 0; i < blocks * parts; ++i) {
-    const Ints unit = load<Ints>(image.unit + block * integer_block + i * lanes);
     for (int p = 0; p < pixels; ++p) {
-      const Ints down = whole.value[p][i] + (part.value[p][i] >> image.bits);
-      const Ints rounded = down + (((part.value[p][i] & mask) + (half - 1) + (down & 1)) >> image.bits);
-      sums.value[p][i] = sums.value[p][i] * unit + rounded * layer.steps;
+      Ints whole = bias;
+      if (image.high) {
+        whole += high.value[p][i] >> bits;
+        part.value[p][i] += (high.value[p][i] & mask) << image_digit;
+      }
+      sums.value[p][i] += rounded(whole, part.value[p][i], image.bits) * steps;
     }
   }
 }
 
-// The membranes of one vector of neurons of a pixel of sums, but for skips, with half of a threshold added.
+// The membranes of one vector of neurons of a pixel of sums, but for skips and image, with half of a threshold added.
 [[gnu::always_inline]] inline Ints membranes(const IntegerLayer& layer, Ints sum, int y, int x, int channel) {
-  Ints v = sum * load<Ints>(layer.unit + channel) + load<Ints>(layer.bias + channel);
-  if (layer.current.first) v += load<Ints>(layer.current.at(y, x) + channel) * layer.steps;
-  return v;
+  sum += load<Ints>(layer.bias + channel);
+  if (layer.current.first) sum += load<Ints>(layer.current.at(y, x) + channel) * layer.steps;
+  return sum;
 }
 
 // 16 channels of a block lie side by side in one pixel of the layer.
 template <int pixels, int blocks>
 [[gnu::always_inline]] inline void fire(const IntegerLayer& layer, int y, int x, int block,
-                                        const Sums<pixels, blocks>& sums) {
+                                        Sums<pixels, blocks>& sums) {
+  // what is written might be the layer for all that is known: it is read once, before
+  const int count = layer.width - x < pixels ? layer.width - x : pixels, factor = layer.factor, steps = layer.steps;
   for (int b = 0; b < blocks; ++b) {
-    const int phase = (block + b) / layer.blocks_per_phase,
-              first = (block + b) % layer.blocks_per_phase * integer_block;
-    const int row = y * layer.factor + phase / layer.factor, column = phase % layer.factor;
-    for (int p = 0; p < pixels && x + p < layer.width; ++p) {
-      const int at = (x + p) * layer.factor + column;
-      Ints v[parts], n[parts];
+    const int phase = (block + b) / layer.blocks_per_phase, channel = (block + b) * integer_block;
+    const int first = (block + b) % layer.blocks_per_phase * integer_block;
+    const int row = y * factor + phase / factor, column = x * factor + phase % factor;
+    for (int s = 0; s < layer.skips; ++s) {
+      const Skip& skip = layer.skip[s];
       for (int i = 0; i < parts; ++i) {
-        const int channel = (block + b) * integer_block + i * lanes;
-        v[i] = membranes(layer, sums.value[p][b * parts + i], y, x + p, channel);
-        for (int s = 0; s < layer.skips; ++s)
-          v[i] += load_bytes(layer.skip[s].view.at(row, at) + first + i * lanes) *
-                  load<Ints>(layer.skip[s].scale + first + i * lanes);
-        n[i] = v[i] >> load<Ints>(layer.exponent + channel);
+        const Ints scale = load<Ints>(skip.scale + first + i * lanes);
+        const uint8_t* from = skip.view.at(row, column) + first + i * lanes;
+        for (int p = 0; p < count; ++p, from += skip.view.pixel * factor)
+          sums.value[p][b * parts + i] += load_bytes(from) * scale;
       }
-      uint8_t* levels = layer.levels.at(row, at) + first;
-      store_bytes(levels, n, layer.steps);
-      if (!layer.residual.first) continue;
+    }
+    Ints exponent[parts];
+    for (int i = 0; i < parts; ++i) {
+      exponent[i] = load<Ints>(layer.exponent + channel + i * lanes);
+      for (int p = 0; p < count; ++p)
+        sums.value[p][b * parts + i] = membranes(layer, sums.value[p][b * parts + i], y, x + p, channel + i * lanes);
+    }
+    uint8_t* levels = layer.levels.at(row, column) + first;
+    const std::ptrdiff_t pixel = layer.levels.pixel * factor;
+    int32_t* residual = layer.residual.first ? layer.residual.at(row, column) + first : nullptr;
+    const std::ptrdiff_t residual_pixel = layer.residual.pixel * factor;
+    for (int p = 0; p < count; ++p, levels += pixel, residual += residual_pixel) {
+      const Ints* v = sums.value[p] + b * parts;
+      Ints n[parts];
+      for (int i = 0; i < parts; ++i) n[i] = v[i] >> exponent[i];
+      store_bytes(levels, n, steps);
+      if (!residual) continue;
       for (int i = 0; i < parts; ++i) {
-        const Ints exponent = load<Ints>(layer.exponent + (block + b) * integer_block + i * lanes), one = Ints{} + 1;
-        const Ints before = v[i] - ((one << exponent) >> 1);
-        store(layer.residual.at(row, at) + first + i * lanes, before - (load_bytes(levels + i * lanes) << exponent));
+        const Ints one = Ints{} + 1, before = v[i] - ((one << exponent[i]) >> 1);
+        store(residual + i * lanes, before - (load_bytes(levels + i * lanes) << exponent[i]));
       }
     }
   }
 }
 
-// Calls visit(lane, row, column, channel) for those channels of a block that a layer has: phases of few channels.
-template <class Visit>
-[[gnu::always_inline]] inline void for_each_output(const IntegerLayer& layer, int y, int x, int block,
-                                                   const Visit& visit) {
-  int phase = block * integer_block / layer.channels, channel = block * integer_block % layer.channels;
-  const int lanes_used = layer.outputs - block * integer_block;
-  for (int i = 0; i < integer_block && i < lanes_used; ++i) {
-    visit(i, y * layer.factor + phase / layer.factor, x * layer.factor + phase % layer.factor, channel);
-    if (++channel == layer.channels) {
-      channel = 0;
-      ++phase;
+// Where in the layer the lanes of a block belong: phases of few channels, of one pixel of sums.
+struct Places {
+  int count;
+  struct {
+    int row, column, channel;
+  } of[integer_block];
+
+  [[gnu::always_inline]] Places(const IntegerLayer& layer, int y, int x, int block) {
+    const int left = layer.outputs - block * integer_block;
+    int phase = block * integer_block / layer.channels, channel = block * integer_block % layer.channels;
+    count = left < integer_block ? left : integer_block;
+    for (int i = 0; i < count; ++i) {
+      of[i] = {y * layer.factor + phase / layer.factor, x * layer.factor + phase % layer.factor, channel};
+      if (++channel == layer.channels) {
+        channel = 0;
+        ++phase;
+      }
     }
   }
-}
+};
 
 // Channels of a block that belong to different pixels, or that fire -1: stored one by one.
 template <int pixels, int blocks>
 void fire_each(const IntegerLayer& layer, int y, int x, int block, const Sums<pixels, blocks>& sums) {
-  for (int b = 0; b < blocks; ++b)
+  for (int b = 0; b < blocks; ++b) {
+    const Places places(layer, y, x, block + b);
     for (int p = 0; p < pixels && x + p < layer.width; ++p) {
       int32_t value[integer_block], count[integer_block];
-      const int first = (block + b) * integer_block;
+      const int first = (block + b) * integer_block, along = p * layer.factor;
       for (int i = 0; i < parts; ++i)
         store(value + i * lanes, membranes(layer, sums.value[p][b * parts + i], y, x + p, first + i * lanes));
       for (int s = 0; s < layer.skips; ++s)
-        for_each_output(layer, y, x + p, block + b, [&](int lane, int row, int column, int channel) {
-          value[lane] += layer.skip[s].view.at(row, column)[channel] * layer.skip[s].scale[channel];
-        });
+        for (int lane = 0; lane < places.count; ++lane) {
+          const auto [row, column, channel] = places.of[lane];
+          value[lane] += layer.skip[s].view.at(row, column + along)[channel] * layer.skip[s].scale[channel];
+        }
       for (int i = 0; i < parts; ++i) {
         const Ints v = load<Ints>(value + i * lanes), exponent = load<Ints>(layer.exponent + first + i * lanes);
         const Ints one = Ints{} + 1, least = Ints{} - (layer.has_sign ? layer.steps : 0), most = Ints{} + layer.steps;
@@ -244,20 +262,27 @@ void fire_each(const IntegerLayer& layer, int y, int x, int block, const Sums<pi
         store(count + i * lanes, n);
         store(value + i * lanes, v - ((one << exponent) >> 1) - (n << exponent));
       }
-      for_each_output(layer, y, x + p, block + b, [&](int lane, int row, int column, int channel) {
+      for (int lane = 0; lane < places.count; ++lane) {
+        const auto [row, column, channel] = places.of[lane];
         if (layer.counts.first)
-          layer.counts.at(row, column)[channel] = static_cast<int16_t>(count[lane]);
+          layer.counts.at(row, column + along)[channel] = static_cast<int16_t>(count[lane]);
         else
-          layer.levels.at(row, column)[channel] = static_cast<uint8_t>(count[lane]);
-        if (layer.residual.first) layer.residual.at(row, column)[channel] = value[lane];
-      });
+          layer.levels.at(row, column + along)[channel] = static_cast<uint8_t>(count[lane]);
+        if (layer.residual.first) layer.residual.at(row, column + along)[channel] = value[lane];
+      }
     }
+  }
 }
 
 template <int pixels, int blocks>
 void run_tile(const IntegerLayer& layer, int y, int x, int block) {
   Sums<pixels, blocks> sums{};
   convolve(layer, y, x, block, sums);
+  if (layer.unit)
+    for (int i = 0; i < blocks * parts; ++i) {
+      const Ints unit = load<Ints>(layer.unit + block * integer_block + i * lanes);
+      for (int p = 0; p < pixels; ++p) sums.value[p][i] *= unit;
+    }
   if (layer.image.low) add_image(layer, y, x, block, sums);
   if (layer.scattered)
     fire_each(layer, y, x, block, sums);

@@ -1,5 +1,6 @@
 // A phased layer in small numbers: its weights in the order that integer.cpp reads them.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 
@@ -15,7 +16,6 @@ namespace {
 
 constexpr int base_bits = 7;  // of a digit, where a weight takes several
 constexpr int64_t largest = INT32_MAX;
-constexpr int most_image_bits = 20;
 constexpr int most_image_weight = (1 << 22) - 1;  // its high part takes 16 bits
 
 // Digits of -64 to 63 that the largest of some weights takes.
@@ -43,17 +43,29 @@ Levels::Levels(int channels, int most, int height, int width, int border)
               behind(whole(channels, integer_block) * integer_block)) {}
 
 Pixels::Pixels(const double* planes, int channels, int height, int width, int bits, int border)
-    : channels(channels), most(0), picture(height, width, channels, border, behind(channels)) {
-  const double unit = 1 << bits;
+    : channels(channels), most(0), bits(bits), picture(height, width, channels, border, behind(channels)) {
+  const auto whole = [](double number) {  // not a number: 0, too
+    return std::abs(number) < INT32_MAX ? static_cast<int32_t>(number) : 0;
+  };
+  const std::ptrdiff_t size = std::ptrdiff_t(height) * width * channels;
   double largest = 0;
+  int32_t all = 0;
+  for (std::ptrdiff_t i = 0; i < size; ++i) {
+    const double number = planes[i] * (1 << bits);
+    largest = std::max(largest, std::abs(number));
+    all |= whole(number);
+  }
+  // a level that is the same everywhere needs no more bits than a pixel; fewer bits make sums fit that would not
+  const int spare = std::min(all == 0 ? bits : std::countr_zero(static_cast<uint32_t>(all)), bits - image_digit);
+  if (spare > 0) {
+    this->bits -= spare;
+    largest = std::ldexp(largest, -spare);
+  }
+  const double unit = 1 << this->bits;
   for (int c = 0; c < channels; ++c)
     for (int y = 0; y < height; ++y) {
       int16_t* to = picture.at(y, 0) + c;
-      for (int x = 0; x < width; ++x, to += channels) {
-        const double number = *planes++ * unit, size = std::abs(number);
-        largest = size > largest ? size : largest;
-        *to = static_cast<int16_t>(static_cast<int32_t>(size < INT16_MAX ? number : 0));  // not a number neither
-      }
+      for (int x = 0; x < width; ++x, to += channels) *to = static_cast<int16_t>(whole(*planes++ * unit));
     }
   most = static_cast<int>(std::min(largest, double{INT32_MAX}));
 }
@@ -64,12 +76,13 @@ Integer::Integer(Integers given, const std::vector<LevelReading>& sources, const
       kind(given),
       phases{},
       digits(1),
-      limit(0),
       has_image(reading != nullptr),
-      has_high(false),
+      image_reach(0),
+      image_digits_reach(0),
       block(0),
       image_block(0),
-      image{} {
+      image{},
+      has_unit(false) {
   check_range("the number of channels", kind.channels, 1, most_channels);
   check_range("the factor", kind.factor, 1, most_stride);
   check_range("the number of steps", kind.steps, 1, kind.last ? most_steps : UINT8_MAX);
@@ -87,7 +100,6 @@ Integer::Integer(Integers given, const std::vector<LevelReading>& sources, const
   bias = Buffer<int32_t>(padded, 0);
   exponent = Buffer<int32_t>(padded, 0);
   unit = Buffer<int32_t>(padded, 1);
-  no_unit = Buffer<int32_t>(padded, 1);
   for (int o = 0; o < outputs; ++o) {
     check_range("an exponent", grid[o], 0, most_exponent);
     int64_t sum = std::abs(int64_t{given_bias[o]}) * kind.steps + (int64_t{1} << grid[o]);
@@ -110,7 +122,10 @@ Integer::Integer(Integers given, const std::vector<LevelReading>& sources, const
 void Integer::take_out_units(const std::vector<LevelReading>& sources) {
   std::vector<int32_t> shared(outputs, 0);
   for (const LevelReading& source : sources) share_units(source.weights, shared);
-  for (int o = 0; o < outputs; ++o) unit[phases.slot(o)] = std::max(shared[o], 1);
+  for (int o = 0; o < outputs; ++o) {
+    unit[phases.slot(o)] = std::max(shared[o], 1);
+    has_unit = has_unit || shared[o] > 1;
+  }
 }
 
 void Integer::pack(const std::vector<LevelReading>& sources) {
@@ -128,7 +143,7 @@ void Integer::pack(const std::vector<LevelReading>& sources) {
     for (const LevelReading& source : sources) {
       const Weights<int32_t>& from = source.weights;
       const int run = whole(from.inputs, integer_block) * integer_block / 4 * from.kernel;
-      windows.push_back({from.inputs, from.kernel, source.stride, source.padding, source.most, run, run, 0});
+      windows.push_back({from.inputs, from.kernel, source.stride, source.padding, source.most, run, run});
       words += run * from.kernel;
     }
     const std::ptrdiff_t digit = std::ptrdiff_t(words) * 4 * integer_block;
@@ -190,20 +205,18 @@ int Integer::group_of(int source, int first) const {
 void Integer::pack_image(const ImageReading& reading) {
   const Weights<int32_t>& from = reading.weights;
   check_reading(reading, outputs);
-  check_range("the bits of the image", reading.bits, image_digit, most_image_bits);
   // a window's row as pairs of its numbers; the last of an odd number has nothing beside it
-  image = {from.inputs, from.kernel, reading.stride, reading.padding, 0, whole(from.inputs * from.kernel, 2),
-           0,           reading.bits};
+  image = {from.inputs, from.kernel, reading.stride, reading.padding, 0, whole(from.inputs * from.kernel, 2), 0};
   image_block = std::ptrdiff_t(image.words) * from.kernel * 2 * integer_block;
   image_bias = Buffer<int32_t>(std::size_t(blocks) * integer_block, 0);
   for (int o = 0; o < outputs; ++o) image_bias[phases.slot(o)] = reading.bias[o];
   for_each_weight(from, [&](int, int, int, int, int32_t weight) {
     check_range("a weight on the image", weight, -most_image_weight, most_image_weight);
-    has_high = has_high || weight != static_cast<int16_t>(weight);
+    if (weight != static_cast<int16_t>(weight)) image_reach = largest;  // not one that 16 bits hold
   });
-  for (int o = 0; o < outputs; ++o) has_high = has_high || reach(from, o) * INT16_MAX > largest;
+  image_whole = Buffer<int16_t>(blocks * image_block, 0);
   image_low = Buffer<int16_t>(blocks * image_block, 0);
-  if (has_high) image_high = Buffer<int16_t>(blocks * image_block, 0);
+  image_high = Buffer<int16_t>(blocks * image_block, 0);
   std::vector<int64_t> low(outputs, 0), high(outputs, 0);
   for_each_weight(from, [&](int o, int i, int dy, int dx, int32_t weight) {
     const int at = phases.slot(o);
@@ -211,22 +224,28 @@ void Integer::pack_image(const ImageReading& reading) {
     const std::ptrdiff_t pair = dy * image.words + place / 2;
     const std::ptrdiff_t to =
         at / integer_block * image_block + (pair * integer_block + at % integer_block) * 2 + place % 2;
-    if (has_high) {
-      constexpr int half = 1 << image_digit >> 1;
-      const int32_t digit = ((weight + half) & (2 * half - 1)) - half;
-      weight = (weight - digit) >> image_digit;
-      image_high[to] = static_cast<int16_t>(weight);
-      high[o] += std::abs(weight);
-      weight = digit;
-    }
-    image_low[to] = static_cast<int16_t>(weight);
-    low[o] += std::abs(weight);
+    constexpr int half = 1 << image_digit >> 1;
+    const int32_t digit = ((weight + half) & (2 * half - 1)) - half, rest = (weight - digit) >> image_digit;
+    image_whole[to] = static_cast<int16_t>(weight);
+    image_low[to] = static_cast<int16_t>(digit);
+    image_high[to] = static_cast<int16_t>(rest);
+    low[o] += std::abs(digit);
+    high[o] += std::abs(rest);
   });
-  // sums in 32 bits: of the high parts, and of the low ones with what the high ones leave
-  limit = INT16_MAX;
-  for (int o = 0; o < outputs; ++o)
-    for (int64_t sum : {low[o], high[o]})
-      if (sum > 0) limit = static_cast<int>(std::min((largest - (int64_t{1} << reading.bits)) / sum, int64_t{limit}));
+  for (int o = 0; o < outputs; ++o) {
+    image_reach = std::max(image_reach, reach(from, o));
+    image_digits_reach = std::max({image_digits_reach, low[o], high[o]});
+  }
+}
+
+// Sums of weights as they are fit 32 bits.
+bool Integer::fits_whole(const Pixels& pixels) const {
+  return pixels.most <= INT16_MAX && pixels.most * image_reach <= largest;
+}
+
+// So do those of their high parts, and of the low ones with what the high ones leave.
+bool Integer::fits_digits(const Pixels& pixels) const {
+  return pixels.most <= INT16_MAX && pixels.most * image_digits_reach <= largest - (int64_t{1} << pixels.bits);
 }
 
 void Integer::check(const IntegerInput& input) const {
@@ -248,7 +267,7 @@ void Integer::check(const IntegerInput& input) const {
   if (input.image && input.current) refuse("a layer reads the image or its current, not both");
   if (input.image) {
     if (!has_image) refuse("the layer reads no image");
-    check_range("the largest value of the image", input.image->most, 0, limit);
+    if (!takes(*input.image)) refuse("the sums of the image do not fit 32 bits");
     check_source(*input.image, image.channels, image.kernel, image.stride, image.padding, input.height, input.width);
   }
   if (input.sources.empty() && input.skips.empty() && !input.image && !input.current)
@@ -294,7 +313,7 @@ IntegerFired Integer::fire(const IntegerInput& input) const {
       .skips = static_cast<int>(skips.size()),
       .skip = skips.data(),
       .image = {},
-      .unit = unit.data(),
+      .unit = has_unit ? unit.data() : nullptr,
       .bias = bias.data(),
       .exponent = exponent.data(),
       .current = input.current ? input.current->view(0, 0) : View<const int32_t>{},
@@ -302,18 +321,18 @@ IntegerFired Integer::fire(const IntegerInput& input) const {
       .counts = fired.counts ? fired.counts->picture.view() : View<int16_t>{},
       .residual = fired.residual ? fired.residual->view() : View<int32_t>{},
   };
-  if (input.image)
+  if (input.image) {
+    const bool is_whole = fits_whole(*input.image);
     layer.image = {input.image->picture.view(-image.padding, -image.padding),
                    image.kernel,
                    image.stride,
                    image.words,
-                   image.bits,
-                   has_high ? image_high.data() : nullptr,
-                   image_low.data(),
+                   input.image->bits,
+                   is_whole ? nullptr : image_high.data(),
+                   is_whole ? image_whole.data() : image_low.data(),
                    image_block,
-                   unit.data(),
                    image_bias.data()};
-  if (input.image) layer.unit = no_unit.data();
+  }
   // Few rows of many channels are shared out by channels too.
   const int wanted = input.threads > 1 ? whole(8 * input.threads, input.height) : 1;
   const int each = whole(whole(blocks, std::min(wanted, blocks)), 2) * 2, parts = whole(blocks, each);

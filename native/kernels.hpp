@@ -77,14 +77,14 @@ struct Skip {
 };
 
 // The image in 16 bits, in units of 2^-bits. Its sums, in units of 2^-(k + bits), are rounded to the grid.
-// Weights: [block][row][pair of a window's row][16][2], those of more than 16 bits as high 2^image_digit + low; high is
-// null where none has more, low where there is no image.
+// Weights: [block][row][pair of a window's row][16][2], as they are or, where their sums might not fit 32 bits, as
+// high 2^image_digit + low. Low is null where there is no image.
 struct ImageSource {
   View<const int16_t> view;
   int kernel, stride, words, bits;
   const int16_t *high, *low;
   std::ptrdiff_t block;
-  const int32_t *unit, *bias;  // what the other sums are multiplied by before
+  const int32_t* bias;
 };
 
 // Neurons that collect their window before they fire, of which a count takes one byte.
@@ -102,7 +102,7 @@ struct IntegerLayer {
   int skips;
   const Skip* skip;
   ImageSource image;
-  // what sums are multiplied by; the bias of all steps and half a threshold; the threshold, as 2^exponent
+  // what sums are multiplied by, null for 1; the bias of all steps and half a threshold; the threshold, as 2^exponent
   const int32_t *unit, *bias, *exponent;
   View<const int32_t> current;  // instead of the image, if any
   View<uint8_t> levels;         // counts, or where they have a sign, the next

@@ -29,28 +29,32 @@ struct Clock {
   bool has_extended_step, has_sign;
 };
 
-// Spikes of a phased layer as counts, and of a clocked one as words [step][sign][32 channels].
-struct Counts {
-  int channels, most;
-  Picture<int16_t> picture;
-};
+// Spikes of a clocked layer as words [step][sign][32 channels], and of a phased one as counts.
 struct Trains {
   int channels, steps;
   bool has_sign;
   Picture<uint32_t> picture;
 };
+struct Counts {
+  Counts(int channels, int most, Picture<int16_t> picture)
+      : channels(channels), most(most), picture(std::move(picture)) {}
+  Counts(const Trains& trains, int first, int last);  // of the steps from the one to the other
+  int channels, most;
+  Picture<int16_t> picture;
+};
 using Current = Picture<int32_t>;
 
 // Counts from 0 to `most` as bytes, and numbers of the image in units of 2^-bits, of which `most` is the largest
-// magnitude; those that 16 bits do not hold are lost.
+// magnitude; those that 16 bits do not hold are lost. There may be fewer bits than were asked for: all that they need.
 struct Levels {
   Levels(int channels, int most, int height, int width, int border);
   int channels, most;
   Picture<uint8_t> picture;
 };
 struct Pixels {
+  static constexpr int most_bits = 20;
   Pixels(const double* planes, int channels, int height, int width, int bits, int border);
-  int channels, most;
+  int channels, most, bits;
   Picture<int16_t> picture;
 };
 
@@ -124,12 +128,11 @@ struct Reading {
   int stride, padding;
 };
 
-// One of counts from 0 to `most`, and one of the image in units of 2^-bits; its bias is on the layer's grid.
+// One of counts from 0 to `most`, and one of the image; its bias is on the layer's grid.
 struct LevelReading : Reading {
   int most;
 };
 struct ImageReading : Reading {
-  int bits;
   const int32_t* bias;
 };
 
@@ -159,15 +162,17 @@ class Integer {
   Integer(Integers kind, const std::vector<LevelReading>& sources, const std::vector<const int32_t*>& skips,
           const ImageReading* image, const int32_t* bias, const int32_t* exponent, const std::string& path);
   IntegerFired fire(const IntegerInput& input) const;
-  // Largest magnitude of the image for which its sums are exact.
-  int image_limit() const { return limit; }
+  // Whether its sums of an image are exact.
+  bool takes(const Pixels& pixels) const { return fits_whole(pixels) || fits_digits(pixels); }
   // Channels of a current that it takes instead of the image: sums in the order of its blocks.
   std::vector<int> current_order() const { return phases.order(); }
 
  private:
   struct Window {
-    int channels, kernel, stride, padding, most, words, group, bits;
+    int channels, kernel, stride, padding, most, words, group;
   };
+  bool fits_whole(const Pixels& pixels) const;
+  bool fits_digits(const Pixels& pixels) const;
   void take_out_units(const std::vector<LevelReading>& sources);
   void pack(const std::vector<LevelReading>& sources);
   void pack_image(const ImageReading& image);
@@ -177,14 +182,16 @@ class Integer {
   const Kernels& kernels;
   Integers kind;
   Phases phases;
-  int outputs, blocks, digits, limit;
-  bool has_image, has_high;
+  int outputs, blocks, digits;
+  bool has_image;
+  int64_t image_reach, image_digits_reach;  // what sums of the image are at most, as multiples of its largest number
   std::ptrdiff_t block, image_block;
   std::vector<Window> windows;
   Window image;
   Buffer<int8_t> weights;
-  Buffer<int16_t> image_high, image_low;
-  Buffer<int32_t> image_bias, unit, no_unit, bias, exponent;
+  Buffer<int16_t> image_whole, image_high, image_low;
+  Buffer<int32_t> image_bias, unit, bias, exponent;
+  bool has_unit;
   std::vector<Buffer<int32_t>> scales;
 };
 
@@ -228,6 +235,8 @@ class Clocked {
   void check_sums(const std::vector<TrainReading>& sources, const std::vector<TrainScales>& skips, const int32_t* bias,
                   const Thresholds& thresholds) const;
   void check(const ClockedInput& input) const;
+  int64_t list_room() const;
+  int64_t starts_room() const;
   template <class Number>
   void pack(const std::vector<TrainReading>& sources, bool interleaved, Buffer<Number>& regular, Buffer<Number>& last);
   void pack_few(const std::vector<TrainReading>& sources);
@@ -235,12 +244,28 @@ class Clocked {
   const Kernels& kernels;
   Clock clock;
   Phases phases;
-  int rows, pairs;
+  int steps, rows, pairs;
   bool few;
   std::vector<Window> windows;
   Buffer<int16_t> narrow, narrow_extended;
   Buffer<int32_t> wide, wide_extended, each, each_extended, unit, bias, start, threshold, level, amplitude;
   std::vector<Buffer<int32_t>> scales, scales_extended;
 };
+
+// What the body says, from its last layer: the mapper's sums of the counts, (sum + sum at the extended step) / most +
+// bias, and the recycled membranes, (v / grid - start) theta / most; see FoldedNetwork.read. Nothing of what is null.
+struct Readout {
+  const Counts *counts, *extended;
+  Weights<double> weights, extended_weights;  // of odd sides, on a grid
+  const double* bias;
+  const Current* residual;
+  const double *grid, *theta;  // of each channel
+  double start;
+  int most, height, width, threads;
+  bool has_sign;
+};
+
+// [channel][height][width]
+void read_out(const Readout& readout, double* to);
 
 }  // namespace spikingir

@@ -161,8 +161,8 @@ void bind_counted(nb::module_& module, const char* name) {
 
 // A convolution's weights, stride, padding, and how large what it reads may be.
 using Read = std::tuple<Kernel<int32_t>, int, int, int>;
-// One on the image: weights, stride, padding, bits behind the point of the image, bias.
-using ReadImage = std::tuple<Kernel<int32_t>, int, int, int, Vector<int32_t>>;
+// One on the image: weights, stride, padding, bias.
+using ReadImage = std::tuple<Kernel<int32_t>, int, int, Vector<int32_t>>;
 
 void make_integer(Integer* self, int channels, int factor, int steps, bool has_sign, bool last,
                   const std::vector<Read>& sources, const std::vector<Vector<int32_t>>& skips,
@@ -178,8 +178,8 @@ void make_integer(Integer* self, int channels, int factor, int steps, bool has_s
   for (const auto& scale : skips) scales.push_back(each_of("a skip", scale, channels));
   ImageReading reading;
   if (image) {
-    const auto& [weights, stride, padding, bits, shift] = *image;
-    reading = {{weights_of(weights), stride, padding}, bits, each_of("the image's bias", shift, outputs)};
+    const auto& [weights, stride, padding, shift] = *image;
+    reading = {{weights_of(weights), stride, padding}, each_of("the image's bias", shift, outputs)};
   }
   new (self) Integer({channels, factor, steps, has_sign, last}, readings, scales, image ? &reading : nullptr,
                      each_of("bias", bias, outputs), each_of("exponent", exponent, outputs), path);
@@ -220,9 +220,43 @@ void make_clocked(Clocked* self, int channels, int factor, const std::vector<Rea
                      clock, path);
 }
 
+nb::ndarray<nb::numpy, double> read_out_of(const Counts* counts, const Counts* extended, Kernel<double> weights,
+                                           Kernel<double> extended_weights, std::optional<Vector<double>> bias,
+                                           const Current* residual, Vector<double> grid, Vector<double> theta,
+                                           double start, int most, int height, int width, bool has_sign, int threads) {
+  const Weights<double> given = weights_of(weights);
+  const int channels = given.outputs;
+  const Readout readout{
+      .counts = counts,
+      .extended = extended,
+      .weights = given,
+      .extended_weights = weights_of(extended_weights),
+      .bias = bias ? each_of("bias", *bias, channels) : nullptr,
+      .residual = residual,
+      .grid = each_of("grid", grid, channels),
+      .theta = each_of("theta", theta, channels),
+      .start = start,
+      .most = most,
+      .height = height,
+      .width = width,
+      .threads = threads,
+      .has_sign = has_sign,
+  };
+  check_picture(height, width, channels, 0);
+  auto to = array<double>({std::size_t(channels), std::size_t(height), std::size_t(width)});
+  {
+    nb::gil_scoped_release released;
+    read_out(readout, to.data());
+  }
+  return to;
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
+  module.def("read_out", read_out_of, "counts"_a.none(), "extended"_a.none(), "weights"_a.noconvert(),
+             "extended_weights"_a.noconvert(), "bias"_a.noconvert().none(), "residual"_a.none(), "grid"_a.noconvert(),
+             "theta"_a.noconvert(), "start"_a, "most"_a, "height"_a, "width"_a, "signed"_a, "threads"_a);
   module.def("paths", [] {
     std::vector<std::string> names;
     for (const Kernels& kernels : paths()) names.emplace_back(kernels.name);
@@ -250,14 +284,22 @@ NB_MODULE(_native, module) {
           "__init__",
           [](Pixels* self, Image<double> numbers, int bits, int border) {
             check_range("the number of channels", size_of(numbers.shape(0)), 1, most_channels);
-            check_range("the number of bits", bits, 0, most_exponent);
+            check_range("the number of bits", bits, image_digit, Pixels::most_bits);
             check_picture(numbers.shape(1), numbers.shape(2), numbers.shape(0), border);
             const auto size = [&](int axis) { return size_of(numbers.shape(axis)); };
             new (self) Pixels(numbers.data(), size(0), size(1), size(2), bits, border);
           },
-          "numbers"_a.noconvert(), "bits"_a, "border"_a)
-      .def_ro("most", &Pixels::most);
-  nb::class_<Trains>(module, "Trains").def("array", unpacked).def("spikes", spikes_of_trains, "rows"_a, "columns"_a);
+          "numbers"_a.noconvert(), "bits"_a, "border"_a);
+  nb::class_<Trains>(module, "Trains")
+      .def("array", unpacked)
+      .def("spikes", spikes_of_trains, "rows"_a, "columns"_a)
+      .def(
+          "counts",
+          [](const Trains& trains, Span steps) {
+            check_window("steps", steps.first, steps.second, trains.steps);
+            return std::make_unique<Counts>(trains, steps.first, steps.second);
+          },
+          "steps"_a);
 
   nb::class_<Clock>(module, "Clock")
       .def(nb::init<int, int, bool, bool>(), "time_steps"_a, "delay"_a, "extended"_a, "signed"_a);
@@ -304,7 +346,7 @@ NB_MODULE(_native, module) {
       .def("__init__", make_integer, "channels"_a, "factor"_a, "steps"_a, "signed"_a, "last"_a, "sources"_a.noconvert(),
            "skips"_a.noconvert(), "image"_a.noconvert().none(), "bias"_a.noconvert(), "exponent"_a.noconvert(),
            "path"_a)
-      .def_prop_ro("image_limit", &Integer::image_limit)
+      .def("takes", &Integer::takes, "image"_a)
       .def_prop_ro("current_order", &Integer::current_order)
       .def("fire", fire_integer, "sources"_a, "skips"_a, "image"_a.none(), "current"_a.none(), "height"_a, "width"_a,
            "border"_a, "threads"_a, "residual"_a);

@@ -16,20 +16,6 @@ constexpr int64_t most_numbers = int64_t{1} << 27;  // in the lists of a thread
 constexpr int few_inputs = 8;                       // channels of a source that leave its words mostly empty
 constexpr int most_scattered = 8;                   // channels of a layer whose phases share one block
 
-// Room for the lists of a tile.
-int64_t list_room(const ClockedLayer& layer) {
-  int64_t room = list_slack;
-  for (int s = 0; s < layer.sources; ++s)
-    room += int64_t{steps(layer)} * columns(layer.source[s], tile) * rows_of_column(layer.source[s]);
-  return room;
-}
-
-int64_t starts_room(const ClockedLayer& layer) {
-  int64_t room = 0;
-  for (int s = 0; s < layer.sources; ++s) room += int64_t{steps(layer)} * (columns(layer.source[s], tile) + 1);
-  return room;
-}
-
 }  // namespace
 
 Clocked::Clocked(int channels, int factor, const std::vector<TrainReading>& sources,
@@ -38,6 +24,7 @@ Clocked::Clocked(int channels, int factor, const std::vector<TrainReading>& sour
     : kernels(choose(path)),
       clock(clock),
       phases{channels, factor, clocked_block, false},
+      steps(clock.time_steps + clock.has_extended_step),
       rows(0),
       pairs(0),
       few(false) {
@@ -88,12 +75,30 @@ Clocked::Clocked(int channels, int factor, const std::vector<TrainReading>& sour
     pack_few(sources);
     return;
   }
+  if (list_room() > most_numbers)
+    refuse("a layer reads " + std::to_string(rows) + " weights per neuron at " + std::to_string(clock.time_steps) +
+           " steps, too many for the lists of a tile's spikes");
   take_out_units(sources);
   pairs = most_pairs(sources);
   if (pairs > 0)
     pack(sources, true, narrow, narrow_extended);
   else
     pack(sources, false, wide, wide_extended);
+}
+
+// Room for the lists of a tile.
+int64_t Clocked::list_room() const {
+  int64_t room = list_slack;
+  for (const Window& window : windows)
+    room += int64_t{steps} * ((tile - 1) * window.stride + window.kernel) * window.kernel * words(window.channels) *
+            clocked_block;
+  return room;
+}
+
+int64_t Clocked::starts_room() const {
+  int64_t room = 0;
+  for (const Window& window : windows) room += int64_t{steps} * ((tile - 1) * window.stride + window.kernel + 1);
+  return room;
 }
 
 // No membrane leaves 32 bits, whatever the spikes are.
@@ -196,7 +201,6 @@ void Clocked::pack_few(const std::vector<TrainReading>& sources) {
 }
 
 void Clocked::check(const ClockedInput& input) const {
-  const int steps = clock.time_steps + clock.has_extended_step;
   check_size(phases, input.height, input.width,
              steps * (1 + clock.has_sign) * phases.blocks_per_phase() * clocked_block, input.border);
   check_range("the number of threads", input.threads, 1, most_threads);
@@ -225,7 +229,7 @@ void Clocked::check(const ClockedInput& input) const {
 Fired<Trains> Clocked::fire(const ClockedInput& input) const {
   check(input);
   const int height = input.height * phases.factor, width = input.width * phases.factor;
-  const int steps = clock.time_steps + clock.has_extended_step, blocks_per_phase = phases.blocks_per_phase();
+  const int blocks_per_phase = phases.blocks_per_phase();
   auto trains = std::make_unique<Trains>(
       phases.channels, steps, clock.has_sign,
       Picture<uint32_t>(height, width, steps * (1 + clock.has_sign) * blocks_per_phase, input.border));
@@ -281,15 +285,11 @@ Fired<Trains> Clocked::fire(const ClockedInput& input) const {
     });
     return {std::move(trains), std::move(residual)};
   }
-  const int64_t room = list_room(layer);
-  if (room > most_numbers)
-    refuse("a layer reads " + std::to_string(rows) + " weights per neuron at " + std::to_string(clock.time_steps) +
-           " steps, too many for the lists of a tile's spikes");
   // by tiles, not by rows: where there are few of those, all threads are kept busy
   const int tiles = whole(input.width, tile);
   share_rows(int64_t{input.height} * tiles, input.threads, [&](const auto& next) {
-    Buffer<uint32_t> numbers(room);
-    Buffer<int> starts(starts_room(layer));
+    Buffer<uint32_t> numbers(list_room());
+    Buffer<int> starts(starts_room());
     const Scratch scratch{numbers.data(), starts.data()};
     for (int64_t i; (i = next()) < int64_t{input.height} * tiles;)
       kernels.clocked(layer, static_cast<int>(i / tiles), static_cast<int>(i % tiles) * tile, scratch);

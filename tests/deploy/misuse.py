@@ -259,13 +259,13 @@ def clocked_layers(made: Mapping[str, Any]) -> Iterator[Call]:
     yield "Clocked.fire of nothing", first_layer(_native.Clocked).fire, {**nothing, "residual": False}
     many, one = ints(33, 900, 7, 7), dict.fromkeys(("bias", "start", "threshold", "level", "amplitude"), ints(33))
     long = _native.Clock(2**15 - 1, 0, False, False)
-    deep = _native.Clocked(33, 1, [(many, many, 1, 3)], [], **one, clock=long, path="")
-    source = spikes(900, 1, 1, border=4, clock=long)
-    small = {**nothing, "sources": [source], "height": 1, "width": 1, "residual": False}
-    yield "Clocked.fire of many channels for long", deep.fire, small
+    deep = {"channels": 33, "factor": 1, "sources": [(many, many, 1, 3)], "skips": [], **one, "clock": long, "path": ""}
+    yield "Clocked of many channels for long", _native.Clocked, deep
     yield uninitialised(_native.Clocked, "fire", good)
     trains = spikes(4, 5, 6)
     yield from replaced("Trains.spikes", trains.spikes, WINDOW, {"rows": spans(5), "columns": spans(6)})
+    yield from replaced("Trains.counts", trains.counts, {"steps": (0, 4)}, {"steps": spans(4)})
+    yield uninitialised(_native.Trains, "counts", {"steps": (0, 4)})
     yield uninitialised(_native.Trains, "spikes", WINDOW)
     yield uninitialised(_native.Trains, "array", {})
     yield "Trains()", _native.Trains, {}
@@ -273,7 +273,7 @@ def clocked_layers(made: Mapping[str, Any]) -> Iterator[Call]:
 
 def integers() -> Iterator[Call]:
     weights, each = ints(8, 4, 3, 3), ints(8)
-    read, image = (weights, 1, 1, 7), (ints(8, 2, 3, 3), 1, 1, 12, each)
+    read, image = (weights, 1, 1, 7), (ints(8, 2, 3, 3), 1, 1, each)
     good = {"channels": 2, "factor": 2, "steps": 7, "signed": False, "last": False, "sources": [read]}
     good |= {"skips": [ints(2)], "image": image, "bias": each, "exponent": each, "path": ""}
     exponents = [*arrays(each), ("negative", -each), ("31", 31 * each), ("least", each * -(2**31))]
@@ -290,11 +290,11 @@ def integers() -> Iterator[Call]:
     reads += [("the largest weights", [(weights * (2**31 - 1), *read[1:])]), ("two of four", [list(read)[:2]])]
     wrong["sources"] = reads
     images = [(what, (value, *image[1:])) for what, value in kernels(image[0]) if what not in MORE]
-    for place, most in ((1, 8), (2, 64), (3, 20)):
-        least = (0, 1, 0, 8)[place]
+    for place, most in ((1, 8), (2, 64)):
+        least = (0, 1, 0)[place]
         images += [(f"{what}, place {place}", swapped(image, place, value)) for what, value in numbers(least, most)]
-    images += [(f"{what}, bias", swapped(image, 4, value)) for what, value in arrays(each)]
-    images += [("too short", image[:4]), ("one number", 1), ("the largest", (image[0] * (2**31 - 1), *image[1:]))]
+    images += [(f"{what}, bias", swapped(image, 3, value)) for what, value in arrays(each)]
+    images += [("too short", image[:3]), ("one number", 1), ("the largest", (image[0] * (2**31 - 1), *image[1:]))]
     wrong["image"] = images
     yield from replaced("Integer", _native.Integer, good, wrong)
     yield from pixels()
@@ -314,7 +314,7 @@ def pixels() -> Iterator[Call]:
     some = [("of three dimensions too many", numbers_[None, None]), ("no rows", numbers_[:, :0])]
     some += [(what, value) for what, value in arrays(numbers_) if what != "longer"]
     good = {"numbers": numbers_, "bits": 12, "border": 1}
-    wrong = {"numbers": some, "bits": numbers(0, 30), "border": numbers(0, 64)}
+    wrong = {"numbers": some, "bits": numbers(8, 20), "border": numbers(0, 64)}
     yield from replaced("Pixels", _native.Pixels, good, wrong)
     others = [(what, value) for what, value in arrays(numbers_.astype(np.int32)) if what != "longer"]
     yield from replaced("Current", _native.Current, {"numbers": numbers_.astype(np.int32)}, {"numbers": others})
@@ -335,7 +335,7 @@ def integer_layers(made: Mapping[str, Any]) -> Iterator[Call]:
         return _native.Current(ints(channels, height, width))
 
     def image(channels: int = 2, height: int = 5, width: int = 6, border: int = 1, largest: int = 1) -> Any:
-        return _native.Pixels(np.full((channels, height, width), float(largest)), 0, border)
+        return _native.Pixels(np.full((channels, height, width), largest / 256), 8, border)
 
     good = {"sources": [levels(4, 5, 6)], "skips": [levels(2, 10, 12)], "image": image(), "current": None}
     good |= {"height": 5, "width": 6, "border": 1, "threads": 1, "residual": True}
@@ -386,16 +386,49 @@ def integer_layers(made: Mapping[str, Any]) -> Iterator[Call]:
         yield f"Integer.fire by a current: {name}", layer.fire, {**by_current, "current": value}
     blind = _native.Integer(**{**made, "image": None})
     yield "Integer.fire with an image that it does not read", blind.fire, good
-    bright = _native.Integer(**{**made, "image": (ints(8, 2, 3, 3) * (2**22 - 1), 1, 1, 12, ints(8))})
+    bright = _native.Integer(**{**made, "image": (ints(8, 2, 3, 3) * (2**22 - 1), 1, 1, ints(8))})
     yield "Integer.fire with an image beyond 32 bits", bright.fire, {**good, "image": image(largest=2**15 - 1)}
     nothing = {"sources": [], "skips": [], "image": None, "current": None, "height": 2**24, "width": 2**24}
     empty = _native.Integer(2, 1, 7, False, False, [], [], None, ints(2), ints(2), "")
     yield "Integer.fire of nothing", empty.fire, {**nothing, "border": 0, "threads": 1, "residual": False}
+    yield from replaced("Integer.takes", layer.takes, {"image": image()}, {"image": of_any[3:]})
     yield uninitialised(_native.Integer, "fire", good)
+    yield uninitialised(_native.Integer, "takes", {"image": image()})
     yield from replaced("Levels.histogram", levels(4, 5, 6).histogram, WINDOW, {"rows": spans(5), "columns": spans(6)})
     yield uninitialised(_native.Levels, "histogram", WINDOW)
     yield uninitialised(_native.Levels, "array", {})
     yield "Levels()", _native.Levels, {}
+
+
+def readouts() -> Iterator[Call]:
+    trains = first_layer(_native.Clocked).fire([], [], current(), *SIZE, 3, 1, False)[0]
+    counts, weights, each = trains.counts((0, 4)), np.ones((2, 4, 3, 3)), np.ones(2)
+    good = {"counts": counts, "extended": counts, "weights": weights, "extended_weights": weights, "bias": each}
+    good |= {"residual": current(), "grid": each, "theta": each, "start": 0.0, "most": 4, "height": 5, "width": 6}
+    good |= {"signed": True, "threads": 1}
+    spikes = [
+        ("None", None),
+        ("a number", 1),
+        ("an array", ints(4, 5, 6)),
+        ("trains", trains),
+        ("membranes", current()),
+    ]
+    spikes += [("empty", _native.Counts.__new__(_native.Counts))]
+    spikes += [
+        (
+            "fewer channels",
+            first_layer(_native.Clocked, None, 3).fire([], [], current(5, 6, 3), *SIZE, 3, 1, False)[0].counts((0, 4)),
+        )
+    ]
+    of_weights = [(what, value) for what, value in kernels(weights) if what not in MORE[1:]]
+    wrong: dict[str, Any] = {"counts": spikes, "extended": spikes[1:]}
+    wrong |= {"weights": of_weights, "extended_weights": of_weights}
+    wrong |= {"bias": list(arrays(each))[1:], "grid": arrays(each), "theta": arrays(each)}
+    wrong["residual"] = [("a number", 1), ("counts", counts), ("lower", current(4)), ("narrower", current(5, 5))]
+    wrong |= {"start": [("None", None), ("a text", "0")], "most": numbers(1, 2**15 - 1)}
+    wrong |= {"height": numbers(1, 5), "width": numbers(1, 6), "threads": numbers(1, 1024)}
+    wrong["signed"] = [("None", None), ("a text", "no")]
+    yield from replaced("read_out", _native.read_out, good, wrong)
 
 
 def current(height: int = 5, width: int = 6, channels: int = 4) -> Any:
@@ -463,7 +496,7 @@ def phased_layers(layer: Any) -> Iterator[Call]:
 
 def main() -> None:
     tried: set[str] = set()
-    for name, call, arguments in itertools.chain(clocks(), analog(), phased(), clocked(), integers()):
+    for name, call, arguments in itertools.chain(clocks(), analog(), phased(), clocked(), integers(), readouts()):
         assert name not in tried, name
         tried.add(name)
         print(name, end=" -> ", flush=True)  # noqa: T201

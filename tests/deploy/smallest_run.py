@@ -92,7 +92,9 @@ def run_trains(native: Any, path: str, factor: int, stride: int, channels: int) 
     )
     sources, skips = [of_image(*SIZE)], [of_image(*(factor * side for side in small))]
     spikes, residual = then.fire(sources, skips, None, *small, BORDER, 2, True)
-    return [sources[0].array(), spikes.array(), spikes.spikes((0, 1), (0, 2)), residual.array(channels)]
+    counts = spikes.counts((0, STEPS)), spikes.counts((STEPS, STEPS + 1))
+    found = [sources[0].array(), spikes.array(), spikes.spikes((0, 1), (0, 2)), residual.array(channels)]
+    return [*found, *(count.array() for count in counts)]
 
 
 def run_integers(native: Any, path: str, factor: int, largest: int, channels: int) -> list[NDArray[Any]]:
@@ -104,7 +106,7 @@ def run_integers(native: Any, path: str, factor: int, largest: int, channels: in
         return random.integers(-most, most, (outputs, inputs, side, side), np.int32)
 
     sums, numbers = channels * factor**2, {"signed": False, "last": False, "path": path}
-    of_image = (weights(channels, INPUTS, 2**20), 1, 1, 12, full(channels, 5))
+    of_image = (weights(channels, INPUTS, 2**20), 1, 1, full(channels, 5))  # in two parts
     first = native.Integer(
         channels=channels, factor=1, steps=7, sources=[], skips=[], image=of_image,
         bias=full(channels, 9), exponent=full(channels, 20), **numbers,
@@ -117,16 +119,20 @@ def run_integers(native: Any, path: str, factor: int, largest: int, channels: in
     )  # fmt: skip
     small = [side // factor for side in SIZE]
     whole = first.fire([], [], image, None, *SIZE, BORDER, 1, True)
-    cut = native.Pixels(np.ones((INPUTS, *(factor * side for side in small))), 12, BORDER)
+    cut = native.Pixels(np.ones((INPUTS, *(factor * side for side in small))), 12, BORDER)  # in one, of few bits
     skip, _ = first.fire([], [], cut, None, *(factor * side for side in small), BORDER, 1, False)
     again, residual = then.fire([hidden], [skip], None, None, *small, BORDER, 2, True)
     last = native.Integer(
         channels=1, factor=2, steps=31, sources=[(weights(4, channels, largest), 1, 1, 31)], skips=[], image=None,
         bias=full(4, 0), exponent=full(4, 5), **{**numbers, "signed": True, "last": True},
     )  # fmt: skip
+    ones = np.ones((1, 1, 3, 3))
     counts, membranes = last.fire([again], [], None, None, *(factor * side for side in small), 0, 2, True)
     found = [hidden.array(), whole[0].array(), whole[1].array(channels), again.array(), residual.array(channels)]
-    return [*found, again.histogram((0, 1), (0, 2)), counts.array(), membranes.array(1)]
+    output = native.read_out(
+        counts, None, ones, ones, None, membranes, np.full(1, 32.0), np.ones(1), 0.0, 31, 2, 2, True, 2
+    )
+    return [*found, again.histogram((0, 1), (0, 2)), counts.array(), membranes.array(1), output]
 
 
 def full(count: int, value: int) -> NDArray[np.int32]:

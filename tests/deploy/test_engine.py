@@ -280,6 +280,26 @@ def test_what_it_cannot_do_is_left_to_torch_and_said_once(
         engine.restore(folded, image, engine="native")
 
 
+def test_sums_that_just_leave_32_bits_are_left_to_torch(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(6)
+    choice._say.cache_clear()
+    folded = fold(convert(chain(1, 3, 2, 1), torch.rand(2, 1, 8, 8), time_steps=3))
+    kernel, name = folded.kernel("_2"), list(folded.clocks)[1]
+    assert kernel is not None
+    assert kernel.grid is not None
+    for bit in reversed(range(10, 31)):  # the largest weight with which the sums that are known beforehand fit
+        for weight in (kernel.spike, kernel.extended):
+            weight[0, 0, 1, 1] += 2.0**bit / kernel.grid[0]
+        if largest_numbers(folded)[name] > 2**31 - 1:
+            for weight in (kernel.spike, kernel.extended):
+                weight[0, 0, 1, 1] -= 2.0**bit / kernel.grid[0]
+    image = torch.rand(1, 1, 5, 6)
+    assert torch.equal(engine.restore(folded, image), folded(image))
+    assert caplog.text.count("the sums of output channel 0 do not fit 32 bits") == 1
+    with pytest.raises(engine.EngineError, match=f"'{name}': the sums of output channel 0 do not fit 32 bits; torch"):
+        engine.restore(folded, image, engine="native")
+
+
 def test_without_the_extension_torch_does_it(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(choice, "native_available", lambda: False)
     choice._say.cache_clear()

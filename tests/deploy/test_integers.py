@@ -83,11 +83,11 @@ def as_levels(counts: Ints, most: int, border: int, path: str) -> Any:
     channels, (height, width) = len(counts), counts.shape[1:]
     identity = np.eye(channels, dtype=np.int32)[:, :, None, None]
     none = np.zeros(channels, np.int32)
-    image = (256 * identity, 1, 0, 8, none)
+    image = (identity, 1, 0, none)
     bits = [(counts >> b) & 1 for b in range(8)]
     readers = [
         _native.Integer(channels, 1, 1, False, False, [], [], image, none, none, path).fire(
-            [], [], _native.Pixels(bit.astype(np.float64), 0, 0), None, height, width, 0, 1, False
+            [], [], _native.Pixels(bit.astype(np.float64), 8, 0), None, height, width, 0, 1, False
         )[0]
         for bit in bits
     ]
@@ -104,8 +104,8 @@ def run(layer: Layer, path: str, border: int, threads: int, *, by_current: bool)
     pixels = current = None
     if layer.image is not None and not by_current:
         weights, stride, padding, bits, bias, numbers = layer.image
-        image = (weights.astype(np.int32), stride, padding, bits, bias.astype(np.int32))
-        pixels = _native.Pixels(numbers / 2.0**12, 12, border)
+        image = (weights.astype(np.int32), stride, padding, bias.astype(np.int32))
+        pixels = _native.Pixels(numbers / 2.0**bits, bits, border)
     bias, exponent = layer.bias.astype(np.int32), layer.exponent.astype(np.int32)
     made = _native.Integer(
         layer.channels, layer.factor, layer.steps, layer.signed, layer.last, reads, skips, image, bias, exponent, path

@@ -4,6 +4,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 def paths() -> list[str]: ...
+def read_out(
+    counts: Counts,
+    extended: Counts | None,
+    weights: NDArray[np.float64],
+    extended_weights: NDArray[np.float64],
+    bias: NDArray[np.float64] | None,
+    residual: Current | None,
+    grid: NDArray[np.float64],
+    theta: NDArray[np.float64],
+    start: float,
+    most: int,
+    height: int,
+    width: int,
+    signed: bool,
+    threads: int,
+) -> NDArray[np.float64]: ...
 
 class Current:
     def __init__(self, numbers: NDArray[np.int32]) -> None: ...
@@ -18,11 +34,11 @@ class Levels:
     def histogram(self, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[np.int64]: ...
 
 class Pixels:
-    most: int
     def __init__(self, numbers: NDArray[np.float64], bits: int, border: int) -> None: ...
 
 class Trains:
     def array(self) -> NDArray[np.int8]: ...
+    def counts(self, steps: tuple[int, int]) -> Counts: ...
     def spikes(self, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[np.int64]: ...
 
 class Clock:
@@ -56,7 +72,6 @@ class Phased:
     ) -> tuple[Counts, Current | None]: ...
 
 class Integer:
-    image_limit: int
     current_order: list[int]
     def __init__(
         self,
@@ -67,11 +82,12 @@ class Integer:
         last: bool,
         sources: list[tuple[NDArray[np.int32], int, int, int]],
         skips: list[NDArray[np.int32]],
-        image: tuple[NDArray[np.int32], int, int, int, NDArray[np.int32]] | None,
+        image: tuple[NDArray[np.int32], int, int, NDArray[np.int32]] | None,
         bias: NDArray[np.int32],
         exponent: NDArray[np.int32],
         path: str,
     ) -> None: ...
+    def takes(self, image: Pixels) -> bool: ...
     def fire(
         self,
         sources: list[Levels],

@@ -45,12 +45,22 @@ _TRIAL_SIDE = 11_520  # a multiple of many strides
 
 @dataclass(frozen=True)
 class _Fired:
-    """What a layer did with one image: spikes on the engine's side, residual membranes where they were asked for."""
+    """What a layer did with one image, on the engine's side: residual membranes are there where they were asked for."""
 
-    name: str
+    plan: LayerPlan
     size: Size
     spikes: Any
-    residual: Tensor | None
+    residual: Any
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    def membranes(self) -> Tensor:
+        """``v(end)`` in units of the threshold, (C, H, W)."""
+        grid = self.plan.grid_by_channel
+        whole = torch.from_numpy(self.residual.array(len(grid)))
+        return _inside(whole / grid.double().view(-1, 1, 1), self.size)
 
 
 class NativeNetwork:
@@ -141,7 +151,8 @@ class _ImageCurrent:
         self._known = torch.tensor(order) >= 0
         self._after = after
         self._analog: Any = None
-        if self._term.keeps_size and self._term.weight.shape[-1] <= _LARGEST_KERNEL:
+        side = self._term.weight.shape[-1]
+        if self._term.stride == 1 and 2 * self._term.padding == side - 1 and side <= _LARGEST_KERNEL:
             weights = self._in_order(plan.whole(self._term.weight))
             shift = self._in_order(plan.whole(plan.image_bias))
             self._analog = _native.Analog(
@@ -187,9 +198,9 @@ class _Layer:
     bytes_per_pixel: float
     _neurons: Any
 
-    def image_limit(self) -> int:
-        """Largest magnitude of an image of 16 bits that it can sum."""
-        return int(self._neurons.image_limit) if self.reads_pixels else -1
+    def takes_pixels(self, pixels: Any) -> bool:
+        """Whether it can sum an image of 16 bits."""
+        return self.reads_pixels and bool(self._neurons.takes(pixels))
 
     def fire(
         self, spikes: Mapping[str, Any], pixels: Any, current: Any, size: Size, threads: int, residual: bool
@@ -218,9 +229,10 @@ class _ByteLayer(_Layer):
             weights, shift = layer.whole(layer.image.weight), layer.whole(layer.image_bias)
             self.reads_pixels = bool(weights.abs().max() <= _MOST_IMAGE_WEIGHT)
             if self.reads_pixels:
-                bits = plan.image_bits[layer.image.source]
-                image = (_whole(weights), layer.image.stride, layer.image.padding, bits, _whole(shift))
-        self._neurons = _native.Integer(
+                image = (_whole(weights), layer.image.stride, layer.image.padding, _whole(shift))
+        self._neurons = _make(
+            _native.Integer,
+            layer.name,
             channels=layer.channels,
             factor=layer.factor,
             steps=layer.levels,
@@ -268,13 +280,15 @@ class _WideLayer(_Layer):
         self._sources = tuple(kernels)
         joined = torch.cat(list(kernels.values()), 1) if kernels else torch.zeros(layer.channels, 0, 1, 1)
         bias, clock = layer.whole(layer.bias), network.clocks[layer.name]
-        self._neurons = _native.Phased(
-            _whole(joined),
-            [weight.shape[1] for weight in kernels.values()],
-            _whole(bias),
-            _whole(layer.grid.log2()),
-            _native.Clock(layer.levels, layer.levels - 1, False, clock.signed),
-            path,
+        self._neurons = _make(
+            _native.Phased,
+            layer.name,
+            weights=_whole(joined),
+            channels=[weight.shape[1] for weight in kernels.values()],
+            bias=_whole(bias),
+            exponent=_whole(layer.grid.log2()),
+            clock=_native.Clock(layer.levels, layer.levels - 1, False, clock.signed),
+            path=path,
         )
         filled_up = 32 * math.ceil(layer.channels / 32)
         order = [*range(layer.channels), *[-1] * (filled_up - layer.channels)]
@@ -311,7 +325,9 @@ class _TrainLayer(_Layer):
             (_whole(scale * grid), _whole(last * grid))
             for (_, scale), (_, last) in zip(layer.skips, at_last.skips, strict=True)
         ]
-        self._neurons = _native.Clocked(
+        self._neurons = _make(
+            _native.Clocked,
+            layer.name,
             channels=layer.channels,
             factor=layer.factor,
             sources=sources,
@@ -334,6 +350,14 @@ class _TrainLayer(_Layer):
         sources, skips = _read(self.plan, spikes)
         fired: tuple[Any, Any] = self._neurons.fire(sources, skips, current, *size, self.border, threads, residual)
         return fired
+
+
+def _make(kind: Any, name: str, **arguments: Any) -> Any:
+    """A layer on the engine's side, or a sentence on why it has no room for its numbers."""
+    try:
+        return kind(**arguments)
+    except ValueError as error:
+        raise NotNativeError(f"'{name}': {error}") from None
 
 
 def _read(plan: LayerPlan, spikes: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
@@ -404,17 +428,14 @@ class _Layers:
                 if layer.reads_pixels and source not in pixels:
                     pixels[source] = self._in_pixels(source, images[source][0])
                 image = pixels.get(source)
-                if image is None or image.most > layer.image_limit():
+                if not layer.takes_pixels(image):
                     image, current = None, layer.current.run(images[source], (height, width), threads)
             wanted = every_residual or i == len(self.layers) - 1
             spikes, residual = layer.fire(alive, image, current, (height, width), threads, wanted)
             alive[plan.name] = spikes
             alive = {name: value for name, value in alive.items() if self._last_reader.get(name, -1) > i}
             del current
-            membranes = None
-            if residual is not None:
-                membranes = _inside(_membranes(residual, plan.grid_by_channel), plan.size(size))
-            yield _Fired(plan.name, plan.size(size), spikes, membranes)
+            yield _Fired(plan, plan.size(size), spikes, residual)
 
     def takes(self, size: Size) -> bool:
         """Whether they run on images of a size: where padding and cropping of spikes change nothing."""
@@ -438,9 +459,8 @@ class _Layers:
             current = 0.0
             if layer.current is not None and not layer.reads_pixels:
                 current = share / plan.factor**2 * layer.current.bytes_per_sum
-            if i == len(self.layers) - 1:  # the readout takes spikes and membranes in float64
-                steps = 1 if network.config.phased else network.clocks[plan.name].steps
-                current += share * (6 * 16 * math.ceil(plan.channels / 16) + (9 * steps + 71) * plan.channels)
+            if i == len(self.layers) - 1:  # counts and membranes, which are read out in float64
+                current += share * (6 * 16 * math.ceil(plan.channels / 16) + 80 * plan.channels)
             most = max(most, of_image + sum(alive.values()) + current)
             alive = {name: size for name, size in alive.items() if self._last_reader.get(name, -1) > i}
         return most
@@ -450,13 +470,8 @@ def _whole(x: Tensor) -> NDArray[np.int32]:
     return x.to(torch.int32).contiguous().numpy()
 
 
-def _membranes(residual: Any, grid: Tensor) -> Tensor:
-    """``v(end)`` in units of the threshold, (C, H, W)."""
-    return torch.from_numpy(residual.array(len(grid))) / grid.double().view(-1, 1, 1)
-
-
 def _spikes(network: FoldedNetwork, fired: _Fired) -> Tensor:
-    """Spikes as the network's readout takes them, (S, C, H, W)."""
+    """Spikes as a trace has them, (S, C, H, W)."""
     spikes = _inside(torch.from_numpy(fired.spikes.array()), fired.size)
     return spikes[None] if network.config.phased else spikes
 
@@ -467,10 +482,38 @@ def _inside(pixels: Tensor, size: Size) -> Tensor:
 
 
 def _restored(network: FoldedNetwork, image: Tensor, last: list[_Fired]) -> Tensor:
-    spikes = torch.stack([_spikes(network, fired) for fired in last], 1)
-    residual = torch.stack([fired.residual for fired in last if fired.residual is not None])
-    output = network.read(spikes, residual)
+    output = torch.stack([_read_out(network, fired) for fired in last])
     return form_image(network.config.formation, network.config.formed_from(image).double(), output).to(image.dtype)
+
+
+def _read_out(network: FoldedNetwork, last: _Fired) -> Tensor:
+    """What ``network.read`` gives of one image's spikes and membranes, (C, H, W)."""
+    config, kernel, clock = network.config, network.mapper, network.clocks[last.name]
+    counts, extended, steps = last.spikes, None, config.time_steps
+    if not config.phased:
+        counts = last.spikes.counts((0, steps))
+        extended = last.spikes.counts((steps, steps + 1)) if clock.extended else None
+    output = _native.read_out(
+        counts=counts,
+        extended=extended,
+        weights=_double(kernel.spike),
+        extended_weights=_double(kernel.extended),
+        bias=None if kernel.bias is None else _double(kernel.bias),
+        residual=last.residual if config.recycling else None,
+        grid=_double(last.plan.grid_by_channel),
+        theta=_double(network.theta),
+        start=0.0 if config.phased else clock.v0,
+        most=network.levels.get(last.name, steps),
+        height=last.size[0],
+        width=last.size[1],
+        signed=clock.signed,
+        threads=torch.get_num_threads(),
+    )
+    return torch.from_numpy(output)
+
+
+def _double(x: Tensor) -> NDArray[np.float64]:
+    return x.double().contiguous().numpy()
 
 
 def _trace(network: FoldedNetwork, image: Tensor, layers: tuple[LayerTrace, ...]) -> Trace:
@@ -496,9 +539,7 @@ def _counts(network: FoldedNetwork, fired: _Fired, window: Window) -> Tensor:
 
 def _layer_trace(network: FoldedNetwork, fired: tuple[_Fired, ...], trains: bool) -> LayerTrace:
     config = network.config
-    residual = torch.stack([one.residual for one in fired if one.residual is not None]).to(
-        network.dtype_of(fired[0].name)
-    )
+    residual = torch.stack([one.membranes() for one in fired]).to(network.dtype_of(fired[0].name))
     counts = [_counts(network, one, WHOLE) for one in fired]
     kept = torch.stack([_spikes(network, one) for one in fired], 1) if trains else None
     if config.phased and kept is not None:
