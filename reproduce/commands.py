@@ -248,7 +248,7 @@ def retrain(
     *,
     data: str = "bsd68",
     data_root: DataRoot = None,
-    seeds: Positive = 3,
+    seeds: Annotated[int, Parameter(validator=Number(gte=1))] = 3,
     limit: Positive = None,
     crop: Crop = None,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("runs/retrained"),

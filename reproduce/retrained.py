@@ -221,7 +221,6 @@ def _scores(
 ) -> list[Json]:
     sigma = recipe.noise.sigma if recipe.noise is not None else None
     sigma = fmean(sigma) if isinstance(sigma, tuple) else sigma
-    spiking = isinstance(network, SpikingNetwork)
     channels = network.config.channels if isinstance(network, SpikingNetwork) else network.channels
     pairs = open_testset(
         data,
@@ -233,7 +232,9 @@ def _scores(
         limit=benchmark.limit,
         crop=benchmark.crop,
     )
-    contender: Contender = run_spiking(network, sigma) if spiking else run_conventional(network, sigma)
+    contender: Contender = (
+        run_spiking(network, sigma) if isinstance(network, SpikingNetwork) else run_conventional(network, sigma)
+    )
     return [asdict(score(contender, pair)) for pair in pairs]
 
 

@@ -182,7 +182,14 @@ def latency_table(benchmark: Benchmark, contenders: Sequence[tuple[str, str, Con
         row += [number(100 * found.energy_ratio, 1), number(found.mean("psnr"), 2), number(ann.mean("psnr"), 2)]
         rows.append(tuple(row))
         points.append(Bubble(subject, f"T = {steps}", took.steps, energy, spikes, network.config.phased))
-    header = ("network", "clock", "depth", "latency, steps", "an image every, steps", "spikes per neuron")
+    header: tuple[str, ...] = (
+        "network",
+        "clock",
+        "depth",
+        "latency, steps",
+        "an image every, steps",
+        "spikes per neuron",
+    )
     header += ("spikes per synapse", "energy, mJ", "of the ANN, %", "PSNR, dB", "ANN, dB")
     blocks: list[Block] = [Table(header, tuple(rows))]
     if points:

@@ -459,7 +459,7 @@ class _Builder:
             case "soft" | "airlight":
                 k, b = channels(output, 0, count), channels(output, count, 2 * count)
                 if config.formation == "airlight":
-                    k = self.add("Relu", [self._mean(k, [1], float(count))])
+                    k = self.add("Relu", [self._mean_of(k, [1], float(count))])
                     b = self.add("Mul", [self._light(k, b), k])
                 return self.add("Add", [self.add("Sub", [self.add("Mul", [k, image]), b]), image])
 
@@ -467,12 +467,12 @@ class _Builder:
         """The airlight, see :func:`spikingir.spiking.formation.with_one_airlight`."""
         ones = self.add("Add", [self.add("Mul", [k, self.number(0.0)]), self.number(1.0)])
         pixels = self.add("ReduceSum", [ones, self.number(np.array([2, 3]))], keepdims=1)
-        above, below = (self._mean(self.add("Mul", [k, part]), [2, 3], pixels) for part in (b, k))
+        above, below = (self._mean_of(self.add("Mul", [k, part]), [2, 3], pixels) for part in (b, k))
         above = self.add("Add", [above, self.number(LIGHT_WEIGHT * LIGHT)])
         light = self.add("Div", [above, self.add("Add", [below, self.number(LIGHT_WEIGHT)])])
         return self.add("Clip", [light, self.number(0.0), self.number(1.0)])
 
-    def _mean(self, name: str, axes: list[int], count: str | float) -> str:
+    def _mean_of(self, name: str, axes: list[int], count: str | float) -> str:
         """Mean of ``count`` values rounded to the grid of the airlight."""
         whole = self.add("Round", [self.add("Mul", [name, self.number(2.0**LIGHT_BITS)])])
         total = self.add("ReduceSum", [whole, self.number(np.array(axes))], keepdims=1)

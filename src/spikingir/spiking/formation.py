@@ -82,7 +82,7 @@ class _Bounded(torch.autograd.Function):
         return values.clamp(0, most)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (values,) = ctx.saved_tensors
         leaves = ((values < 0) & (gradient > 0)) | ((values > ctx.most) & (gradient < 0))
         return gradient.masked_fill(leaves, 0), None
@@ -97,7 +97,8 @@ def _mean(values: Tensor, dims: tuple[int, ...]) -> Tensor:
     """Mean in float64 of values rounded to the grid; the gradient is that of the plain mean."""
     plain = values.mean(dims, keepdim=True)
     whole = (values.detach().double() * 2**LIGHT_BITS).round().sum(dims, keepdim=True)
-    return whole / 2**LIGHT_BITS / (values.numel() // plain.numel()) + (plain - plain.detach())
+    mean: Tensor = whole / 2**LIGHT_BITS / (values.numel() // plain.numel()) + (plain - plain.detach())
+    return mean
 
 
 IMAGE_FORMATIONS: MappingProxyType[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
