@@ -64,7 +64,9 @@ def test_spiking_network_on_an_image(run: Run, tiny_model: Path, photo: Path) ->
     assert total == pytest.approx(found["snn"]["memory_mj"])
     assert found["constants"]["mac_float32"]["pj"] == 4.6
 
-    code, out, _ = run("energy", tiny_model, "--image", photo, "--sigma", 25, "--size", "16x12", "--time-steps", 2)
+    code, out, _ = run(
+        "energy", tiny_model, "--image", photo, "--sigma", 25, "--size", "16x12", "--time-steps", 2, "--explain"
+    )
     assert code == 0
     assert "16 x 12, noise of sigma 25, seed 0" in out
     assert "pays below" in out
