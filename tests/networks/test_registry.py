@@ -48,7 +48,7 @@ def test_descriptor_is_frozen_and_has_one_name() -> None:
             "unknown architecture 'dncn'; did you mean 'dncnn'",
         ),
         ("multiscale", {"blocks": (1,)}, r"blocks is \(1,\); expected 2 to 6 scales"),
-        ("multiscale", {"form": "hard"}, "form is 'hard'; expected level, residual or soft"),
+        ("multiscale", {"form": "hard"}, "form is 'hard'; expected level, residual, soft or airlight"),
         ("multiscale", {"activation_bits": (5, 4)}, r"activation_bits is \(5, 4\); expected 1 to 8 bits"),
         ("dncnn", {"layer": 17}, "dncnn has no option 'layer'; did you mean 'layers'?"),
         ("dncnn", {"zoom": 2}, "no option 'zoom'; known: channels, layers, width, batch_norm"),
