@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from reproduce import RECIPES, WEIGHTS
+from reproduce import RECIPES, WEIGHTS, Target
 from spikingir import __version__
 from spikingir.cli.console import CommandError, complain, progress_bar, require, say
 from spikingir.cli.evaluate import (
@@ -41,19 +41,7 @@ app = App(
 
 @app.default
 def reproduce(
-    target: Literal[
-        "summary",
-        "table1",
-        "table2",
-        "table3",
-        "figure2",
-        "figure3",
-        "ablation",
-        "steps",
-        "latency",
-        "published",
-        "all",
-    ],
+    target: Target,
     /,
     *,
     data_root: DataRoot = None,

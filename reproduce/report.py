@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Literal
 
+from reproduce import Target
 from reproduce.benchmark import Benchmark
 from reproduce.contenders import Subject
 from reproduce.document import Block, Bullets, Heading, Paragraph, Table
@@ -80,20 +80,6 @@ PUBLISHED: Contenders = (
     ("untrained-phased", 8),
 )
 """Conversions without training."""
-
-Target = Literal[
-    "summary",
-    "table1",
-    "table2",
-    "table3",
-    "figure2",
-    "figure3",
-    "ablation",
-    "steps",
-    "latency",
-    "published",
-    "all",
-]
 
 
 def reproduce(benchmark: Benchmark, target: Target) -> list[Block]:

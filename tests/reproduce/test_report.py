@@ -11,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
+from reproduce import Target
 from reproduce.benchmark import Benchmark, Cell
 from reproduce.contenders import UnavailableError, label, spiking_network
 from reproduce.document import Block, Bullets, Figure, Heading, Paragraph, Table, as_markdown
 from reproduce.paper import PRINTED, SIZES
 from reproduce.profile import EDGES, profile
-from reproduce.report import SECTIONS, Target, reproduce
+from reproduce.report import SECTIONS, reproduce
 from reproduce.sections import conversions_table, interval, latency_table, quality_table, steps_table
 from spikingir.conversion.convert import convert
 from spikingir.data.noise import sample_generator

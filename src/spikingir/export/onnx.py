@@ -464,7 +464,7 @@ class _Builder:
                 return self.add("Add", [self.add("Sub", [self.add("Mul", [k, image]), b]), image])
 
     def _light(self, k: str, b: str) -> str:
-        """The airlight, see :func:`spikingir.spiking.formation.with_one_airlight`."""
+        """The airlight, see :func:`spikingir.spiking.formation.one_airlight`."""
         ones = self.add("Add", [self.add("Mul", [k, self.number(0.0)]), self.number(1.0)])
         pixels = self.add("ReduceSum", [ones, self.number(np.array([2, 3]))], keepdims=1)
         above, below = (self._mean_of(self.add("Mul", [k, part]), [2, 3], pixels) for part in (b, k))
