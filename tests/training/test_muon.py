@@ -47,3 +47,18 @@ def test_hidden_kernels_alone_take_it() -> None:
     assert not takes_muon(torch.zeros(64, 1, 3, 3))
     assert not takes_muon(torch.zeros(1, 64, 3, 3))
     assert not takes_muon(torch.zeros(64, 64))
+
+
+def test_kernels_of_one_shape_step_as_each_alone() -> None:
+    torch.manual_seed(2)
+    start, gradients = torch.randn(3, 8, 8, 3, 3), torch.randn(3, 8, 8, 3, 3)
+    together = [nn.Parameter(kernel.clone()) for kernel in start]
+    alone = [nn.Parameter(kernel.clone()) for kernel in start]
+    optimizers = [Muon(together, lr=0.02), *(Muon([kernel], lr=0.02) for kernel in alone)]
+    for _ in range(3):
+        for kernel, other, gradient in zip(together, alone, gradients, strict=True):
+            kernel.grad = other.grad = gradient
+        for optimizer in optimizers:
+            optimizer.step()
+    for kernel, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(kernel, other)

@@ -30,7 +30,8 @@ class FitConfig:
             ``sqrt(e^2 + epsilon^2)`` of the error ``e``, both in levels of 255, which single large errors do not rule.
         epsilon: Error below which ``charbonnier`` is nearly quadratic, in levels of 255; 1 unless given.
         distillation: Share of the teacher's image in the target, beside the clean image; needs a teacher.
-        energy: Weight in the loss of synaptic operations for each multiply-accumulate of the ANN; an SNN's alone.
+        energy: Weight in the loss of synaptic operations for each multiply-accumulate of the ANN; of an SNN, or of an
+            ANN that is quantised for a binary one.
         clip_norm: Bound on the norm of the gradient of what Adam trains; 0 for none. Muon's steps need none.
         ema: Decay of the moving average of the weights, which is what is validated and kept.
         precision: ``auto`` measures on this machine whether bfloat16 convolutions are the faster ones.

@@ -1,9 +1,15 @@
 """The energy term of the loss: synaptic operations, through which gradients flow."""
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
+from spikingir.conversion.convert import convert
+from spikingir.conversion.qcfs import QCFS
 from spikingir.energy.operations import count_macs, operations_per_layer
+from spikingir.networks.base import RestorationNetwork
 from spikingir.spiking.network import SpikingNetwork
 
 _SIDE = 64  # a multiple of any network's strides; by border rule "full" operations a pixel are the same at any size
@@ -34,3 +40,59 @@ class WithSpikeCost(nn.Module):
         """Restored image and cost."""
         restored, counts = self.network.restore_and_count(image)
         return restored, torch.stack([self._share[name] * count for name, count in counts.items()]).sum()
+
+
+class WithBitCost(nn.Module):
+    """A quantised ANN that gives, beside the image, about what it costs as a binary spiking network.
+
+    ``cost = sum over layers (mean of log2(1 + n) / 2 x neurons x fan-out) / MACs``. A count ``n`` leaves as its bits
+    that are 1. How many they are jumps up and down with ``n`` and has no useful gradient. Half of the bits that ``n``
+    takes, smoothed, rises with ``n`` as their mean does, and is about two thirds of it. Its slope is greatest at 0, so
+    that small activations vanish and large ones are hardly moved.
+
+    Args:
+        network: A network whose activations are :class:`~spikingir.conversion.qcfs.QCFS` of ``2^bits - 1`` levels.
+
+    Shape:
+        ``(B, C, H, W)`` to the restored image of that shape and a scalar.
+    """
+
+    def __init__(self, network: RestorationNetwork) -> None:
+        super().__init__()
+        self.network = network
+        size = (_SIDE, _SIDE)
+        channels = network.channels + network.takes_level
+        bits = network.activation_bits
+        spiking = convert(
+            network,
+            torch.zeros(1, channels, *size),
+            time_steps=max(bits),
+            schedule="phased",
+            coding="binary",
+            activation_bits=bits,
+        )
+        macs = count_macs(spiking, size)
+        operations = operations_per_layer(spiking, size)
+        self._share = {
+            name: operations[name.removeprefix("body.").replace(".", "_")] / macs
+            for name, module in network.named_modules()
+            if isinstance(module, QCFS)
+        }
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Restored image and cost."""
+        costs: list[Tensor] = []
+
+        def observe(share: float) -> Callable[[QCFS, tuple[Tensor, ...], Tensor], None]:
+            def hook(module: QCFS, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+                counts = output.float() * (module.levels / module.clip_level.view(-1, 1, 1))
+                costs.append(share / (2 * math.log(2)) * counts.log1p().mean())
+
+            return hook
+
+        # put there for each pass, so that a copy of the network has none
+        hooks = [self.network.get_submodule(name).register_forward_hook(observe(s)) for name, s in self._share.items()]
+        restored = self.network(image)
+        for hook in hooks:
+            hook.remove()
+        return restored, torch.stack(costs).sum()

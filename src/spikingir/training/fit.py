@@ -20,10 +20,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from spikingir.errors import SpikingIRError
+from spikingir.networks.base import RestorationNetwork
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.training.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
 from spikingir.training.config import FitConfig, rate_at
-from spikingir.training.energy import WithSpikeCost
+from spikingir.training.energy import WithBitCost, WithSpikeCost
 from spikingir.training.journal import Log, progress_bar, termination
 from spikingir.training.machine import Fabric, choose_precision, describe, launch
 from spikingir.training.muon import Muon, takes_muon
@@ -103,9 +104,12 @@ def fit(
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained = network
     if config.energy:
-        if not isinstance(network, SpikingNetwork):
+        if isinstance(network, SpikingNetwork):
+            trained = WithSpikeCost(network)
+        elif isinstance(network, RestorationNetwork) and network.activation_bits:
+            trained = WithBitCost(network)
+        else:
             raise TrainingError(f"energy is {config.energy}, but a {type(network).__name__} has no spikes to save")
-        trained = WithSpikeCost(network)
     model, *optimizers = fabric.setup(trained, *_optimizers(network, config, precision))
     if teacher is not None:
         teacher = teacher.eval().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -246,7 +250,7 @@ class _Order(Sampler[int]):
 def _loader(pairs: Dataset[Pair], config: FitConfig, first: int, fabric: Fabric) -> Iterable[Pair]:
     """Batches from step ``first`` on; beside a GPU all cores prepare them."""
     gpu = fabric.device.type != "cpu"
-    workers = max(1, (os.cpu_count() or 1) // fabric.world_size) if gpu else 0
+    workers = max(1, len(os.sched_getaffinity(0)) // fabric.world_size) if gpu else 0
     loader = DataLoader(
         pairs, config.batch_size, sampler=_Order(config, first, fabric), num_workers=workers, pin_memory=gpu
     )
@@ -294,11 +298,10 @@ def _moving_average(decay: float) -> Any:
 
     def update(average: list[Tensor], current: list[Tensor], count: int | Tensor) -> None:
         weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
-        for old, new in zip(average, current, strict=True):
-            if old.is_floating_point():
-                old.lerp_(new, weight)
-            else:
-                old.copy_(new)
+        if average[0].is_floating_point():  # torch hands over tensors of one type at a time
+            torch._foreach_lerp_(average, current, weight)
+        else:
+            torch._foreach_copy_(average, current)
 
     return update
 

@@ -65,14 +65,16 @@ def _processor() -> str:
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    """``auto``: bfloat16 where a channels-last convolution runs at least 1.3 times faster in it than in float32."""
+    """``auto``: bfloat16 on a GPU that has it, and where a convolution on the CPU runs 1.3 times faster in it."""
     if precision != "auto":
         return precision
+    if device.type == "cuda":  # a trial of a size that trains would take longer than it is worth
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
     for _ in range(20):  # in turn, and the least of many: other work on the machine must not decide
         for dtype in seconds:
-            x = torch.ones(4, 64, 48, 48, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-            w = torch.ones(64, 64, 3, 3, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            x = torch.ones(4, 64, 48, 48, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            w = torch.ones(64, 64, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
             start = time.perf_counter()
             nn.functional.conv2d(x, w, padding=1).sum().item()
             seconds[dtype] = min(seconds[dtype], time.perf_counter() - start)

@@ -32,18 +32,18 @@ def orthogonalise(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         dtype: What the steps are computed in; they forgive the rounding of bfloat16, as published.
 
     Shape:
-        ``(M, N)`` to the same.
+        ``(..., M, N)`` to the same.
 
     Source:
         Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
     """
-    wide = matrix.shape[0] <= matrix.shape[1]
-    x: Tensor = matrix if wide else matrix.T
-    x = (x / x.norm().clamp_min(_EPS)).to(dtype)
+    wide = matrix.shape[-2] <= matrix.shape[-1]
+    x: Tensor = matrix if wide else matrix.mT
+    x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(_EPS)).to(dtype)
     for _ in range(_STEPS):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = _A * x + (_B * gram + _C * gram @ gram) @ x
-    return (x if wide else x.T).to(matrix.dtype)
+    return (x if wide else x.mT).to(matrix.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -79,16 +79,24 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            momentum = group["momentum"]
+            kernels: dict[torch.Size, list[Tensor]] = {}
             for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if not state:
-                    state["momentum"] = torch.zeros_like(weight)
-                mean: Tensor = state["momentum"].lerp_(weight.grad, 1 - momentum)
-                direction = weight.grad.lerp(mean, momentum).flatten(1)
-                out, fan_in = direction.shape
-                step = orthogonalise(direction, self._dtype).reshape(weight.shape)
-                weight.sub_(step, alpha=group["lr"] * max(1.0, out / fan_in) ** 0.5)
+                if weight.grad is not None:
+                    kernels.setdefault(weight.shape, []).append(weight)
+            for weights in kernels.values():  # of one shape together: a GPU waits for calls, not for numbers
+                self._step(weights, group["lr"], group["momentum"])
         return loss
+
+    def _step(self, weights: list[Tensor], lr: float, momentum: float) -> None:
+        """One step of kernels of one shape."""
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        means = [self.state[weight]["momentum"] for weight in weights]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        torch._foreach_lerp_(means, gradients, 1 - momentum)
+        directions = torch._foreach_lerp(gradients, means, momentum)
+        matrices = torch.stack([direction.flatten(1) for direction in directions])
+        out, fan_in = matrices.shape[1:]
+        steps = orthogonalise(matrices, self._dtype).reshape(len(weights), *weights[0].shape)
+        torch._foreach_add_(weights, list(steps.unbind()), alpha=-lr * max(1.0, out / fan_in) ** 0.5)
