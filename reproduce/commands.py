@@ -321,6 +321,38 @@ def harm(
         raise CommandError(f"{len(broken)} bounds are broken: {', '.join(broken[:_NAMED])}{more}; {docs} has the worst")
 
 
+@app.command
+def bits(
+    model: str = "denoise-gray",
+    /,
+    *,
+    data: str = "bsd68",
+    data_root: DataRoot = None,
+    limit: Positive = None,
+    docs: Path = Path("docs/bits.md"),
+) -> None:
+    """Measure what activation bits cost and bring at each scale of a multi-scale denoiser, and write a page of it.
+
+    Args:
+        model: A model for Gaussian noise whose recipe ships.
+        data: Name of the test set, or a folder.
+        data_root: Folder of the image collection.
+        limit: Take at most so many images of the test set, spread evenly over it.
+        docs: The page.
+    """
+    from reproduce.bits import measure, page
+    from spikingir.files import write_text
+
+    if data_root is None:
+        raise UsageError("networks are calibrated on the image collection; give its folder with --data-root")
+    rows = measure(model, data, data_root, limit=limit, tell=complain)
+    given = f" --limit {limit}" if limit else ""
+    command = f"python -m reproduce bits {model} --data {data}{given} --data-root DATA"
+    some = f"{data}, {limit} images" if limit else data
+    write_text(docs, page(rows, model, some, command, __version__))
+    say(str(docs))
+
+
 def _check(models: Path | None) -> None:
     if models is not None and not models.is_dir():
         raise UsageError(f"--models is {models}, which is no folder; expected one with a folder for each model")

@@ -19,7 +19,15 @@ from spikingir.measures import psnr
 from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.photo.photo import Photo
 from spikingir.restoration import maps as module
-from spikingir.restoration.maps import GuidedMaps, estimated_size, form_with_maps, reduced, restore_by_network, veil
+from spikingir.restoration.maps import (
+    GuidedMaps,
+    estimated_size,
+    form_with_maps,
+    reduced,
+    removed,
+    restore_by_network,
+    veil,
+)
 from spikingir.restoration.restorer import Restorer
 from spikingir.spiking.formation import form_image, one_airlight
 
@@ -192,9 +200,10 @@ def test_a_large_photograph_is_estimated_small_and_restored_large(dehazer: Resto
     padded = torch.nn.functional.pad(seen, (0, 2, 0, 2), mode="replicate")
     maps = dehazer.network.without_formation()(padded)[..., :22, :34]
     assert maps.shape[1] == 6
-    assert veil(*maps.chunk(2, 1)) > module.VEIL
+    share = removed(veil(*maps.chunk(2, 1)))
+    assert share > 0
     restored = dehazer(image)
-    assert torch.equal(restored, GuidedMaps.fit(seen, maps).form(image, SOFT))
+    assert torch.equal(restored, GuidedMaps.fit(seen, maps * share.float()).form(image, SOFT))
     traced, took = dehazer.trace(image, counts=True)
     assert torch.equal(traced, restored)
     assert took.trace.image_size == (24, 36)
@@ -256,8 +265,21 @@ def test_of_a_batch_only_the_veiled_are_changed(dehazer: Restorer, monkeypatch: 
     both = noise(9, 2, 3, 24, 24)
     veils = [veil(*dehazer.network.without_formation()(one[None]).chunk(2, 1)).item() for one in both]
     monkeypatch.setattr(module, "VEIL", sum(veils) / 2)
+    monkeypatch.setattr(module, "HAZY", max(veils))
     restored = dehazer(both)
     assert [torch.equal(*pair) for pair in zip(restored, both, strict=True)] == [v < sum(veils) / 2 for v in veils]
+
+
+def test_of_a_thin_veil_a_part_is_removed(dehazer: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = noise(12, 1, 3, 24, 24)
+    found = veil(*dehazer.network.without_formation()(image).chunk(2, 1)).item()
+    errors = []
+    for hazy in (found, found + 0.05, found + 0.5, 10):
+        monkeypatch.setattr(module, "VEIL", found / 2)
+        monkeypatch.setattr(module, "HAZY", hazy)
+        errors.append((dehazer(image) - image).square().mean().item())
+    assert errors == sorted(errors, reverse=True)
+    assert 0 < errors[-1] < 0.01 * errors[0]
 
 
 def test_evaluation_measures_what_restoring_gives(dehazer: Restorer, small: Small) -> None:

@@ -393,6 +393,6 @@ def _spiking(recipe: Recipe, stage: Stage, network: RestorationNetwork, pairs: D
 def can_compile() -> bool:
     """Whether torch.compile works here: it needs a C++ compiler, or Triton on a GPU."""
     try:
-        return bool(torch.compile(lambda x: x + 1)(torch.zeros(1)) == 1)
+        return bool(torch.compile(lambda x: x + 1)(torch.zeros(1, device=launch().device)) == 1)
     except Exception:  # whatever it is, the eager neurons give the same numbers
         return False
