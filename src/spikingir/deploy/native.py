@@ -6,10 +6,14 @@ three kinds: on the clocked schedule, trains of spikes, step after step; on the 
 counts of 16 bits with wider weights, for layers that keep the image's size.
 """
 
+import hashlib
 import math
+import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +45,35 @@ _MOST_STEPS = 2**15 - 1
 _MOST_DIGITS = 2  # with more, 16-bit weights are faster
 _LARGEST_KERNEL = 7  # of layers that keep the image's size
 _TRIAL_SIDE = 11_520  # a multiple of many strides
+
+_CHECKOUT = Path(__file__).parents[3]
+
+
+@cache
+def require_current(checkout: Path = _CHECKOUT) -> None:
+    """Refuse an extension that was built of other sources than those of the checkout that the package runs from.
+
+    An installed package has no sources beside it: there the two came together.
+
+    Args:
+        checkout: Folder of the checkout.
+
+    Raises:
+        NotNativeError: It is stale; the text says how to rebuild it.
+    """
+    if not (checkout / "native/module.cpp").is_file():
+        return
+    files = [path for path in (checkout / "native").iterdir() if path.suffix in (".cpp", ".hpp")]
+    lines = "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.name}\n"
+        for path in (*sorted(files), checkout / "CMakeLists.txt")
+    )
+    # one that is older than this check has no such name
+    if getattr(_native, "sources", None) != hashlib.sha256(lines.encode()).hexdigest():
+        raise NotNativeError(
+            f"its extension {_native.__file__} is stale, built from other sources than {checkout / 'native'}; "
+            f"rebuild it by `{sys.executable} -m pip install --no-deps --editable {checkout}`"
+        )
 
 
 @dataclass(frozen=True)
@@ -75,10 +108,12 @@ class NativeNetwork:
         bytes_per_pixel: Bytes that restoring an image takes beside it, at its most.
 
     Raises:
-        NotNativeError: The native engine cannot run the network.
+        NotNativeError: The native engine cannot run the network, or was built from other sources than those that
+            are there.
     """
 
     def __init__(self, network: FoldedNetwork, path: str = "") -> None:
+        require_current()
         self.path = path
         if network.gridded:
             _require_short(network)
