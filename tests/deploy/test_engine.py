@@ -3,6 +3,7 @@
 import itertools
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -259,6 +260,15 @@ def test_threads_and_batch_do_not_matter() -> None:
         torch.set_num_threads(threads)
     alone = [engine.restore(folded, image[None], engine="native") for image in images]
     assert torch.equal(torch.cat(alone), together)
+
+
+@pytest.mark.parametrize("formation", ["residual", "atmospheric", "identity"])
+def test_images_of_more_rows_than_are_formed_at_a_time(formation: str) -> None:
+    torch.manual_seed(7)
+    network = convert(chain(2, 3, 2), torch.rand(2, 2, 16, 16), time_steps=3, schedule="phased")
+    network.config = replace(network.config, formation=formation)
+    folded, images = fold(network), torch.rand(2, 2, 300, 401)
+    assert torch.equal(engine.restore(folded, images, engine="native"), folded(images))
 
 
 @pytest.mark.parametrize(
