@@ -8,6 +8,8 @@ DOCS := .venv-docs
 STAMP := .spikingir
 SANITIZED := build/sanitize
 NATIVE := native/*.cpp native/*.hpp
+# An environment is completed where what is compiled into it has changed: a stale engine is not used.
+COMPILED := pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 
 # The image collection beside the checkout, where there is one; tests that need it skip without it.
 SPIKINGIR_DATA ?= $(abspath $(wildcard ../shared/data))
@@ -115,19 +117,19 @@ clean: ## remove caches and what was built; environments and runs/ stay
 	rm -rf build dist demo .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src reproduce tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(VENV)),,always)
+$(VENV)/$(STAMP): $(COMPILED) $(if $(call sound,$(VENV)),,always)
 	$(call install,$(VENV),--editable '.[train]' --group test --group lint)
 	@echo "$(CURDIR)" > $@
 
 # SpikingJelly asks for torchvision and torchaudio, which have no build for this torch, though its neurons, layers
 # and conversion do without: so it comes alone, with only what those import.
-$(PEERS)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(PEERS)),,always)
+$(PEERS)/$(STAMP): $(COMPILED) $(if $(call sound,$(PEERS)),,always)
 	$(call install,$(PEERS),--editable . --group peers)
 	$(PEERS)/bin/python -m pip install --quiet --no-deps spikingjelly==2.0.0
 	@echo "$(CURDIR)" > $@
 
 # Of the last package a browser takes one script alone, the accessibility checker axe: so it comes without Playwright.
-$(WEB)/$(STAMP): pyproject.toml constraints.txt $(if $(call sound,$(WEB)),,always)
+$(WEB)/$(STAMP): $(COMPILED) $(if $(call sound,$(WEB)),,always)
 	$(call install,$(WEB),--editable '.[web]' --group web)
 	$(WEB)/bin/python -m pip install --quiet --no-deps axe-playwright-python==0.1.8
 	@echo "$(CURDIR)" > $@

@@ -2,16 +2,18 @@
 
     python -m benchmarks.multiscale                       # by each of the processor's instructions
     python -m benchmarks.multiscale --shipped             # the networks that ship, clocked and int8 too
-    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python -m benchmarks.multiscale   # the ANNs with AVX2, too
+    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 SPIKINGIR_ISA=avx2 python -m benchmarks.multiscale   # all by AVX2
 
 The network is untrained: its weights are random, with batch norm's disturbances folded in, and it is calibrated, so
 that its spikes are as dense as those of trained ones. Candidates take turns. A figure is the least time of all rounds,
 and its ratio to the least time of the float32 ANN of the same architecture; times are of the processor, over all
-threads, unless ``--wall``. DnCNN, which ships, is run on the phased schedule by weights of 8 bits and on its own grid.
+threads, unless ``--wall``. DnCNN (``--dncnn``), which ships, is run on both schedules, by weights of 8 bits and on its
+own grid, on a noisy photograph. SPIKINGIR_ISA leaves one path of the engine.
 """
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -28,9 +30,11 @@ from spikingir.deploy.folded import FoldedNetwork
 from spikingir.deploy.native import NativeNetwork
 from spikingir.inputs import pad_to_multiple, with_level
 from spikingir.networks.multiscale import MultiScaleNet
+from spikingir.spiking.network import Schedule
 from spikingir.zoo.pretrained import load_ann, load_spiking, open_model
 
 LEVEL = 25 / 255
+SCHEDULES: tuple[Schedule, ...] = ("phased", "clocked")
 MODEL, DNCNN = "denoise-gray", "denoise-gray-25"
 OWN_ANN, DNCNN_ANN, INT8 = "multi-scale ANN, float32", "DnCNN, float32", "multi-scale ANN, int8, onnxruntime"
 NATIVE, CLOCKED = "multi-scale, native, phased", "multi-scale, native, clocked, T = 10"
@@ -103,21 +107,22 @@ def main() -> None:
     network = fold(spiking, weight_bits=given.weight_bits)
     whole = torch.rand(1, channels, given.height, given.width, generator=generator)
     image = pad_to_multiple(with_level(whole, LEVEL), random.multiple)
-    gray = whole[:, :1].contiguous(memory_format=torch.channels_last)
     ann = MultiScaleNet(channels).eval().to(memory_format=torch.channels_last)
     candidates: dict[str, Callable[[], object]] = {"ANN": lambda: ann(image.to(memory_format=torch.channels_last))}
-    for path in _native.paths():
-        if path != "portable":
-            candidates[f"native, {path}"] = _native_run(network, path, image)
+    asked = os.environ.get(engine.ISA)
+    paths = [asked] if asked else [path for path in _native.paths() if path != "portable"]
+    for path in paths:
+        candidates[f"native, {path}"] = _native_run(network, path, image)
     if given.dncnn:
-        load = Workload()
-        dncnn = load.ann()
+        load = Workload(height=given.height, width=given.width)
+        dncnn, gray = load.ann(), load.images()
         candidates["DnCNN, ANN"] = lambda: dncnn(gray)
-        for path in _native.paths()[:-1]:
+        for schedule in SCHEDULES:
             for bits in (8, None):
-                phased = fold(load.spiking("phased"), weight_bits=bits)
-                name = f"DnCNN phased T = {load.time_steps}, {bits or 'no'} weight bits, {path}"
-                candidates[name] = _native_run(phased, path, gray)
+                folded = fold(load.spiking(schedule), weight_bits=bits)
+                for path in paths:
+                    name = f"DnCNN {schedule} T = {load.time_steps}, {bits or 'no'} weight bits, {path}"
+                    candidates[name] = _native_run(folded, path, gray)
     with torch.inference_mode():
         seconds = take_turns(candidates, given.rounds, clock=clock)
     least = {name: min(times) for name, times in seconds.items()}

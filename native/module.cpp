@@ -254,6 +254,7 @@ nb::ndarray<nb::numpy, double> read_out_of(const Counts* counts, const Counts* e
 }  // namespace
 
 NB_MODULE(_native, module) {
+  module.attr("sources") = SPIKINGIR_SOURCES;
   module.def("read_out", read_out_of, "counts"_a.none(), "extended"_a.none(), "weights"_a.noconvert(),
              "extended_weights"_a.noconvert(), "bias"_a.noconvert().none(), "residual"_a.none(), "grid"_a.noconvert(),
              "theta"_a.noconvert(), "start"_a, "most"_a, "height"_a, "width"_a, "signed"_a, "threads"_a);

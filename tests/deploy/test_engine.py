@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from spikingir.deploy import engine as choice
 from spikingir.deploy.fold import FoldError, fold
 from spikingir.deploy.folded import FoldedNetwork
 from spikingir.deploy.grids import largest_numbers
+from spikingir.deploy.integers import NotNativeError
 from spikingir.inputs import with_level
 from spikingir.networks.aodnet import AODNet
 from spikingir.spiking.network import SpikingNetwork, Trace
@@ -259,6 +262,15 @@ def test_threads_and_batch_do_not_matter() -> None:
     assert torch.equal(torch.cat(alone), together)
 
 
+@pytest.mark.parametrize("formation", ["residual", "atmospheric", "identity"])
+def test_images_of_more_rows_than_are_formed_at_a_time(formation: str) -> None:
+    torch.manual_seed(7)
+    network = convert(chain(2, 3, 2), torch.rand(2, 2, 16, 16), time_steps=3, schedule="phased")
+    network.config = replace(network.config, formation=formation)
+    folded, images = fold(network), torch.rand(2, 2, 300, 401)
+    assert torch.equal(engine.restore(folded, images, engine="native"), folded(images))
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -308,6 +320,40 @@ def test_without_the_extension_torch_does_it(monkeypatch: pytest.MonkeyPatch, ca
     assert "compiler" in caplog.text
     with pytest.raises(engine.EngineError, match="compiler"):
         engine.restore(folded, image, engine="native")
+
+
+def test_a_stale_extension_is_said_and_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    from spikingir.deploy import _native, native
+
+    native.require_current(tmp_path / "site-packages")  # an installed package, without sources beside it
+    (tmp_path / "native").mkdir()
+    for name in ("native/module.cpp", "CMakeLists.txt"):
+        (tmp_path / name).write_text("another")
+    check, folded = native.require_current, fold(convert(chain(1, 3, 1), torch.rand(2, 1, 8, 8), time_steps=3))
+    image, said = torch.rand(1, 1, 8, 8), r"stale, built from other sources.*; rebuild it by `.* pip install .*`"
+    monkeypatch.setattr(native, "require_current", lambda: check(tmp_path))
+    for old in (False, True):  # one that knows its sources, and one of before there was this check
+        if old:
+            monkeypatch.delattr(_native, "sources", raising=False)
+        choice._say.cache_clear()
+        with caplog.at_level(logging.WARNING):
+            for _ in range(2):
+                assert torch.equal(engine.restore(folded, image), folded(image))
+        assert [bool(re.search(said, record.getMessage())) for record in caplog.records] == [True]
+        caplog.clear()
+        with pytest.raises(engine.EngineError, match=said):
+            engine.restore(folded, image, engine="native")
+        with pytest.raises(NotNativeError, match=said):
+            native.NativeNetwork(folded)
+
+
+def test_the_extension_is_that_of_the_sources() -> None:
+    from spikingir.deploy import _native, native
+
+    native.require_current()
+    assert re.fullmatch("[0-9a-f]{64}", _native.sources)
 
 
 def test_instructions_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,3 +57,14 @@ def test_what_is_lost_of_a_file_is_warned_of() -> None:
     photo = read_image(file.getvalue())
     assert len(photo.notes) == 2
     open_image(photo)  # which keeps them
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_large_array_is_rounded_piece_by_piece_as_at_once(dtype: type) -> None:
+    most = np.iinfo(dtype).max
+    image = np.random.default_rng(1).integers(0, most, (1300, 900), dtype, endpoint=True)  # more than a piece
+    values, close = open_image(image)
+    np.testing.assert_array_equal(values[0, 0].numpy(), image.astype(np.float32) / np.float32(most))
+    np.testing.assert_array_equal(close(values), image)
+    changed = (values * 1.5 - 0.25).contiguous()
+    np.testing.assert_array_equal(close(changed), np.rint(changed[0, 0].numpy().clip(0, 1) * np.float32(most)))

@@ -11,7 +11,7 @@ from spikingir.deploy.fold import fold
 from spikingir.deploy.folded import FoldedNetwork
 from spikingir.graph.errors import TilingError
 from spikingir.networks import AODNet, DnCNN
-from spikingir.restoration.tiling import default_tile, layout, restore_tiled, trace_tiled
+from spikingir.restoration.tiling import MEMORY, default_tile, layout, restore_tiled, trace_tiled
 from spikingir.spiking.network import SpikingNetwork
 
 
@@ -202,7 +202,7 @@ def test_default_tile_keeps_to_the_memory() -> None:
     halo = layout(network).halo
     side = default_tile(network) + 2 * halo
     # Alive at once: the spikes that a convolution reads, those that it gives, and a copy of them.
-    assert 0.97 < side**2 * 3 * 64 * 11 * 4 / 2**30 <= 1
+    assert 0.97 < side**2 * 3 * 64 * 11 * 4 / MEMORY <= 1
     assert default_tile(network, traced=True) < default_tile(network)
     assert default_tile(network.at(time_steps=20)) < default_tile(network)
     few, many = (network.at(schedule="phased", time_steps=steps) for steps in (2, 20))
@@ -224,6 +224,21 @@ def test_progress_and_batches() -> None:
     assert torch.equal(restored[1:], network(images[1:]))
     _, trace = trace_tiled(network, images, 10)
     assert torch.equal(trace.layers[0].spikes, network.trace(images)[1].layers[0].spikes)
+
+
+def test_tiles_are_equal_and_the_result_has_the_order_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = folded([], seed=6)
+    image = torch.rand(1, 41, 50, 1, generator=torch.manual_seed(0)).permute(0, 3, 1, 2)
+    sizes, halo = [], layout(network).halo
+
+    def restore(piece: Tensor) -> Tensor:
+        sizes.append(tuple(piece.shape[-2:]))
+        return network(piece)
+
+    restored = restore_tiled(network, image, 40, restore=restore)
+    assert sorted(sizes) == sorted((rows + halo, 25 + halo) for rows in (21, 20) for _ in range(2))
+    assert torch.equal(restored, network(image))
+    assert restored.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_conventional_network_runs_in_tiles_too() -> None:

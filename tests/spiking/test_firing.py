@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import spikingir.conversion.lan  # noqa: F401  (registers its neuron)
+from spikingir.spiking.firing import phased_backward, phased_forward
 from spikingir.spiking.kinds import NEURONS
 from spikingir.spiking.neurons import MPRN, IFNeuron
 from spikingir.spiking.surrogate import SURROGATES
@@ -276,3 +277,27 @@ def test_neuron_fires_as_the_equation_of_its_kind(name: str, signed: bool) -> No
     wanted = [kind.equation(neuron, pixel) for pixel in currents.T.tolist()]
     torch.testing.assert_close(found.T, torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-12)
     assert found.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("levels", "signed"), [(1, False), (5, True), (31, False)])
+def test_the_quantiser_is_its_equation_bit_for_bit(levels: int, signed: bool, dtype: torch.dtype) -> None:
+    """Forward and straight-through backward are written for speed; here as docs/method.md, section 6, has them."""
+    generator = torch.Generator().manual_seed(levels)
+    exact = torch.promote_types(dtype, torch.float32)
+    theta = torch.rand(4, generator=generator, dtype=exact) + 0.1
+    z, grad = (2 * torch.randn(2, 500, 4, generator=generator)).to(dtype)
+    z[:3] = torch.tensor([-2.0, 0.0, 2.0])[:, None] * theta  # at and beyond the ends
+    wide = z.to(exact)
+    rounded = (wide * levels / theta + 0.5).floor()
+    counts = rounded.clamp(-levels if signed else 0, levels)
+    inside, zero = rounded == counts, torch.zeros((), dtype=exact)
+    of_theta = grad.to(exact) * (counts / levels - torch.where(inside, wide / theta, zero))
+
+    assert torch.equal(phased_forward(z, theta, levels, signed), (counts * theta / levels).to(dtype))
+    found = phased_backward(grad, z, theta, levels, signed)
+    assert torch.equal(found[0], torch.where(inside, grad, zero.to(dtype)))
+    assert torch.equal(found[1], of_theta.sum(0))
+    shared = phased_backward(grad, z, theta[:1], levels, signed)[1]  # one threshold for all channels
+    assert shared.shape == (1,)
+    assert 0 < inside.double().mean() < 1

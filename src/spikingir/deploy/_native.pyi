@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+sources: str
+
 def paths() -> list[str]: ...
 def read_out(
     counts: Counts,

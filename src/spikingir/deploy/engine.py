@@ -122,8 +122,9 @@ def _prepared(network: FoldedNetwork, device: torch.device) -> "NativeNetwork":
     if device.type != "cpu" or network.theta.device.type != "cpu":
         raise NotNativeError(f"the image is on {device}, the network on {network.theta.device}")
     from spikingir.deploy import _native
-    from spikingir.deploy.native import NativeNetwork
+    from spikingir.deploy.native import NativeNetwork, require_current
 
+    require_current()
     path, known = os.environ.get(ISA, ""), _native.paths()
     if path not in ("", *known):
         raise EngineError(f"{ISA} is {path!r}; this processor has {', '.join(known)}")

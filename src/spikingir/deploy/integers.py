@@ -303,7 +303,7 @@ def plan_layers(network: FoldedNetwork, *, extended: bool = False) -> NetworkPla
 
 
 def image_wires(network: FoldedNetwork, plan: NetworkPlan, image: Tensor) -> dict[str, Tensor]:
-    """The wires of the image, in float64, as torch computes them.
+    """The wires of the image that layers read, in float64, as torch computes them.
 
     Args:
         network: The network.
@@ -313,8 +313,10 @@ def image_wires(network: FoldedNetwork, plan: NetworkPlan, image: Tensor) -> dic
     Shape:
         (B, C, H, W) to one of these each.
     """
+    read = {layer.image.source for layer in plan.layers if layer.image is not None}
+    last_reader = {name: i for i, node in enumerate(plan.image_nodes) for name in node.inputs}
     found: dict[str, Tensor] = {}
-    for node in plan.image_nodes:
+    for i, node in enumerate(plan.image_nodes):
         inputs = [found[name] for name in node.inputs]
         if node.op == "input":
             found[node.name] = image
@@ -328,6 +330,7 @@ def image_wires(network: FoldedNetwork, plan: NetworkPlan, image: Tensor) -> dic
             if kernel is not None and kernel.bias is not None:
                 value = value + kernel.bias.view(1, -1, 1, 1)
             found[node.name] = value if kernel is None else kernel.round(value)
+        found = {name: wire for name, wire in found.items() if name in read or last_reader.get(name, -1) > i}
     return found
 
 

@@ -6,10 +6,14 @@ three kinds: on the clocked schedule, trains of spikes, step after step; on the 
 counts of 16 bits with wider weights, for layers that keep the image's size.
 """
 
+import hashlib
 import math
+import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +36,7 @@ from spikingir.deploy.integers import (
     plan_layers,
 )
 from spikingir.spiking.coding import spike_trains
-from spikingir.spiking.formation import form_image
+from spikingir.spiking.formation import SEES_WHOLE, form_image
 from spikingir.spiking.network import WHOLE, LayerTrace, Trace, Window
 
 _MOST_SUM = 2**31 - 1
@@ -40,7 +44,37 @@ _MOST_IMAGE_WEIGHT = 2**22 - 1
 _MOST_STEPS = 2**15 - 1
 _MOST_DIGITS = 2  # with more, 16-bit weights are faster
 _LARGEST_KERNEL = 7  # of layers that keep the image's size
+_FORMED_PIXELS = 2**16  # at a time
 _TRIAL_SIDE = 11_520  # a multiple of many strides
+
+_CHECKOUT = Path(__file__).parents[3]
+
+
+@cache
+def require_current(checkout: Path = _CHECKOUT) -> None:
+    """Refuse an extension that was built of other sources than those of the checkout that the package runs from.
+
+    An installed package has no sources beside it: there the two came together.
+
+    Args:
+        checkout: Folder of the checkout.
+
+    Raises:
+        NotNativeError: It is stale; the text says how to rebuild it.
+    """
+    if not (checkout / "native/module.cpp").is_file():
+        return
+    files = [path for path in (checkout / "native").iterdir() if path.suffix in (".cpp", ".hpp")]
+    lines = "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.name}\n"
+        for path in (*sorted(files), checkout / "CMakeLists.txt")
+    )
+    # one that is older than this check has no such name
+    if getattr(_native, "sources", None) != hashlib.sha256(lines.encode()).hexdigest():
+        raise NotNativeError(
+            f"its extension {_native.__file__} is stale, built from other sources than {checkout / 'native'}; "
+            f"rebuild it by `{sys.executable} -m pip install --no-deps --editable {checkout}`"
+        )
 
 
 @dataclass(frozen=True)
@@ -75,10 +109,12 @@ class NativeNetwork:
         bytes_per_pixel: Bytes that restoring an image takes beside it, at its most.
 
     Raises:
-        NotNativeError: The native engine cannot run the network.
+        NotNativeError: The native engine cannot run the network, or was built from other sources than those that
+            are there.
     """
 
     def __init__(self, network: FoldedNetwork, path: str = "") -> None:
+        require_current()
         self.path = path
         if network.gridded:
             _require_short(network)
@@ -93,18 +129,13 @@ class NativeNetwork:
     def restore(self, network: FoldedNetwork, image: Tensor) -> Tensor:
         """What ``network(image)`` gives."""
         # the spikes of one layer at a time: a list would keep those of all
-        runs = [
-            deque(self._layers.run(network, picture, every_residual=False), maxlen=1)
-            for picture in network.on_image_grid(image)
-        ]
+        runs = [deque(self._layers.run(network, one, every_residual=False), maxlen=1) for one in image[:, None]]
         return _restored(network, image, [run.pop() for run in runs])
 
     @torch.no_grad()
     def trace(self, network: FoldedNetwork, image: Tensor, *, trains: bool = False) -> tuple[Tensor, Trace]:
         """What ``network.trace(image, trains=trains)`` gives."""
-        pictures = [
-            list(self._layers.run(network, picture, every_residual=True)) for picture in network.on_image_grid(image)
-        ]
+        pictures = [list(self._layers.run(network, one, every_residual=True)) for one in image[:, None]]
         restored = _restored(network, image, [picture[-1] for picture in pictures])
         layers = tuple(_layer_trace(network, fired, trains) for fired in zip(*pictures, strict=True))
         return restored, _trace(network, image, layers)
@@ -115,8 +146,8 @@ class NativeNetwork:
         counts: dict[str, list[Tensor]] = {name: [] for name in self._layers.names}
         neurons: dict[str, int] = {}
         last = []
-        for picture in network.on_image_grid(image):
-            for fired in self._layers.run(network, picture, every_residual=False):
+        for one in image[:, None]:
+            for fired in self._layers.run(network, one, every_residual=False):
                 counts[fired.name].append(_counts(network, fired, within[fired.name]))
                 neurons[fired.name] = counts[fired.name][0].shape[1] * _pixels(within[fired.name], fired.size)
             last.append(fired)
@@ -189,6 +220,7 @@ class _Layer:
         reads_pixels: Whether it can sum an image of 16 bits.
         current: The image's current in float64, if it reads the image.
         bytes_per_pixel: Bytes of its spikes for each of its pixels.
+        bytes_of_sums: Bytes of its counts and residual membranes, where it is the last one.
     """
 
     plan: LayerPlan
@@ -197,6 +229,11 @@ class _Layer:
     current: _ImageCurrent | None
     bytes_per_pixel: float
     _neurons: Any
+
+    @property
+    def bytes_of_sums(self) -> float:
+        """See above."""
+        return 6.0 * 32 * math.ceil(self.plan.channels / 32)
 
     def takes_pixels(self, pixels: Any) -> bool:
         """Whether it can sum an image of 16 bits."""
@@ -248,7 +285,12 @@ class _ByteLayer(_Layer):
         order = self._neurons.current_order
         none = torch.zeros_like(layer.grid)  # the bias is the neurons' own
         self.current = None if layer.image is None else _ImageCurrent(layer, order, none, path)
-        self.bytes_per_pixel = 16.0 * math.ceil(layer.channels / 16)
+        self.bytes_per_pixel = 0.0 if last else 16.0 * math.ceil(layer.channels / 16)
+
+    @property
+    def bytes_of_sums(self) -> float:
+        """See above: it does not fill them up to whole vectors."""
+        return 6.0 * self.plan.channels
 
     def fire(
         self, spikes: Mapping[str, Any], pixels: Any, current: Any, size: Size, threads: int, residual: bool
@@ -412,30 +454,35 @@ class _Layers:
         self._last_reader = {name: i for i, layer in enumerate(plan.layers) for name in layer.reads}
         self.bytes_per_pixel = self._bytes_alive(network)
 
-    def run(self, network: FoldedNetwork, picture: Tensor, *, every_residual: bool) -> Iterator[_Fired]:
-        """The layers' spikes, layer after layer; those that nobody reads any more are dropped."""
+    def run(self, network: FoldedNetwork, image: Tensor, *, every_residual: bool) -> Iterator[_Fired]:
+        """The layers' spikes on one image, layer after layer; those that nobody reads any more are dropped."""
         threads = torch.get_num_threads()
-        size = (picture.shape[-2], picture.shape[-1])
-        images = image_wires(network, self._plan, picture[None])
-        pixels: dict[str, Any] = {}
+        size = (image.shape[-2], image.shape[-1])
+        images, pixels = self._of_image(network, image)
         alive: dict[str, Any] = {}
         for i, layer in enumerate(self.layers):
             plan = layer.plan
             height, width = (-(-side // plan.factor) for side in plan.size(size))
-            image = current = None
+            seen = current = None
             if layer.current is not None and plan.image is not None:
-                source = plan.image.source
-                if layer.reads_pixels and source not in pixels:
-                    pixels[source] = self._in_pixels(source, images[source][0])
-                image = pixels.get(source)
-                if not layer.takes_pixels(image):
-                    image, current = None, layer.current.run(images[source], (height, width), threads)
+                seen = pixels.get(plan.image.source)
+                if not layer.takes_pixels(seen):
+                    seen, current = None, layer.current.run(images[plan.image.source], (height, width), threads)
             wanted = every_residual or i == len(self.layers) - 1
-            spikes, residual = layer.fire(alive, image, current, (height, width), threads, wanted)
+            spikes, residual = layer.fire(alive, seen, current, (height, width), threads, wanted)
             alive[plan.name] = spikes
             alive = {name: value for name, value in alive.items() if self._last_reader.get(name, -1) > i}
             del current
             yield _Fired(plan, plan.size(size), spikes, residual)
+
+    def _of_image(self, network: FoldedNetwork, image: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The wires of an image in float64, without those that are needed in 16 bits alone, and these."""
+        images = image_wires(network, self._plan, network.on_image_grid(image))
+        readers = [(layer, layer.plan.image.source) for layer in self.layers if layer.plan.image is not None]
+        short = {name for layer, name in readers if layer.reads_pixels}
+        pixels = {name: self._in_pixels(name, images[name][0]) for name in short}
+        needed = {name for layer, name in readers if not layer.takes_pixels(pixels.get(name))}
+        return {name: wire for name, wire in images.items() if name in needed}, pixels
 
     def takes(self, size: Size) -> bool:
         """Whether they run on images of a size: where padding and cropping of spikes change nothing."""
@@ -448,9 +495,14 @@ class _Layers:
     def _bytes_alive(self, network: FoldedNetwork) -> float:
         """Bytes for each pixel of the image, at the layer that takes most."""
         whole = _TRIAL_SIDE**2
-        of_image = 8.0 * network.config.input_channels * (len(self._plan.image_nodes) + 2)
+        shapes = network.graph.shapes((_TRIAL_SIDE, _TRIAL_SIDE))
+        wires = {node.name: 8.0 * math.prod(shapes[node.name]) / whole for node in self._plan.image_nodes}
+        read = sum(wires[name] for name in {layer.plan.image.source for layer in self.layers if layer.plan.image})
+        # in float64: the image, those that layers read, and one that is being made of another
+        most = of_image = 8.0 * network.config.input_channels + read + 2 * max(wires.values(), default=0.0)
+        if all(layer.current is None or layer.reads_pixels for layer in self.layers):
+            of_image = read  # in 16 bits, filled up to whole vectors; the float64 ones are gone
         alive: dict[str, float] = {}
-        most = 0.0
         for i, layer in enumerate(self.layers):
             plan = layer.plan
             height, width = plan.size((_TRIAL_SIDE, _TRIAL_SIDE))
@@ -459,8 +511,8 @@ class _Layers:
             current = 0.0
             if layer.current is not None and not layer.reads_pixels:
                 current = share / plan.factor**2 * layer.current.bytes_per_sum
-            if i == len(self.layers) - 1:  # counts and membranes, which are read out in float64
-                current += share * (6 * 16 * math.ceil(plan.channels / 16) + 80 * plan.channels)
+            if i == len(self.layers) - 1:  # counts and membranes, which are read out in float64 and formed in float32
+                current += share * (layer.bytes_of_sums + 20 * plan.channels)
             most = max(most, of_image + sum(alive.values()) + current)
             alive = {name: size for name, size in alive.items() if self._last_reader.get(name, -1) > i}
         return most
@@ -482,8 +534,20 @@ def _inside(pixels: Tensor, size: Size) -> Tensor:
 
 
 def _restored(network: FoldedNetwork, image: Tensor, last: list[_Fired]) -> Tensor:
-    output = torch.stack([_read_out(network, fired) for fired in last])
-    return form_image(network.config.formation, network.config.formed_from(image).double(), output).to(image.dtype)
+    """The image that the last layer's spikes make; formed in float64, a few rows at a time where that can be done."""
+    config, height = network.config, image.shape[-2]
+    given, restored = config.formed_from(image), image.new_empty(0)
+    for i, fired in enumerate(last):
+        output = _read_out(network, fired)[None]
+        in_rows = config.formation not in SEES_WHOLE and output.shape[-2:] == image.shape[-2:]
+        rows = math.ceil(_FORMED_PIXELS / image.shape[-1]) if in_rows else height
+        for top in range(0, height, rows):
+            part = slice(top, top + rows) if in_rows else slice(None)
+            formed = form_image(config.formation, given[i : i + 1, :, part].double(), output[:, :, part])
+            if not restored.numel():
+                restored = image.new_empty(len(last), formed.shape[1], *output.shape[-2:])
+            restored[i, :, part] = formed[0]
+    return restored
 
 
 def _read_out(network: FoldedNetwork, last: _Fired) -> Tensor:

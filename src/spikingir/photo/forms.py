@@ -17,7 +17,7 @@ from spikingir.deploy.folded import MAX_IMAGE
 from spikingir.photo.codecs import encode
 from spikingir.photo.formats import FORMATS
 from spikingir.photo.images import read_image
-from spikingir.photo.photo import Photo, from_pillow, resized, to_pillow, told_its_size
+from spikingir.photo.photo import Photo, from_pillow, resized, to_pillow, to_samples, told_its_size
 
 
 def open_image(image: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
@@ -106,11 +106,12 @@ def _open_array(array: NDArray[Any]) -> tuple[Tensor, Callable[[Tensor], Any]]:
     # float64 keeps its precision, whatever is shorter is worth float32
     precision = np.float64 if array.dtype.itemsize > 4 else np.float32
     values = torch.from_numpy(np.array(array[..., None] if array.ndim == 2 else array, dtype=precision, order="C"))
-    values = _checked(values / scale)
+    values /= scale  # in place: a large photograph in float32 takes more memory than all else
+    _checked(values)
 
     def close(restored: Tensor) -> NDArray[Any]:
-        result = restored[0].permute(1, 2, 0).numpy()
-        result = np.rint(result.clip(0, 1) * scale) if whole else result
+        result: NDArray[Any] = restored[0].permute(1, 2, 0).numpy()
+        result = to_samples(result, None, 8 * array.dtype.itemsize) if whole else result
         result = result[..., 0] if array.ndim == 2 and result.shape[2] == 1 else result
         return np.ascontiguousarray(result, dtype=array.dtype)
 
@@ -136,7 +137,7 @@ def _open_tensor(tensor: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
 
 def _checked(values: Tensor) -> Tensor:
     """Refuse what is no image in [0, 1], but let noise reach beyond."""
-    largest = values.abs().max().item()
+    largest = max(abs(bound.item()) for bound in values.aminmax())
     if not math.isfinite(largest) or largest > MAX_IMAGE:
         raise ValueError(f"the image holds values of {largest:g} in magnitude; floating point is expected in [0, 1]")
     return values

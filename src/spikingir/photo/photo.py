@@ -27,6 +27,7 @@ Samples = NDArray[np.integer[Any]]
 _GRAY16 = ("I;16", "I;16B", "I")  # by Pillow's age
 _GRAY = ("1", "L", "LA", "La")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
+_CHUNK = 2**20  # values that are rounded at a time
 
 # Exif 2.32: how the stored rows and columns are turned to be seen upright.
 _TURNS: dict[int, Callable[[Samples], Samples]] = {
@@ -255,7 +256,11 @@ def _unit(samples: Samples) -> NDArray[np.float32]:
 
 
 def _integers(values: NDArray[np.float32], bits: int) -> Samples:
-    scaled = values.clip(0, 1)
-    scaled *= np.float32(2**bits - 1)
-    np.rint(scaled, out=scaled)
-    return scaled.astype(np.uint8 if bits == 8 else np.uint16)
+    whole = np.empty(values.shape, np.uint8 if bits == 8 else np.uint16)
+    rows = max(1, _CHUNK // values[0].size)
+    for top in range(0, len(values), rows):
+        scaled = values[top : top + rows].clip(0, 1)
+        scaled *= np.float32(2**bits - 1)
+        np.rint(scaled, out=scaled)
+        whole[top : top + rows] = scaled
+    return whole

@@ -68,7 +68,7 @@ class Restorer:
 
     Args:
         network: A spiking network of IF or MPR neurons.
-        tile: Side of the tiles in pixels; by default the largest that need about 1 GiB.
+        tile: Side of the tiles in pixels; by default the largest that need about 256 MiB.
         engine: ``native`` follows the spikes on the CPU, ``torch`` simulates all of them, with the same bits; ``auto``
             is native where that can be done.
 

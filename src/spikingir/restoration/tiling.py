@@ -33,7 +33,7 @@ from spikingir.zoo.catalogue import ModelError
 Network = SpikingNetwork | FoldedNetwork
 Progress = Callable[[int, int], None]
 
-MEMORY = 2**30
+MEMORY = 2**28
 """Bytes that the default tile may need beside the image."""
 
 _SMALLEST_TILE = 32
@@ -309,7 +309,9 @@ def _run(
     ):
         raise TilingError(f"the image is {width} x {height}; expected multiples of {plan.stride}: pad it")
     tile = min(tile, math.ceil(max(height, width) / plan.stride) * plan.stride)
-    whole = list(product(_spans(height, tile, halo), _spans(width, tile, halo)))
+    # as many tiles, but equal ones: they take less memory, and halos are no larger
+    even = [math.ceil(side / math.ceil(side / tile) / plan.stride) * plan.stride for side in (height, width)]
+    whole = list(product(*(_spans(side, part, halo) for side, part in zip((height, width), even, strict=True))))
     todo = [(i, rows, columns) for i in reversed(range(len(image))) for rows, columns in whole]
     device = next(chain(network.parameters(), network.buffers())).device
     restored, done = image.new_empty(0), 0
@@ -344,8 +346,13 @@ def _run(
         own = output[..., rows.own(plan.output.rows), columns.own(plan.output.columns)]
         top, left = int(rows.first / plan.output.rows.stride), int(columns.first / plan.output.columns.stride)
         if not restored.numel():
-            restored = image.new_empty(
-                (len(image), *own.shape[1:2], top + own.shape[-2], left + own.shape[-1]), dtype=own.dtype
+            # in the image's order, in which it will be written
+            last = image.is_contiguous(memory_format=torch.channels_last)
+            restored = torch.empty(
+                (len(image), *own.shape[1:2], top + own.shape[-2], left + own.shape[-1]),
+                dtype=own.dtype,
+                device=image.device,
+                memory_format=torch.channels_last if last else torch.contiguous_format,
             )
         restored[i, :, top : top + own.shape[-2], left : left + own.shape[-1]] = own[0]
         done += 1

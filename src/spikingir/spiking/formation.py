@@ -112,6 +112,8 @@ IMAGE_FORMATIONS: MappingProxyType[str, Callable[[Tensor, Tensor], Tensor]] = Ma
     }
 )
 
+SEES_WHOLE: frozenset[str] = frozenset({"airlight"})
+"""Formations that need the whole image; the others form each pixel of the pixels at its place."""
 
 ESTIMATES_MAPS: frozenset[str] = frozenset({"soft", "airlight"})
 """Formations whose bodies estimate maps of the photograph: smooth but for its edges, so that a smaller one will do."""
