@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from reproduce.commands import app as reproduction
 from spikingir import __version__
 from spikingir.cli import console, main, program
 from spikingir.networks import DnCNN
@@ -117,6 +118,32 @@ def test_wrong_usage(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[
     assert (code, out) == (2, "")
     assert one_sentence(err)
     assert said in err
+
+
+def whole_numbers() -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every option that takes whole numbers and none with a fraction, of all commands, the reproduction's too."""
+    for module, app in (("spikingir.cli.program", program.app), ("reproduce.commands", reproduction)):
+        commands = {(name,): app[name] for name in app if not name.startswith("-")}
+        if app.default_command is not None:
+            commands[()] = app
+        for command, taken in commands.items():
+            for argument in taken.assemble_argument_collection():
+                hint = str(argument.hint)
+                if re.search(r"\bint\b", hint) and "float" not in hint:
+                    yield (module, *command), argument.name
+
+
+@pytest.mark.parametrize(("place", "option"), list(whole_numbers()))
+def test_no_whole_number_is_rounded(capsys: pytest.CaptureFixture[str], place: tuple[str, ...], option: str) -> None:
+    module, *command = place
+    assert main([*command, option, "64.5"], module) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(r'"64\.5" for \S+; expected (.* or )?a whole number\.', err)
+
+
+def test_a_whole_number_may_have_a_point(denoise: Run, photo: Path) -> None:
+    assert denoise(photo, "--tile", "8.0")[0] == 0
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG"])

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError
+from cyclopts import App, ArgumentCollection, CoercionError, CycloptsError, MissingArgumentError
 
 from spikingir import __version__
 from spikingir.cli.console import (
@@ -112,6 +112,7 @@ def run(arguments: Sequence[str], commands: App) -> int:
             if commands is app and given[0] in TASKS.added:
                 commands = build(given[0])
             given = [STREAM if argument == "-" else argument for argument in given]
+        commands.config = _refuse_fractions
         function, bound, _ = commands.parse_args(given, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         command = " ".join([commands.name[0], *(error.command_chain or ())])
@@ -157,6 +158,22 @@ def _usage(error: CycloptsError, commands: App) -> str:
     return sentence(error)
 
 
+def _refuse_fractions(app: App, chain: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse 1.5 where a whole number is wanted; the parser, which calls this before it converts, would round it."""
+    for argument in arguments:
+        if not _takes(int, argument.hint) or _takes(float, argument.hint):
+            continue
+        for token in argument.tokens:
+            with suppress(ValueError, OverflowError):  # other text is refused by the parser
+                if "." in token.value and float(token.value) != int(float(token.value)):
+                    raise CoercionError(argument=argument, token=token, target_type=argument.hint)
+
+
+def _takes(kind: type, hint: Any) -> bool:
+    """Whether values of a type fit a hint; those of a list do if its items are of that type."""
+    return hint is kind or any(_takes(kind, part) for part in get_args(hint) if get_origin(hint) is not Literal)
+
+
 def _in_words(kind: Any) -> str | None:
     """What values of a type are to whoever types them; None where the type says no more than its name."""
     if get_origin(kind) in (Union, UnionType):
@@ -166,6 +183,8 @@ def _in_words(kind: Any) -> str | None:
         return " or ".join(sorted(known, key=lambda part: part in _NUMBERS.values())) if known == parts else None
     if get_origin(kind) is Literal:
         return ", ".join(map(str, get_args(kind)))
+    if get_origin(kind) in (list, Annotated):
+        return _in_words(get_args(kind)[0])
     return _NUMBERS.get(kind)
 
 
