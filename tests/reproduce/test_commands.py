@@ -42,7 +42,7 @@ def test_a_missing_extra_is_named_before_the_work(
     monkeypatch.setattr(console, "find_spec", lambda name: None if name == missing else object())
     code, out, err = run("all", "--data-root", tmp_path, "--out", tmp_path / "out")
     assert (code, out) == (1, "")
-    assert err.endswith("install it with: pip install 'spikingir[plot]'\n")
+    assert err.endswith("pip install 'spikingir[plot]'\n")
     assert err.count("\n") == 1
     assert not (tmp_path / "out").exists()
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from spikingir.deploy.folded import FoldedNetwork
+from spikingir.environment import install_command
 from spikingir.export import npz
 from spikingir.export.errors import ExportError
 from spikingir.graph.activations import QuantisedReLU
@@ -165,7 +166,8 @@ def _layers() -> Mapping[type[nn.Module], type[nn.Module]]:
     try:
         from spikingjelly.activation_based import layer
     except ModuleNotFoundError:
-        raise ExportError("spikingjelly is not there; install it with: pip install --no-deps spikingjelly") from None
+        command = install_command("spikingjelly", alone=True)
+        raise ExportError(f"spikingjelly is not there; install it with: {command}") from None
     names = ("Conv2d", "ConvTranspose2d", "BatchNorm2d", "AvgPool2d", "Upsample")
     return {getattr(layer, name): getattr(nn, name) for name in names}
 
