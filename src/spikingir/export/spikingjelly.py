@@ -43,11 +43,7 @@ def spikingjelly_content(network: FoldedNetwork) -> tuple[bytes, tuple[str, ...]
         ExportError: Another schedule, or an operation that the file's program does not have.
     """
     npz.require_plain(network)
-    if network.config.phased or network.config.delay:
-        raise ExportError(
-            f"the network runs {network.config.clock}, and SpikingJelly's layers advance together; export with "
-            "--schedule clocked, or to npz, onnx or torch"
-        )
+    npz.require_clocked(network, "SpikingJelly's layers advance together")
     for node in network.nodes:
         weighs_sums = node.weights is not None and node.inputs[0] not in (*network.spiking, network.nodes[0].name)
         if node.op not in _OPERATIONS or weighs_sums:
