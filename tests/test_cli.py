@@ -91,6 +91,17 @@ def test_help_begins_with_an_example_that_parses(run: Run) -> None:
         program.app.parse_args(words, exit_on_error=False, print_error=False)  # runs nothing
 
 
+def test_help_flows_and_says_no_default_that_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    text = run("denoise", "--help")[1] + run("energy", "--help")[1]
+    assert "else it chooses the model that ships for the nearest one." in text  # two lines of the docstring
+    assert "with memory.\n\nAn architecture needs a size." in text  # two paragraphs
+    assert not re.search(r"default: (None|False|\(\))", text)
+    for kept in ("[default: 0]", "[default: auto]", "[default: 1.0]"):
+        assert kept in text
+    assert "--no-" not in text
+
+
 def test_help_names_the_commands(run: Run) -> None:
     code, out, err = run("--help")
     assert (code, err) == (0, "")

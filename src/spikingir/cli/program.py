@@ -10,9 +10,8 @@ from contextlib import suppress
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from cyclopts import App, ArgumentCollection, CoercionError, CycloptsError, MissingArgumentError
+from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError
 
-from spikingir import __version__
 from spikingir.cli.console import (
     BROKEN_PIPE,
     DONE,
@@ -28,6 +27,7 @@ from spikingir.cli.energy import energy
 from spikingir.cli.evaluate import evaluate
 from spikingir.cli.export import export, import_
 from spikingir.cli.models import models
+from spikingir.cli.parser import command_line
 from spikingir.cli.restore import demo, restoring_command
 from spikingir.cli.serve import serve
 from spikingir.cli.train import convert, finetune, recipes, train
@@ -58,11 +58,9 @@ def build(*loaded: str) -> App:
         loaded: Tasks of other packages whose commands are wanted; of others there is the name alone, as their packages
             may take long to import.
     """
-    app = App(
-        name="spikingir",
+    app = command_line(
+        "spikingir",
         help="Image restoration with spiking neural networks.",
-        version=__version__,
-        help_format="plaintext",
         help_prologue=f"Example: spikingir {DENOISE.name} photo.jpg",
     )
     for place, name in enumerate(TASKS):
@@ -112,7 +110,6 @@ def run(arguments: Sequence[str], commands: App) -> int:
             if commands is app and given[0] in TASKS.added:
                 commands = build(given[0])
             given = [STREAM if argument == "-" else argument for argument in given]
-        commands.config = _refuse_fractions
         function, bound, _ = commands.parse_args(given, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         command = " ".join([commands.name[0], *(error.command_chain or ())])
@@ -156,22 +153,6 @@ def _usage(error: CycloptsError, commands: App) -> str:
         if wanted is not None and name:
             return sentence(CycloptsError(msg=f'Invalid value "{error.token.value}" for {name}; expected {wanted}.'))
     return sentence(error)
-
-
-def _refuse_fractions(app: App, chain: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Refuse 1.5 where a whole number is wanted; the parser, which calls this before it converts, would round it."""
-    for argument in arguments:
-        if not _takes(int, argument.hint) or _takes(float, argument.hint):
-            continue
-        for token in argument.tokens:
-            with suppress(ValueError, OverflowError):  # other text is refused by the parser
-                if "." in token.value and float(token.value) != int(float(token.value)):
-                    raise CoercionError(argument=argument, token=token, target_type=argument.hint)
-
-
-def _takes(kind: type, hint: Any) -> bool:
-    """Whether values of a type fit a hint; those of a list do if its items are of that type."""
-    return hint is kind or any(_takes(kind, part) for part in get_args(hint) if get_origin(hint) is not Literal)
 
 
 def _in_words(kind: Any) -> str | None:
