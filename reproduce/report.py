@@ -99,7 +99,10 @@ def reproduce(benchmark: Benchmark, target: Target) -> list[Block]:
     """
     chosen = tuple(SECTIONS) if target == "all" else (target,)
     blocks = [block for name in chosen for block in SECTIONS[name](benchmark)]
-    return [Heading("Results", 1), Paragraph(_setting(benchmark, target)), *blocks]
+    title, first = Heading("Results", 1), blocks[0]
+    if target != "all" and isinstance(first, Heading):  # a page of its own
+        title, blocks = replace(first, level=1), blocks[1:]
+    return [title, Paragraph(_setting(benchmark, target)), *blocks]
 
 
 def _images(benchmark: Benchmark) -> str:

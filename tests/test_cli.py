@@ -119,7 +119,15 @@ def test_help_names_the_commands(run: Run) -> None:
         (["denoise", "photo.png", "--quality", "101"], "100"),
         (["denoise", "photo.png", "--time-steps", "0"], "--time-steps"),
         (["denoise", "photo.png", "--time-steps", "many"], "many"),
-        (["train", "denoise-gray-25"], "--data-root"),
+        (["denoise", "photo.png", "--sigma"], "--sigma needs a value (spikingir denoise --help"),
+        (
+            ["train", "denoise-gray-25"],
+            "train needs --data-root, as in: spikingir train denoise-gray-25 --data-root DATA (",
+        ),
+        (
+            ["export", "denoise-gray"],
+            "export needs --to, as in: spikingir export denoise-gray --to onnx -o denoise.onnx (",
+        ),
         (["train"], "RECIPE"),
     ],
 )

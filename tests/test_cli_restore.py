@@ -466,6 +466,7 @@ def test_dehaze_shares_all(capsys: pytest.CaptureFixture[str], here: Path, tiny_
         (["photos/a.png", "--report", "photos/a.png"], ".json"),
         (["photos/a.png", "-o", "x.png", "--format", "jpeg"], "asks for JPEG"),
         (["photos", "-o", "-"], "stdout"),
+        (["photos", "-o", "x.jpg"], "x.jpg is named like one photograph, but several results need a folder"),
         (["-", "--compare"], "--compare"),
     ],
 )

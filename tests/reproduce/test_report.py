@@ -53,6 +53,7 @@ def test_denoising(benchmark: Benchmark) -> None:
     assert printed[0] == "31.38"
     assert printed[1] == f"{found.mean('psnr') - 31.378:+.2f}"
     text = as_markdown(blocks, "")
+    assert text.startswith("# Table 2: denoising\n\nMade by `python -m reproduce table2 ")
     assert "28.88?" in text  # garbled in print
     quoted = next(row for row in tables(blocks)[1].rows if row[0] == "DnSNN, T = 15 (quoted alone)")
     assert quoted[-5:] == ("29.02", "", "", "", "")

@@ -145,9 +145,12 @@ _NUMBERS: dict[type, str] = {float: "a number", int: "a whole number"}
 def _usage(error: CycloptsError, commands: App) -> str:
     """What is wrong with the arguments, in the words of whoever types them, not in those of types."""
     argument, command = error.argument, " ".join(error.command_chain or ())
-    if isinstance(error, MissingArgumentError) and command and argument is not None and argument.index is not None:
-        example = str(commands[command].help_prologue).removeprefix("Example: ")
-        return f"{command} needs {argument.name}, as in: {example}"
+    if isinstance(error, MissingArgumentError) and argument is not None:
+        if not argument.required:
+            return f"{argument.name} needs a value"
+        example = (commands[command].help_prologue or "") if command else ""
+        shown = example.replace("Example:", ", as in:")
+        return f"{command or commands.name[0]} needs {argument.name}{shown}"
     if isinstance(error, CoercionError) and error.token is not None and error.target_type is not None:
         wanted, name = _in_words(error.target_type), error.token.keyword or (argument and argument.name)
         if wanted is not None and name:
