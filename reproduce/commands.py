@@ -7,7 +7,7 @@ import json as json_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from reproduce import RECIPES, WEIGHTS, Target
@@ -16,13 +16,13 @@ from spikingir.cli.console import CommandError, complain, progress_bar, require,
 from spikingir.cli.evaluate import (
     Crop,
     DataRoot,
-    Json,
     Positive,
     Sigma,
     noise_level,
     open_pairs,
     setting_of,
 )
+from spikingir.cli.parser import command_line
 from spikingir.cli.tables import number, table
 from spikingir.cli.train import Count
 from spikingir.errors import UsageError
@@ -30,13 +30,9 @@ from spikingir.errors import UsageError
 if TYPE_CHECKING:
     from spikingir.files import Identity
 
-Words = Parameter(consume_multiple=True, negative=())
+Words = Parameter(consume_multiple=True)
 
-app = App(
-    name="python -m reproduce",
-    version=__version__,
-    help_format="plaintext",
-)
+app = command_line("python -m reproduce")
 
 
 @app.default
@@ -96,7 +92,7 @@ def reproduce(
 
 @app.command
 def benchmark(
-    model: Annotated[list[str], Parameter(negative=())],
+    model: list[str],
     /,
     *,
     data: Annotated[list[str], Words],
@@ -167,7 +163,7 @@ def ablate(
     limit: Positive = None,
     crop: Crop = None,
     seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
-    json: Json = False,
+    json: bool = False,
 ) -> None:
     """Measure what each part of the method brings to a denoiser, from the conversion alone to the fine-tuned network.
 

@@ -288,8 +288,8 @@ def report(rows: Mapping[str, Row], benchmark: Benchmark, recipe: Recipe, data: 
                 f"`{recipe.name}`, {stage.fit.batch_size} patches of {stage.patch} x {stage.patch} a step. **Small and "
                 "briefly trained, to tell the parts apart; no measure of what ships.**",
                 f"Test: {data}, {images}{crop}, noise seed {benchmark.seed}; spiking networks run folded.",
-                "The last column is seconds of training, by the clock, of the seed that took least: one thread of a "
-                "machine that was busy with other work. The conventional network, which rows share, counts in each.",
+                "The last column is seconds of training, by the clock, of the seed that took least, on one thread. The "
+                "conventional network, which rows share, counts in each.",
             )
         ),
         Table(header, tuple(lines), "retrained"),

@@ -45,18 +45,26 @@ def measured(benchmark: Benchmark, subject: str, data: str, contenders: Sequence
 
 def _remarks(benchmark: Benchmark, subject: str, results: Mapping[Contender, Result]) -> list[Block]:
     """Which networks run at another T than they were trained at, and why some contenders are not in a table."""
-    elsewhere: dict[int, list[str]] = {}
-    reasons: dict[str, list[str]] = {}
+    elsewhere: dict[int, list[Contender]] = {}
+    reasons: dict[str, list[Contender]] = {}
     for (method, steps), result in results.items():
         if result.missing is not None:
-            reasons.setdefault(result.missing, []).append(result.cell.label)
+            reasons.setdefault(result.missing, []).append((method, steps))
             continue
         trained = trained_steps(benchmark.subject(subject), method, steps)
         if trained not in (None, steps):
-            elsewhere.setdefault(trained, []).append(result.cell.label)
-    remarks = [f"Trained at T = {trained}: {'; '.join(names)}." for trained, names in elsewhere.items()]
-    remarks += [f"Not measured: {', '.join(names)}: {why}." for why, names in reasons.items()]
+            elsewhere.setdefault(trained, []).append((method, steps))
+    remarks = [f"Trained at T = {trained}: {_listed(those)}." for trained, those in elsewhere.items()]
+    remarks += [f"Not measured: {_listed(those)}: {why}." for why, those in reasons.items()]
     return [Bullets(tuple(remarks))] if remarks else []
+
+
+def _listed(contenders: Sequence[Contender]) -> str:
+    """Contenders in words, each method once: ``SpikingIR, clocked, T = 4, 6; DnSNN, T = 15``."""
+    steps: dict[str, list[str]] = {}
+    for method, time_steps in contenders:
+        steps.setdefault(method, []).extend([] if time_steps is None else [str(time_steps)])
+    return "; ".join(label(method, None) + (f", T = {', '.join(at)}" if at else "") for method, at in steps.items())
 
 
 def ann_mj(benchmark: Benchmark, subject: str) -> float | None:

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from reproduce.commands import app as reproduction
 from spikingir import __version__
 from spikingir.cli import console, main, program
 from spikingir.networks import DnCNN
@@ -90,6 +91,17 @@ def test_help_begins_with_an_example_that_parses(run: Run) -> None:
         program.app.parse_args(words, exit_on_error=False, print_error=False)  # runs nothing
 
 
+def test_help_flows_and_says_no_default_that_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    text = run("denoise", "--help")[1] + run("energy", "--help")[1]
+    assert "else it chooses the model that ships for the nearest one." in text  # two lines of the docstring
+    assert "with memory.\n\nAn architecture needs a size." in text  # two paragraphs
+    assert not re.search(r"default: (None|False|\(\))", text)
+    for kept in ("[default: 0]", "[default: auto]", "[default: 1.0]"):
+        assert kept in text
+    assert "--no-" not in text
+
+
 def test_help_names_the_commands(run: Run) -> None:
     code, out, err = run("--help")
     assert (code, err) == (0, "")
@@ -107,7 +119,15 @@ def test_help_names_the_commands(run: Run) -> None:
         (["denoise", "photo.png", "--quality", "101"], "100"),
         (["denoise", "photo.png", "--time-steps", "0"], "--time-steps"),
         (["denoise", "photo.png", "--time-steps", "many"], "many"),
-        (["train", "denoise-gray-25"], "--data-root"),
+        (["denoise", "photo.png", "--sigma"], "--sigma needs a value (spikingir denoise --help"),
+        (
+            ["train", "denoise-gray-25"],
+            "train needs --data-root, as in: spikingir train denoise-gray-25 --data-root DATA (",
+        ),
+        (
+            ["export", "denoise-gray"],
+            "export needs --to, as in: spikingir export denoise-gray --to onnx -o denoise.onnx (",
+        ),
         (["train"], "RECIPE"),
     ],
 )
@@ -117,6 +137,32 @@ def test_wrong_usage(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[
     assert (code, out) == (2, "")
     assert one_sentence(err)
     assert said in err
+
+
+def whole_numbers() -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every option that takes whole numbers and none with a fraction, of all commands, the reproduction's too."""
+    for module, app in (("spikingir.cli.program", program.app), ("reproduce.commands", reproduction)):
+        commands = {(name,): app[name] for name in app if not name.startswith("-")}
+        if app.default_command is not None:
+            commands[()] = app
+        for command, taken in commands.items():
+            for argument in taken.assemble_argument_collection():
+                hint = str(argument.hint)
+                if re.search(r"\bint\b", hint) and "float" not in hint:
+                    yield (module, *command), argument.name
+
+
+@pytest.mark.parametrize(("place", "option"), list(whole_numbers()))
+def test_no_whole_number_is_rounded(capsys: pytest.CaptureFixture[str], place: tuple[str, ...], option: str) -> None:
+    module, *command = place
+    assert main([*command, option, "64.5"], module) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(r'"64\.5" for \S+; expected (.* or )?a whole number\.', err)
+
+
+def test_a_whole_number_may_have_a_point(denoise: Run, photo: Path) -> None:
+    assert denoise(photo, "--tile", "8.0")[0] == 0
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG"])

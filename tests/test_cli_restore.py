@@ -466,6 +466,7 @@ def test_dehaze_shares_all(capsys: pytest.CaptureFixture[str], here: Path, tiny_
         (["photos/a.png", "--report", "photos/a.png"], ".json"),
         (["photos/a.png", "-o", "x.png", "--format", "jpeg"], "asks for JPEG"),
         (["photos", "-o", "-"], "stdout"),
+        (["photos", "-o", "x.jpg"], "x.jpg is named like one photograph, but several results need a folder"),
         (["-", "--compare"], "--compare"),
     ],
 )
@@ -634,7 +635,7 @@ def test_ray_is_an_extra(denoise: Run, here: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "ray", None)
     code, out, err = denoise("photos", "-o", "out", "--ray", "local")
     assert (code, out) == (1, "")
-    assert err.endswith("install it with: pip install 'spikingir[ray]'\n")
+    assert err.endswith("pip install 'spikingir[ray]'\n")
     assert not (here / "out").exists()
 
 

@@ -1,16 +1,20 @@
 """Every way to call the native module wrongly that a table can hold: run by test_misuse.py in a process of its own.
 
+The module is the file that is named by the argument: another process may find another one.
+
 Prints the name of each misuse before it tries it, and what came of it behind: the exception's name, or "accepted".
 """
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from smallest_run import load_extension
 
-from spikingir.deploy import _native
-
+_native = load_extension(Path(sys.argv[1]))
 SIZE = (5, 6)
 WINDOW = {"rows": (0, 5), "columns": (0, 6)}
 Call = tuple[str, Callable[..., Any], Mapping[str, Any]]

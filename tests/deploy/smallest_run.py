@@ -17,7 +17,7 @@ WINDOW = (1, 4), (0, 9)
 
 
 def main() -> None:
-    native = load_extension()
+    native = load_extension(next(Path(sysconfig.get_path("purelib")).glob("spikingir/deploy/_native*")))
     found: dict[str, list[bytes]] = {}
     for path in native.paths():
         arrays = [
@@ -36,9 +36,8 @@ def main() -> None:
     print(f"these paths agree: {', '.join(found)}")  # noqa: T201
 
 
-def load_extension() -> ModuleType:
+def load_extension(file: Path) -> ModuleType:
     """The extension without the package around it, which imports torch."""
-    file = next(Path(sysconfig.get_path("purelib")).glob("spikingir/deploy/_native*"))
     spec = spec_from_file_location("_native", file)
     assert spec is not None
     assert spec.loader is not None

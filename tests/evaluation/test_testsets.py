@@ -105,6 +105,8 @@ def test_it_is_a_lazy_sequence(folder: Path) -> None:
         ({"sigma": -1.0}, "sigma is -1"),
         ({"task": "derain"}, "the task is 'derain'; expected denoise or dehaze"),
         ({"limit": 0}, "limit is 0"),
+        ({"limit": 1.5}, "limit is 1.5; expected a whole number"),
+        ({"crop": 20.5}, "crop is 20.5; expected a whole number"),
         ({"crop": 0}, "crop is 0"),
     ],
 )

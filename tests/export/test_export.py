@@ -190,7 +190,8 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clocked, phased = made("dncnn clocked"), made("dncnn phased")
     for network, name, to, words in (
         (clocked, "a.onnx", "onnx", "phased schedule alone"),
-        (phased, "a.nir", "nir", "--schedule clocked"),
+        (phased, "a.nir", "nir", "layers; export with --schedule clocked, or to npz, onnx or torch"),
+        (made("dncnn binary"), "a.nir", "nir", "phased, binary, and NIR .* layers; export to npz, onnx or torch"),
         (made("level clocked"), "a.nir", "nir", "no primitive"),
         (phased, "a.npy", "npz", r"ends in \.npz"),
         (phased, "a.npz", "csv", "expected npz, onnx, torch, nir"),

@@ -61,7 +61,7 @@ def test_a_level_map(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["denoise-gray-25", "dehaze"])
+@pytest.mark.parametrize("name", ["denoise-gray-25", "dehaze-aodnet"])
 def test_shipped_networks(tmp_path: Path, name: str) -> None:
     drift = export_network(load_spiking(name, schedule="clocked").network, tmp_path / "a.py", "spikingjelly").drift
     assert drift.spikes > 1000

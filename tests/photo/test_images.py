@@ -19,6 +19,7 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from spikingir import files
+from spikingir.errors import InputError
 from spikingir.photo import images
 from spikingir.photo.images import (
     FORMATS,
@@ -172,7 +173,7 @@ def test_transparent_colour_of_sixteen_bits_becomes_alpha(color_type: int, chann
 @pytest.mark.parametrize("content", [png16(2, 3), png16(4, 2), png16(0, 1, png_chunk(b"tRNS", b"\x12\x34"))])
 def test_sixteen_bits_are_never_cut_for_want_of_a_package(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    with pytest.raises(ImageError, match=r"install it with: pip install 'spikingir\[io16\]'"):
+    with pytest.raises(ImageError, match=r"install it with: .*pip install 'spikingir\[io16\]'"):
         read_image(content)
     assert read_image(png16(0, 1)).bits == 16
 
@@ -271,9 +272,9 @@ def test_pixels_that_are_no_numbers_are_refused(value: float, tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("quality", [0, 101])
-def test_quality_out_of_range(quality: int, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"quality is {quality}; expected 1 to 100"):
+@pytest.mark.parametrize("quality", [0, 101, 1.5])
+def test_quality_out_of_range(quality: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"quality is {quality}; expected a whole number from 1 to 100"):
         write_image(a_photo(), tmp_path / "out.jpg", quality=quality)
 
 

@@ -42,7 +42,7 @@ def test_a_missing_extra_is_named_before_the_work(
     monkeypatch.setattr(console, "find_spec", lambda name: None if name == missing else object())
     code, out, err = run("all", "--data-root", tmp_path, "--out", tmp_path / "out")
     assert (code, out) == (1, "")
-    assert err.endswith("install it with: pip install 'spikingir[plot]'\n")
+    assert err.endswith("pip install 'spikingir[plot]'\n")
     assert err.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
@@ -74,6 +74,8 @@ def test_wrong_usage(run: Run, tmp_path: Path, models: Path, collection: Path) -
     assert (code, err.count("\n")) == (2, 1)
     assert "give its folder with --data-root" in err
     assert run("table9")[0] == 2
+    for given, wanted in (((), "python -m reproduce needs TARGET ("), (("ablate", "x"), "ablate needs --data (")):
+        assert f"spikingir: {wanted}" in run(*given)[2]
     code, _, err = run("table1", "--data-root", tmp_path, "--out", tmp_path / "out")
     assert (code, err.count("\n")) == (1, 1)
     arguments = ("benchmark", "denoise-gray-25", "--data", "bsd68", "--models", models, "--data-root", collection)

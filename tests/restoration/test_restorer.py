@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import spikingir
 from spikingir.conversion.convert import convert
 from spikingir.energy.paper import ann_energy, paper_energy
+from spikingir.errors import InputError
 from spikingir.graph.errors import TilingError
 from spikingir.inputs import with_level
 from spikingir.networks import AODNet
@@ -183,6 +184,12 @@ def test_sizes_that_the_stride_does_not_divide() -> None:
     body = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.PixelShuffle(4))
     restored = Restorer(convert(body, torch.rand(1, 1, 16, 16)))(torch.rand(1, H, W))
     assert restored.shape == (1, H, W)
+
+
+@pytest.mark.parametrize("tile", [0, 20.5])
+def test_a_tile_that_is_no_number_of_pixels_is_refused(tiny_model: Path, tile: Any) -> None:
+    with pytest.raises(InputError, match=f"tile is {tile}; expected a whole number"):
+        Restorer.from_pretrained(tiny_model, tile=tile)
 
 
 def test_tiles_do_not_show(tiny_model: Path, rgb: NDArray[np.uint8]) -> None:

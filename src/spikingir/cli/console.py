@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from spikingir.environment import install_command
 from spikingir.errors import SpikingIRError
 
 DONE, FAILED, WRONG_USAGE, BROKEN_PIPE = 0, 1, 2, 141
@@ -167,8 +168,8 @@ def require(*modules: str) -> None:
 def sentence(error: Exception) -> str:
     """What an error says, in one line."""
     if isinstance(error, ModuleNotFoundError):
-        extra = _missing(error)
-        return f"this command needs more than the package itself; install it with: pip install 'spikingir[{extra}]'"
+        command = install_command(f"spikingir[{_missing(error)}]")
+        return f"this command needs more than the package itself; install it with: {command}"
     if isinstance(error, OSError) and error.strerror:
         return printable(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     if isinstance(error, MemoryError):

@@ -34,8 +34,8 @@ def energy(
     schedule: Literal["clocked", "phased"] | int | None = None,
     time_steps: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
-    explain: Annotated[bool, Parameter(negative=())] = False,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    explain: bool = False,
+    json: bool = False,
 ) -> None:
     """Count the energy of a network for one image: as the paper does, complete, in integers, with memory.
 

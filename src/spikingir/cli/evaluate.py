@@ -28,7 +28,6 @@ Sigma = Annotated[float | None, Parameter(validator=Number(gte=0))]
 Positive = Annotated[int | None, Parameter(validator=Number(gte=1))]
 Crop = Annotated[int | None, Parameter(validator=Number(gte=_SMALLEST))]
 MaxMegapixels = Annotated[int, Parameter(validator=Number(gte=1))]
-Json = Annotated[bool, Parameter(negative=())]
 
 
 def _sets() -> str:
@@ -50,8 +49,8 @@ def evaluate(
     crop: Crop = None,
     seed: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
-    json: Json = False,
-    card: Annotated[bool, Parameter(negative=())] = False,
+    json: bool = False,
+    card: bool = False,
 ) -> None:
     """Measure a model on a test set: PSNR, SSIM, conversion rate, spikes, energy.
 

@@ -25,7 +25,7 @@ def export(
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     schedule: Literal["clocked", "phased"] | int | None = None,
     time_steps: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
-    overwrite: Annotated[bool, Parameter(negative=())] = False,
+    overwrite: bool = False,
 ) -> None:
     """Write a model for other tools, run what was written, and say what differs from the folded network.
 
@@ -61,7 +61,7 @@ def import_(
     *,
     source: Annotated[str, Parameter(name="--from", validator=_known_format)],
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
-    overwrite: Annotated[bool, Parameter(negative=())] = False,
+    overwrite: bool = False,
 ) -> None:
     """Make a model of a file of spikingir export, or of one that another tool has changed since.
 

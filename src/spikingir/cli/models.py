@@ -1,15 +1,13 @@
 """The command that lists the models that ship."""
 
 import json as json_
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from spikingir.cli.console import say
 from spikingir.cli.tables import table
 
 
-def models(*, json: Annotated[bool, Parameter(negative=())] = False) -> None:
+def models(*, json: bool = False) -> None:
     """List the models that ship: what each is for, and its spiking networks.
 
     Args:

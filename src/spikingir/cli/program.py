@@ -8,11 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from cyclopts import App, CoercionError, CycloptsError, MissingArgumentError
 
-from spikingir import __version__
 from spikingir.cli.console import (
     BROKEN_PIPE,
     DONE,
@@ -28,6 +27,7 @@ from spikingir.cli.energy import energy
 from spikingir.cli.evaluate import evaluate
 from spikingir.cli.export import export, import_
 from spikingir.cli.models import models
+from spikingir.cli.parser import command_line
 from spikingir.cli.restore import demo, restoring_command
 from spikingir.cli.serve import serve
 from spikingir.cli.train import convert, finetune, recipes, train
@@ -58,11 +58,9 @@ def build(*loaded: str) -> App:
         loaded: Tasks of other packages whose commands are wanted; of others there is the name alone, as their packages
             may take long to import.
     """
-    app = App(
-        name="spikingir",
+    app = command_line(
+        "spikingir",
         help="Image restoration with spiking neural networks.",
-        version=__version__,
-        help_format="plaintext",
         help_prologue=f"Example: spikingir {DENOISE.name} photo.jpg",
     )
     for place, name in enumerate(TASKS):
@@ -147,9 +145,12 @@ _NUMBERS: dict[type, str] = {float: "a number", int: "a whole number"}
 def _usage(error: CycloptsError, commands: App) -> str:
     """What is wrong with the arguments, in the words of whoever types them, not in those of types."""
     argument, command = error.argument, " ".join(error.command_chain or ())
-    if isinstance(error, MissingArgumentError) and command and argument is not None and argument.index is not None:
-        example = str(commands[command].help_prologue).removeprefix("Example: ")
-        return f"{command} needs {argument.name}, as in: {example}"
+    if isinstance(error, MissingArgumentError) and argument is not None:
+        if not argument.required:
+            return f"{argument.name} needs a value"
+        example = (commands[command].help_prologue or "") if command else ""
+        shown = example.replace("Example:", ", as in:")
+        return f"{command or commands.name[0]} needs {argument.name}{shown}"
     if isinstance(error, CoercionError) and error.token is not None and error.target_type is not None:
         wanted, name = _in_words(error.target_type), error.token.keyword or (argument and argument.name)
         if wanted is not None and name:
@@ -166,6 +167,8 @@ def _in_words(kind: Any) -> str | None:
         return " or ".join(sorted(known, key=lambda part: part in _NUMBERS.values())) if known == parts else None
     if get_origin(kind) is Literal:
         return ", ".join(map(str, get_args(kind)))
+    if get_origin(kind) in (list, Annotated):
+        return _in_words(get_args(kind)[0])
     return _NUMBERS.get(kind)
 
 

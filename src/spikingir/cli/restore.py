@@ -22,7 +22,6 @@ from spikingir.zoo.catalogue import SHIPPED, default_model, model_files
 if TYPE_CHECKING:
     from spikingir.restoration.batch import Outcome
 
-_Flag = Parameter(negative=())
 _DEMO = Path("demo")
 
 
@@ -45,7 +44,8 @@ class RestoreOptions:
 
     Attributes:
         out: Folder for the results if it is one, ends in a slash or there are several; else the file to write, or - for
-            stdout. Unless given, the result goes beside the photograph, named by what was done: photo_denoised.png.
+            stdout. Unless given, the result goes beside the photograph, named by what was done, such as
+            photo_denoised.png.
         time_steps: Time steps of the spiking network; as the model was made unless given.
         schedule: clocked, phased, or a number of steps that each layer waits; as the model was made unless given.
         device: Where the network runs; auto takes a CUDA device where there is one.
@@ -58,7 +58,7 @@ class RestoreOptions:
         max_megapixels: Largest photograph that is read; what takes as much memory or work is bounded by it too.
         overwrite: Replace results that exist, which else are done already; photographs are never replaced.
         strip_metadata: Leave out EXIF and XMP data (camera, place, time); the colour profile stays.
-        compare: Also write a picture of before and after, photo_denoised_compare.png.
+        compare: Also write a picture of before and after, such as photo_denoised_compare.png.
         ray: Address of a Ray cluster to share the work: HOST:PORT of its head, ray://HOST:PORT from outside it, auto
             for the one that runs on this machine; or local, for all processors of this machine.
         report: Also write a .json file: time, spikes, energy, notes or error of every photograph.
@@ -76,14 +76,14 @@ class RestoreOptions:
     format: Literal["png", "jpeg", "jpg", "tiff", "tif", "webp", "bmp"] | None = None
     quality: Annotated[int | None, Parameter(validator=Number(gte=1, lte=100))] = None
     max_megapixels: MaxMegapixels = MAX_MEGAPIXELS
-    overwrite: Annotated[bool, _Flag] = False
-    strip_metadata: Annotated[bool, _Flag] = False
-    compare: Annotated[bool, _Flag] = False
+    overwrite: bool = False
+    strip_metadata: bool = False
+    compare: bool = False
     ray: str | None = None
     report: Path | None = None
-    json: Annotated[bool, _Flag] = False
-    quiet: Annotated[bool, _Flag] = False
-    verbose: Annotated[bool, _Flag] = False
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
 
 
 _DEFAULTS = RestoreOptions()
@@ -142,7 +142,7 @@ def demo(
     *,
     task: Annotated[str, Parameter(validator=_known_task)] = DENOISE.name,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = _DEMO,
-    overwrite: Annotated[bool, _Flag] = False,
+    overwrite: bool = False,
 ) -> None:
     """Restore a degraded sample photograph and show what it gains and costs.
 

@@ -17,14 +17,14 @@ def serve(
     *models: str,
     host: str = "127.0.0.1",
     port: Annotated[int, Parameter(validator=Number(gte=1, lte=65_535))] = 7860,
-    allow_host: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    allow_host: tuple[str, ...] = (),
     max_megabytes: Annotated[int, Parameter(validator=Number(gte=1))] = 64,
     max_megapixels: Annotated[float, Parameter(validator=Number(gt=0, lte=400))] = 40,
     max_waiting: Annotated[int, Parameter(validator=Number(gte=1))] = 10,
     max_time_steps: Annotated[int, Parameter(validator=Number(gte=1))] = 64,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     engine: Literal["auto", "native", "torch"] = "auto",
-    open: Annotated[bool, Parameter(negative=())] = False,
+    open: bool = False,
 ) -> None:
     """Serve a page, and a JSON API, that restore photographs, until Ctrl-C.
 

@@ -15,7 +15,6 @@ DataRoot = Annotated[Path, Parameter(env_var="SPIKINGIR_DATA")]
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
 Minutes = Annotated[float | None, Parameter(validator=Number(gt=0))]
 Sigma = Annotated[float | None, Parameter(validator=Number(gte=0))]
-Flag = Parameter(negative=())
 
 
 def train(
@@ -24,9 +23,9 @@ def train(
     *,
     data_root: DataRoot,
     runs: Path = Path("runs"),
-    stage: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    stage: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     minutes: Minutes = None,
-    tensorboard: Annotated[bool, Flag] = False,
+    tensorboard: bool = False,
 ) -> None:
     """Train a model by a recipe; what is done is skipped, what was interrupted goes on. At the end there is a model.
 
@@ -134,7 +133,7 @@ def convert(
     percentile: Annotated[float | None, Parameter(validator=Number(gt=0, lte=100))] = None,
     v0: float | None = None,
     max_gib: Annotated[float, Parameter(validator=Number(gt=0))] = 2,
-    overwrite: Annotated[bool, Flag] = False,
+    overwrite: bool = False,
 ) -> None:
     """Convert weights of a known architecture to a spiking network, and say what became of each operation.
 

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Generator
 
 from spikingir.data.errors import DataError
+from spikingir.environment import install_command
 
 Patch = NDArray[np.float32]
 """An image (3, H, W) in [0, 1], or one channel (H, W)."""
@@ -89,7 +90,8 @@ def read_curves(folder: str | Path) -> CameraCurves:
     try:
         scipy_io = import_module("scipy.io")
     except ModuleNotFoundError:
-        raise DataError(f"{path} is read by scipy; install it with: pip install 'spikingir[train]'") from None
+        command = install_command("spikingir[train]")
+        raise DataError(f"{path} is read by scipy; install it with: {command}") from None
     try:
         held: dict[str, Any] = scipy_io.loadmat(path)
     except (OSError, ValueError, TypeError, scipy_io.matlab.MatReadError) as error:  # of what is no such file

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from spikingir.data.errors import DataError
 from spikingir.data.folders import Map, pair_images, read_map, read_rgb
 from spikingir.data.scenes import DepthFiles, Scene, SceneFiles
+from spikingir.environment import install_command
 
 FRAME = (480, 640)
 """Height and width of a frame with its border."""
@@ -118,7 +119,8 @@ def _open(archive: Path) -> Any:
     try:
         h5py = import_module("h5py")
     except ModuleNotFoundError:
-        raise DataError(f"{archive} is read by h5py; install it with: pip install 'spikingir[nyu]'") from None
+        command = install_command("spikingir[nyu]")
+        raise DataError(f"{archive} is read by h5py; install it with: {command}") from None
     try:
         file = h5py.File(archive, "r")
     except OSError as error:

@@ -18,6 +18,7 @@ from torch.nn import functional
 from spikingir.data.errors import DataError
 from spikingir.data.folders import pair_images, read_map, read_rgb, to_tensor
 from spikingir.data.scenes import DepthFiles, Scene
+from spikingir.environment import install_command
 
 FAR = 255
 """Depth of what is farthest, and of the sky."""
@@ -68,7 +69,8 @@ def sky_mask(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     try:
         label = import_module("scipy.ndimage").label
     except ModuleNotFoundError:
-        raise DataError("sky is found with scipy; install it with: pip install 'spikingir[train]'") from None
+        command = install_command("spikingir[train]")
+        raise DataError(f"sky is found with scipy; install it with: {command}") from None
     brightness = _mean(to_tensor(image).amax(0), 3)
     down, across = torch.gradient(brightness)
     gradient = _mean(torch.hypot(down, across), _WINDOW)

@@ -105,8 +105,8 @@ def open_photographs(
 
 def _check_part(limit: int | None, crop: int | None) -> None:
     for key, value in (("limit", limit), ("crop", crop)):
-        if value is not None and value < 1:
-            raise InputError(f"{key} is {value}; expected at least 1, or None")
+        if value is not None and (type(value) is not int or value < 1):
+            raise InputError(f"{key} is {value}; expected a whole number from 1 up, or None")
 
 
 def _folder(name: str, found: TestSet, root: Path | None) -> Path:

@@ -11,6 +11,7 @@ from torch import Tensor
 from spikingir.deploy.fold import fold
 from spikingir.deploy.folded import FoldedNetwork
 from spikingir.deploy.unfold import unfold
+from spikingir.environment import install_command
 from spikingir.export.drift import Drift, measure, sample_images, spikes_of
 from spikingir.export.errors import ExportError
 from spikingir.files import write_atomically
@@ -156,7 +157,7 @@ def import_network(path: str | Path, source: Format, *, sample: Tensor | None = 
 
 
 def _missing(format: Format, package: str) -> ExportError:
-    install = FORMATS[format].install or f"pip install 'spikingir[{format}]'"
+    install = FORMATS[format].install or install_command(f"spikingir[{format}]")
     return ExportError(f"the format {format} needs the package {package}; install it with: {install}")
 
 
@@ -230,7 +231,7 @@ FORMATS: Registry[FileFormat] = Registry(
             ".py",
             _spikingjelly,
             ("spikingjelly",),
-            install="pip install --no-deps spikingjelly",
+            install=install_command("spikingjelly", alone=True),
             read=_load_spikingjelly,
         ),
     },

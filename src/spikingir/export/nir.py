@@ -28,7 +28,7 @@ from torch import Tensor
 
 from spikingir.deploy.folded import FoldedNetwork, Kernel
 from spikingir.export.errors import ExportError
-from spikingir.export.npz import require_plain, require_runs
+from spikingir.export.npz import require_clocked, require_plain, require_runs
 from spikingir.graph.graph import Node, Wave
 from spikingir.graph.node_schema import output_shape
 from spikingir.schema import SchemaError, parse, shown
@@ -74,11 +74,7 @@ def nir_content(network: FoldedNetwork, size: tuple[int, int]) -> tuple[bytes, t
         ExportError: Another schedule, or an operation that NIR has no primitive for.
     """
     require_plain(network)
-    if network.config.phased or network.config.delay:
-        raise ExportError(
-            f"the network runs {network.config.clock}, and NIR has one time step for all layers; export with "
-            "--schedule clocked, or to npz, onnx or torch"
-        )
+    require_clocked(network, "NIR has one time step for all layers")
     content = io.BytesIO()
     nir.write(content, _Writer(network, size).graph())
     extended = any(clock.extended for clock in network.clocks.values())

@@ -179,6 +179,21 @@ def require_plain(network: FoldedNetwork) -> None:
         raise ExportError("the folded network lies on no grid, so its sums are not exact; fold it with one")
 
 
+def require_clocked(network: FoldedNetwork, why: str) -> None:
+    """Refuse a network whose layers do not all take each step at once, for a format that holds no other.
+
+    Args:
+        network: The network.
+        why: What the format lacks.
+
+    Raises:
+        ExportError: It is phased or delayed.
+    """
+    if network.config.phased or network.config.delay:
+        clocked = "" if network.config.coding == "binary" else "with --schedule clocked, or "
+        raise ExportError(f"the network runs {network.config.clock}, and {why}; export {clocked}to npz, onnx or torch")
+
+
 def _parts(name: str, kernel: Kernel, parts: Sequence[str]) -> dict[str, NDArray[Any]]:
     tensors = ((part, getattr(kernel, part)) for part in parts)
     return {f"{name}.{part}": tensor.contiguous().numpy() for part, tensor in tensors if tensor is not None}

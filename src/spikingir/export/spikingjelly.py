@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from spikingir.deploy.folded import FoldedNetwork
+from spikingir.environment import install_command
 from spikingir.export import npz
 from spikingir.export.errors import ExportError
 from spikingir.graph.activations import QuantisedReLU
@@ -42,11 +43,7 @@ def spikingjelly_content(network: FoldedNetwork) -> tuple[bytes, tuple[str, ...]
         ExportError: Another schedule, or an operation that the file's program does not have.
     """
     npz.require_plain(network)
-    if network.config.phased or network.config.delay:
-        raise ExportError(
-            f"the network runs {network.config.clock}, and SpikingJelly's layers advance together; export with "
-            "--schedule clocked, or to npz, onnx or torch"
-        )
+    npz.require_clocked(network, "SpikingJelly's layers advance together")
     for node in network.nodes:
         weighs_sums = node.weights is not None and node.inputs[0] not in (*network.spiking, network.nodes[0].name)
         if node.op not in _OPERATIONS or weighs_sums:
@@ -165,7 +162,8 @@ def _layers() -> Mapping[type[nn.Module], type[nn.Module]]:
     try:
         from spikingjelly.activation_based import layer
     except ModuleNotFoundError:
-        raise ExportError("spikingjelly is not there; install it with: pip install --no-deps spikingjelly") from None
+        command = install_command("spikingjelly", alone=True)
+        raise ExportError(f"spikingjelly is not there; install it with: {command}") from None
     names = ("Conv2d", "ConvTranspose2d", "BatchNorm2d", "AvgPool2d", "Upsample")
     return {getattr(layer, name): getattr(nn, name) for name in names}
 

@@ -19,6 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 from PIL.WebPImagePlugin import WebPImageFile
 
+from spikingir.errors import InputError
 from spikingir.photo import deep, tiff
 from spikingir.photo.containers import lost_note, open_bmp, open_jpeg, open_png, open_webp, readable
 from spikingir.photo.formats import Format, ImageError
@@ -121,12 +122,12 @@ def encode(photo: Photo, format: Format, *, quality: int | None = None) -> tuple
 
     Raises:
         ImageError: The pixels are not finite, or too many for the format, or the package for 16 bits is missing.
-        ValueError: ``quality`` is out of its range.
+        InputError: ``quality`` is no whole number of its range.
     """
     if quality is None:
         quality = _LOSSLESS if format.name == "WebP" and photo.lossless else _QUALITY
-    if not 1 <= quality <= 100:
-        raise ValueError(f"quality is {quality}; expected 1 to 100")
+    if type(quality) is not int or not 1 <= quality <= 100:
+        raise InputError(f"quality is {quality}; expected a whole number from 1 to 100")
     if not np.isfinite(photo.pixels).all():
         raise ImageError("the pixels hold NaN or infinity; expected values in [0, 1]")
     height, width, channels = photo.pixels.shape

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from spikingir.environment import install_command
 from spikingir.photo.containers import png_chunk
 from spikingir.photo.formats import ImageError
 from spikingir.photo.metadata import EXIF_HEAD
@@ -63,5 +64,5 @@ def _codecs() -> Any:
     except ModuleNotFoundError:
         raise ImageError(
             "it has 16 bits per sample in colour or with transparency, which another package reads and writes; "
-            "install it with: pip install 'spikingir[io16]'"
+            f"install it with: {install_command('spikingir[io16]')}"
         ) from None

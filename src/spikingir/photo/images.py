@@ -118,7 +118,7 @@ def write_image(
 
     Raises:
         ImageError: ``path`` is unsuitable or taken, the disk is full, or the pixels cannot be encoded.
-        ValueError: ``quality`` is out of its range.
+        InputError: ``quality`` is no whole number of its range.
     """
     path = Path(path)
     check_output(path, format=format, overwrite=overwrite)
@@ -135,7 +135,7 @@ def encode_image(
 
     Raises:
         ImageError: The pixels cannot be encoded.
-        ValueError: ``quality`` is out of its range.
+        InputError: ``quality`` is no whole number of its range.
     """
     try:
         return encode(photo, format or SUFFIXES[Path(path).suffix.lower()], quality=quality)

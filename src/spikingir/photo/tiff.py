@@ -16,6 +16,7 @@ import numpy as np
 from PIL import TiffTags
 from PIL.TiffImagePlugin import TiffImageFile
 
+from spikingir.environment import install_command
 from spikingir.photo.containers import jpeg_frame
 from spikingir.photo.formats import ImageError
 from spikingir.photo.metadata import (
@@ -319,7 +320,7 @@ def _needs_pillow(layout: _Layout) -> bool:
     if layout.planar == 2 or not (plain or few):
         raise ImageError(
             "its compression, with samples of this kind, is read by another package; "
-            "install it with: pip install 'spikingir[io16]'"
+            f"install it with: {install_command('spikingir[io16]')}"
         )
     return True
 

@@ -101,6 +101,10 @@ def plan(
     if out not in (None, STREAM) and (several or out.endswith(("/", os.sep)) or os.path.isdir(out)):
         if os.path.lexists(Path(out)) and not os.path.isdir(out):
             raise UsageError(f"{out} is a file, but several results need a folder; give another with -o")
+        if not os.path.isdir(out) and not out.endswith(("/", os.sep)) and format_of_name(Path(out)) is not None:
+            raise UsageError(
+                f"{out} is named like one photograph, but several results need a folder; end its name in /"
+            )
         folder = Path(out)
     elif out == STREAM and several:
         raise UsageError("several results cannot go to stdout; give a folder with -o")

@@ -83,6 +83,7 @@ class Restorer:
         TilingError: It cannot be run in tiles.
         ModelError: Its output is smaller than the image, or larger by no whole factor.
         TypeError: It is no spiking network.
+        InputError: ``tile`` is no whole number of pixels.
         EngineError: When it restores: the engine that was asked for cannot run the network.
 
     Example:
@@ -91,6 +92,8 @@ class Restorer:
     """
 
     def __init__(self, network: SpikingNetwork, *, tile: int | None = None, engine: Engine = "auto") -> None:
+        if tile is not None and (type(tile) is not int or tile < 1):
+            raise InputError(f"tile is {tile}; expected a whole number of pixels from 1 up, or None")
         self.network = fold(network).eval()
         self.tile = tile
         self.engine: Engine = engine
