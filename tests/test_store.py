@@ -703,6 +703,16 @@ def compressed(path: Path, values: int) -> None:
             archive.writestr(name, content)
 
 
+def test_an_archive_that_says_it_spans_disks(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(small().state_dict(), path)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x06\x07") + 16] = 9  # disks, of the locator at the end
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="disks"):
+        load_network(path)
+
+
 def test_archives_that_unpack_to_more_than_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     compressed(path, 2**22)

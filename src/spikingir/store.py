@@ -315,12 +315,14 @@ def read_torch(path: Path, max_bytes: int) -> object:
         SchemaError: It is damaged, needs code to be read, or unpacks to more than ``max_bytes``.
     """
     expected = "what torch.save writes"
-    if zipfile.is_zipfile(path):
-        try:
+    entries: list[zipfile.ZipInfo] | None = None
+    try:
+        if zipfile.is_zipfile(path):  # in Python 3.11 this may raise, too
             with zipfile.ZipFile(path) as archive:
                 entries = archive.infolist()
-        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-            raise _unreadable(expected, _first_line(error)) from error
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise _unreadable(expected, _first_line(error)) from error
+    if entries is not None:
         if any(Path(entry.filename).name == "constants.pkl" for entry in entries):
             raise SchemaError(
                 "it is a TorchScript program, which is refused; save network.state_dict() of the network that it was "
