@@ -13,8 +13,14 @@ from spikingir.networks.base import RestorationNetwork
 from spikingir.spiking.network import SpikingNetwork
 
 _SIDE = 64  # a multiple of any network's strides; by border rule "full" operations a pixel are the same at any size
+_EVERY = 4  # images of a batch to one whose bits are counted in training
 
-_EVERY = 4
+
+def _shares(network: SpikingNetwork) -> dict[str, float]:
+    """Synaptic operations of each layer when all its neurons fire once, of all multiply-accumulates of the ANN."""
+    size = (_SIDE, _SIDE)
+    macs = count_macs(network, size)
+    return {name: count / macs for name, count in operations_per_layer(network, size).items()}
 
 
 class WithSpikeCost(nn.Module):
@@ -34,9 +40,7 @@ class WithSpikeCost(nn.Module):
     def __init__(self, network: SpikingNetwork) -> None:
         super().__init__()
         self.network = network
-        size = (_SIDE, _SIDE)
-        macs = count_macs(network, size)
-        self._share = {name: count / macs for name, count in operations_per_layer(network, size).items()}
+        self._share = _shares(network)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Restored image and cost."""
@@ -63,21 +67,18 @@ class WithBitCost(nn.Module):
     def __init__(self, network: RestorationNetwork) -> None:
         super().__init__()
         self.network = network
-        size = (_SIDE, _SIDE)
-        channels = network.channels + network.takes_level
         bits = network.activation_bits
         spiking = convert(
             network,
-            torch.zeros(1, channels, *size),
+            torch.zeros(1, network.channels + network.takes_level, _SIDE, _SIDE),
             time_steps=max(bits),
             schedule="phased",
             coding="binary",
             activation_bits=bits,
         )
-        macs = count_macs(spiking, size)
-        operations = operations_per_layer(spiking, size)
+        shares = _shares(spiking)
         self._share = {
-            name: operations[name.removeprefix("body.").replace(".", "_")] / macs
+            name: shares[name.removeprefix("body.").replace(".", "_")]
             for name, module in network.named_modules()
             if isinstance(module, QCFS)
         }
