@@ -21,6 +21,7 @@ from spikingir.photo.photo import Photo
 from spikingir.restoration import maps as module
 from spikingir.restoration.maps import (
     GuidedMaps,
+    eased,
     estimated_size,
     form_with_maps,
     reduced,
@@ -161,6 +162,29 @@ def test_the_veil_is_the_light_of_the_air() -> None:
     assert 0 < veil(*brightened.chunk(2, 1)) < veil(*maps.chunk(2, 1))
 
 
+@pytest.mark.parametrize("levels", [255, 65535])
+def test_values_come_near_to_black_and_white_and_never_reach_them(levels: int) -> None:
+    image = (torch.arange(levels + 1) / levels).view(1, 1, 1, -1)
+    moved = torch.tensor([-1e4, -1.0, -0.1, 0, 0.1, 1, 1e4]).view(-1, 1, 1, 1)
+    found = eased(image, image + moved)
+    assert (found[3] == image).all()
+    written = (found * levels).round()[..., 1:-1]
+    assert written.min() >= 1
+    assert written.max() <= levels - 1
+
+
+@given(st.floats(0.01, 0.99), st.floats(0, 3))
+def test_values_keep_their_order(airlight: float, k: float) -> None:
+    image = torch.linspace(0, 1, 4097, dtype=torch.float64)
+    assert (eased(image, image + k * (image - airlight)).diff() >= -1e-12).all()
+
+
+def test_small_moves_are_as_formed() -> None:
+    image = torch.linspace(0.02, 0.98, 97, dtype=torch.float64)
+    for move in (-0.5 * image, 0.5 * (1 - image)):
+        assert torch.allclose(eased(image, image + move), image + move, atol=1e-12)
+
+
 def test_with_one_airlight_one_map_is_filtered() -> None:
     image, maps = noise(0, 2, 3, 40, 60), noise(1, 2, 6, 40, 60)
     k, light = one_airlight(maps)
@@ -203,7 +227,7 @@ def test_a_large_photograph_is_estimated_small_and_restored_large(dehazer: Resto
     share = removed(veil(*maps.chunk(2, 1)))
     assert share > 0
     restored = dehazer(image)
-    assert torch.equal(restored, GuidedMaps.fit(seen, maps * share.float()).form(image, SOFT))
+    assert torch.equal(restored, eased(image, GuidedMaps.fit(seen, maps * share.float()).form(image, SOFT)))
     traced, took = dehazer.trace(image, counts=True)
     assert torch.equal(traced, restored)
     assert took.trace.image_size == (24, 36)

@@ -48,9 +48,20 @@ streets in haze.
 HAZY = 0.2
 """Veil from which all of it is removed. Between the two the share that is removed rises evenly."""
 
+BEND = 0.2
+"""Share of a value's way to black or white from which on it comes nearer ever more slowly, see :func:`eased`.
+
+The middle of .1, .2 and .3, which differ by .1 dB on SOTS. Without it values beyond black and white are cut off: more
+than 1 % of them in every third photograph of real haze, and PSNR is .1 dB lower.
+"""
+
+LEAST = 2 / 255
+"""Distance to black and white that a value far from them keeps, see :func:`eased`."""
+
 _GRID = 2**12  # of photographs and maps: 12 bits below 1
 _COEFFICIENT_GRID = 2**20
 _LARGEST = 8.0  # of a map: sums stay within 64 bits
+_TINY = 2.0**-24  # of a way to black or white
 _LEAST_GAIN = 0.25  # of 1 + K, where a body went astray
 _STRIP = 2**18  # pixels of the photograph at a time
 
@@ -111,6 +122,33 @@ def removed(veil: Tensor) -> Tensor:
     """
     share = ((veil - VEIL) / (HAZY - VEIL)).clamp(0, 1)
     return (share * _GRID).round() / _GRID  # in steps, as the last bit of a veil depends on the order of its sum
+
+
+def eased(image: Tensor, formed: Tensor) -> Tensor:
+    """Values that image formation moved, brought back from beyond black and white: detail there is not cut off.
+
+    Let ``y`` be the value that came, ``J`` the formed one, and ``s`` the way to black or white: ``y`` where ``J < y``,
+    else ``1 - y``. Let ``m = s l / (s + l)`` with ``l`` = :data:`LEAST`, and ``r = |J - y| / (s - m)``. Of the way is
+    left::
+
+        m + (s - m) h(r),   h(r) = 1 - r           for r <= 1 - b,  b = BEND
+                            h(r) = b b / (2 b - 1 + r)   beyond
+
+    ``h`` and its slope are continuous and it stays above 0, so that no value becomes black or white that was not; a
+    value that formation leaves alone is not changed by a bit.
+
+    Shape:
+        ``image``, in [0, 1], ``formed`` and the result: any, the same.
+    """
+    moved = formed - image
+    darker = moved < 0
+    way = torch.where(darker, image, 1 - image)
+    least = way * LEAST / (way + LEAST)
+    way = way - least
+    taken = moved.abs() / way.clamp(min=_TINY)
+    left = torch.where(taken <= 1 - BEND, 1 - taken, BEND**2 / (taken + (2 * BEND - 1)).clamp(min=BEND))
+    left = left * way + least
+    return torch.where(moved == 0, image, torch.where(darker, left, 1 - left))
 
 
 @dataclass(frozen=True)
@@ -188,7 +226,8 @@ class GuidedMaps:
 def form_with_maps(formation: str, image: Tensor, small: Tensor, maps: Tensor) -> Tensor:
     """Image formation at full size with maps of a smaller photograph; those without a veil as they came, bit for bit.
 
-    Of a thin veil a part is removed, see :func:`removed`: a photograph that is nearly clear is hardly changed.
+    Of a thin veil a part is removed, see :func:`removed`: a photograph that is nearly clear is hardly changed. No value
+    is cut off at black or white, see :func:`eased`.
 
     Args:
         formation: Name of the image formation.
@@ -211,7 +250,8 @@ def form_with_maps(formation: str, image: Tensor, small: Tensor, maps: Tensor) -
     clear = share == 0
     if clear.all():
         return image
-    formed = GuidedMaps.fit(small, maps * share.view(-1, 1, 1, 1).to(maps.dtype)).form(image, form)
+    guided = GuidedMaps.fit(small, maps * share.view(-1, 1, 1, 1).to(maps.dtype))
+    formed = guided.form(image, lambda part, maps: eased(part, form(part, maps)))
     formed[clear] = image[clear]
     return formed
 
