@@ -22,7 +22,8 @@ def test_a_strangers_repository_is_none_of_ours(tmp_path: Path) -> None:
     git("init")
     git("commit", "--allow-empty", "-m", "theirs")
     package, beside = tmp_path / "package", tmp_path / "beside"
-    package.mkdir()
+    card, weights = (package / "zoo" / "models" / "one" / name for name in ("README.md", "snn.safetensors"))
+    card.parent.mkdir(parents=True)
     beside.mkdir()
     file = Path(shutil.copy(provenance.__file__, package))
     (beside / "code.py").write_text("", encoding="utf-8")
@@ -32,7 +33,9 @@ def test_a_strangers_repository_is_none_of_ours(tmp_path: Path) -> None:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.commit() == "unknown"
-    git("add", str(file), str(beside))
+    for of_model in (card, weights):
+        of_model.write_text("", encoding="utf-8")
+    git("add", str(package), str(beside))
     git("commit", "-m", "ours")
     module.commit.cache_clear()
     found = module.commit()
@@ -41,6 +44,15 @@ def test_a_strangers_repository_is_none_of_ours(tmp_path: Path) -> None:
     assert module.commit(beside) == found + "-changed"
     module.commit.cache_clear()
     assert module.commit() == found
+    card.write_text("measured", encoding="utf-8")
+    module.commit.cache_clear()
+    assert module.commit() == found
+    weights.write_text("trained", encoding="utf-8")
+    module.commit.cache_clear()
+    assert module.commit() == found + "-changed"
+    git("commit", "-a", "-m", "weights")
+    module.commit.cache_clear()
+    found = module.commit()
     file.write_text(file.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     git("commit", "--allow-empty", "-m", "later")
     assert module.commit() == found  # of the code that was loaded
