@@ -541,6 +541,15 @@ def test_names_that_stdout_has_no_letters_for(
     assert b"Traceback" not in done.stderr
 
 
+def test_restoring_loads_no_compiler() -> None:
+    """torch imports its compiler, for a second, where shapes of sums are asked for on its meta device."""
+    done = python(
+        "import sys, torch; from spikingir import Restorer\n"
+        "Restorer.from_pretrained('denoise-photo')(torch.rand(3, 32, 32)); sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 @pytest.mark.parametrize(
     "module", ["spikingir.cli.program", "cyclopts", "spikingir.cli.train", "spikingir.restoration.jobs", "torch"]

@@ -216,21 +216,21 @@ class Graph:
 
     def _shapes(self, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
         assert self.channels is not None
-        image = torch.empty(1, self.channels, *size, device="meta")
+        image = (self.channels, *size)
         dtype = next((weight.dtype for weight, _ in self.weights.values()), torch.get_default_dtype())
-        light = {name: torch.empty_like(w, dtype=image.dtype, device="meta") for name, (w, _) in self.weights.items()}
 
-        def run(node: Node, inputs: list[Tensor]) -> Tensor:
+        def shape(node: Node, inputs: list[tuple[int, ...]]) -> tuple[int, ...]:
             if node.role == "source":
                 # a function of the user's own holds tensors of its own, so it is run for real
-                blank = (torch.zeros(value.shape, dtype=dtype) for value in inputs)
                 function = self.raw.get(node.name)
-                return image if function is None else function(*blank).to("meta", image.dtype)
+                blank = (torch.zeros(1, *one, dtype=dtype) for one in inputs)
+                return image if function is None else tuple(function(*blank).shape[1:])
             if node.role == "neuron":
                 return inputs[0]
-            return node.operation.run(node, inputs, None if node.weights is None else light[node.weights])
+            weight = self.weight(node)
+            return node.operation.shape(node, inputs, () if weight is None else weight.shape)
 
-        return {name: tuple(value.shape[1:]) for name, value in self.each(run).items()}
+        return self.each(shape)
 
     def reaches(self) -> dict[str, tuple[Reach, Reach]]:
         """What a pixel of every wire depends on, along rows and columns.

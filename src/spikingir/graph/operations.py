@@ -101,6 +101,18 @@ class Operation:
         """The operation on ``(B, C, H, W)``; on torch's meta device it tells channels and size of its output."""
         raise NotImplementedError
 
+    def shape(self, node: "Node", inputs: Sequence[Shape], kernel: Sequence[int]) -> Shape:
+        """Shape (C, H, W) of the output for those of the inputs, without running it; ``kernel`` is that of its weights.
+
+        Arithmetic on torch's meta device takes a second of imports before it: operations of it do without.
+
+        Raises:
+            RuntimeError, ValueError, IndexError: They do not fit.
+        """
+        maps = [torch.empty(1, *shape, device="meta") for shape in inputs]
+        weight = torch.empty(*kernel, device="meta") if kernel else None
+        return tuple(self.run(node, maps, weight).shape[1:])
+
     def count(self, node: "Node", x: Sequence[Tensor]) -> Tensor:
         """Of what moves spikes: how many there are at each place, whatever their sign."""
         return self.run(node, x, None)
@@ -427,6 +439,9 @@ class Affine(Operation):
         assert weight is not None
         return x[0] * weight.view(1, -1, 1, 1)
 
+    def shape(self, node: "Node", inputs: Sequence[Shape], kernel: Sequence[int]) -> Shape:
+        return _broadcast(inputs[0], (prod(kernel), 1, 1))
+
     def scale_input(self, node: "Node", weight: Tensor, scale: Tensor) -> Tensor:
         return weight * scale
 
@@ -711,6 +726,11 @@ class Interpolate(Operation):
         return (source, b.like(after, "resizes")), None, None
 
 
+def _broadcast(*shapes: Shape) -> Shape:
+    """Shape of an arithmetic operation's result."""
+    return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
+
+
 class _Join(Operation):
     """What operations of several feature maps have."""
 
@@ -733,6 +753,9 @@ class Add(_Join):
 
     def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
         return x[0] + x[1]
+
+    def shape(self, node: "Node", inputs: Sequence[Shape], kernel: Sequence[int]) -> Shape:
+        return _broadcast(*inputs)
 
     def count(self, node: "Node", x: Sequence[Tensor]) -> Tensor:
         return x[0] + x[1]
@@ -776,6 +799,11 @@ class Concat(_Join):
 
     def run(self, node: "Node", x: Sequence[Tensor], weight: Tensor | None) -> Tensor:
         return torch.cat(list(x), 1)
+
+    def shape(self, node: "Node", inputs: Sequence[Shape], kernel: Sequence[int]) -> Shape:
+        if len({shape[1:] for shape in inputs}) != 1:
+            raise ValueError(f"feature maps of {inputs} do not lie side by side")
+        return sum(shape[0] for shape in inputs), *inputs[0][1:]
 
     def per_channel(self, node: "Node", vectors: Sequence[Tensor], merge: Merge, add: Merge) -> Tensor:
         return torch.cat(list(vectors), -1)
