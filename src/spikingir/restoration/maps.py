@@ -39,13 +39,9 @@ EPSILON = 1e-3
 """Variance of the brightness above which the maps follow its edges."""
 
 VEIL = 0.1
-"""Veil up to which a photograph counts as clear, see :func:`veil`: 25 levels of 255.
+"""Veil up to which a photograph counts as clear, see :func:`veil`: 25 levels of 255."""
 
-The mean of the veil with its sign tells less: a network that brightens a gray sky has a negative one there, over
-streets in haze.
-"""
-
-HAZY = 0.2
+HAZY = 0.18
 """Veil from which all of it is removed. Between the two the share that is removed rises evenly."""
 
 BEND = 0.2
@@ -98,16 +94,17 @@ def reduced(image: Tensor) -> Tensor:
 
 
 def veil(k: Tensor, b: Tensor) -> Tensor:
-    """How much light of the air lies over each photograph, of 1: the RMS of ``max(B / (1 + K), 0)``.
+    """How much light of the air lies over each photograph, of 1: the mean of ``max(B / (1 + K), 0)``.
 
     ``J = K y - B + y`` undoes ``y = J t + A (1 - t)`` with ``K = 1 / t - 1`` and ``B = A (1 - t) / t``, so that
-    ``B / (1 + K)`` is the veil ``A (1 - t)``.
+    ``B / (1 + K)`` is the veil ``A (1 - t)``. Its RMS tells less: that of a bright sky over a clear landscape is large.
+    So does the mean with its sign: a network that brightens a gray sky has a negative veil there, over streets in haze.
 
     Shape:
         ``k`` and ``b``: (B, C, h, w), or one channel for all; the result: (B,).
     """
     k, b = k.double(), b.double()
-    return (b / (1 + k).clamp(min=_LEAST_GAIN)).clamp(min=0).square().mean((1, 2, 3)).sqrt()
+    return (b / (1 + k).clamp(min=_LEAST_GAIN)).clamp(min=0).mean((1, 2, 3))
 
 
 def removed(veil: Tensor) -> Tensor:
@@ -117,7 +114,7 @@ def removed(veil: Tensor) -> Tensor:
         Any; the result has the same.
 
     Example:
-        >>> removed(torch.tensor([0.05, 0.15, 0.5]))
+        >>> removed(torch.tensor([0.05, 0.14, 0.5]))
         tensor([0.0000, 0.5000, 1.0000])
     """
     share = ((veil - VEIL) / (HAZY - VEIL)).clamp(0, 1)
