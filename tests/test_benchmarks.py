@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from benchmarks.timing import Spread, fastest, ratio, take_turns
+from benchmarks.told import best
+from spikingir.data.testsets import TestPair
 
 
 def test_spread() -> None:
@@ -95,3 +97,14 @@ def test_whole_photographs_are_restored_by_each_candidate(tmp_path: Path) -> Non
         took = photographs._measure(json.dumps({"name": name, "photograph": str(path), "threads": 1}))
         assert took.seconds > 0
         assert took.total >= took.added >= 0
+
+
+def test_the_level_that_a_network_is_told_is_the_best_of_those_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(image: torch.Tensor, sigma: float = 4) -> torch.Tensor:
+        return image - sigma / 255
+
+    monkeypatch.setattr("benchmarks.told.LEVELS", (1, 3, 8))
+    clean = torch.full((3, 16, 16), 0.5)
+    blind_psnr, told_psnr, level = best(told, told, TestPair("one", clean + 2.9 / 255, clean))  # type: ignore[arg-type]
+    assert level == 3
+    assert told_psnr > blind_psnr
