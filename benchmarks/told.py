@@ -45,6 +45,7 @@ def lines(root: Path, limit: int | None) -> Iterator[str]:
 
 
 def main() -> None:
+    """Run as a command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", type=Path, required=True, help="folder of the image collection")
     parser.add_argument("--limit", type=int, help="take at most so many photographs")
