@@ -161,9 +161,26 @@ def test_training_goes_on_elsewhere_from_a_model_that_ships(
     with pytest.raises(RecipeError, match="stage conventional has weights, but no"):
         training_record(recipe, {"conventional": elsewhere})
     monkeypatch.setattr(publishing, "SHIPPED", tmp_path / "models")
-    assert training_record(recipe, {"conventional": elsewhere}) == {
-        "conventional": training_record(recipe, done)["conventional"]
+    whole = training_record(recipe, done)
+    assert training_record(recipe, {"conventional": elsewhere}) == {"conventional": whole["conventional"]}
+    assert training_record(recipe, {"phased": done["phased"]}) == {
+        name: whole[name] for name in ("conventional", "phased")
     }
+
+
+def test_a_card_shows_how_training_rose(recipe: Recipe, tmp_path: Path) -> None:
+    risen = [replace(s, fit=replace(s.fit, steps=3, validate_every=1)) if s.kind == "ann" else s for s in recipe.stages]
+    recipe = replace(recipe, stages=tuple(risen))
+    done = following.follow(recipe, tmp_path, tmp_path / "run", stages=["conventional", "phased"], progress=False)
+    model = publish(recipe, done, tmp_path / "model", tmp_path)
+    curve = json.loads((model.folder / "training.json").read_text())["conventional"]["curve"]
+    assert [step for step, _ in curve] == [1, 2, 3]
+    assert f"- conventional: {', '.join(f'{psnr:.2f} ({step})' for step, psnr in curve)}\n" in card_text(model.folder)
+    assert "- phased" not in card_text(model.folder)  # one value is no curve
+
+
+def card_text(folder: Path) -> str:
+    return (folder / "README.md").read_text()
 
 
 def test_without_a_spiking_network_there_is_no_model(recipe: Recipe, tmp_path: Path) -> None:

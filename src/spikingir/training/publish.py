@@ -1,6 +1,7 @@
 """From the runs of a recipe to a model's folder: weights, configuration, record of the training, card."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,8 @@ def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path, data_root: P
 def training_record(recipe: Recipe, done: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """How each stage that is done was trained: by its log, or, without one, by the record of the model that ships.
 
-    So training can go on elsewhere from weights that ship, put where a stage looks for them.
+    So training can go on elsewhere from weights that ship, put where a stage looks for them. Of a stage that one of
+    these was made from, and that is not at hand, the record that ships is kept.
 
     Args:
         recipe: The recipe that was followed.
@@ -105,18 +107,20 @@ def training_record(recipe: Recipe, done: Mapping[str, Path]) -> dict[str, dict[
     """
     shipped = SHIPPED / recipe.name / RECORD_FILE
     known = json.loads(shipped.read_text(encoding="utf-8")) if shipped.exists() else {}
-    runs = {}
-    for stage in recipe.stages:
-        if stage.name not in done:
+    runs: dict[str, dict[str, Any]] = {}
+    wanted = set(done)
+    for stage in reversed(recipe.stages):  # a stage is made from an earlier one
+        if stage.name not in wanted:
             continue
-        log = done[stage.name].parent / LOG_FILE
-        if log.exists():
+        wanted |= {stage.start} if stage.start else set()
+        log = done[stage.name].parent / LOG_FILE if stage.name in done else None
+        if log is not None and log.exists():
             runs[stage.name] = _summary(log)
         elif stage.name in known:
             runs[stage.name] = known[stage.name]
-        else:
+        elif log is not None:
             raise RecipeError(f"stage {stage.name} has weights, but no {log} that says how they were trained")
-    return runs
+    return {stage.name: runs[stage.name] for stage in recipe.stages if stage.name in runs}
 
 
 def _card(recipe: Recipe, model: Model, runs: Mapping[str, Mapping[str, Any]]) -> str:
@@ -151,6 +155,7 @@ def _card(recipe: Recipe, model: Model, runs: Mapping[str, Mapping[str, Any]]) -
         data=_data(recipe),
         not_for=recipe.data.not_for,
         note=recipe.note,
+        curves={name: run["curve"] for name, run in runs.items() if run.get("curve")},
     )
 
 
@@ -194,10 +199,12 @@ def _data(recipe: Recipe) -> str:
 
 
 def _summary(log: Path) -> dict[str, Any]:
-    """Configuration, machine, steps, seconds and last PSNR of a run, from its log."""
+    """Configuration, machine, steps, seconds, last PSNR of a run and how it came to it, from its log."""
     entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     start = [entry for entry in entries if entry.get("event") == "start"][-1]
     last = [entry for entry in entries if "loss" in entry][-1]
+    curve = {entry["step"]: round(entry["psnr"], 3) for entry in entries if math.isfinite(entry.get("psnr", math.nan))}
     psnr = [entry["psnr"] for entry in entries if "psnr" in entry]
     said = {key: start[key] for key in _RECORDED}
-    return {"steps": last["step"], "seconds": last["seconds"], "psnr": psnr[-1] if psnr else None, **said}
+    risen = {"curve": [list(point) for point in curve.items()]} if len(curve) > 1 else {}
+    return {"steps": last["step"], "seconds": last["seconds"], "psnr": psnr[-1] if psnr else None, **said, **risen}

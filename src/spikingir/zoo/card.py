@@ -1,7 +1,8 @@
 """The model card: what a model is for, how it was trained, and the table of its tests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from spikingir.files import write_text
 from spikingir.zoo.catalogue import Model, ModelError
@@ -22,6 +23,7 @@ def card(
     data: str,
     not_for: str,
     note: str = "",
+    curves: Mapping[str, Sequence[tuple[int, float]]] = MappingProxyType({}),
     tests: Sequence[TestRow] = (),
 ) -> str:
     """The model card, in Markdown.
@@ -34,6 +36,7 @@ def card(
         data: What it was trained with, a sentence or several.
         not_for: What it is not for, beside what no model is for.
         note: What else is to say of its results.
+        curves: Of stages by name, steps that were done and the PSNR in dB on the held-back images then.
         tests: What was measured of it.
     """
     head = ["stage", "made from", "clock", "steps", "patches", "hours", "held-back images"]
@@ -46,6 +49,7 @@ def card(
         f"`spikingir train {recipe} --data-root DATA`, by recipe `{recipe}.toml`.",
         markdown_table(head, stages),
         f"On {'; '.join(machines)}.",
+        *_curves(curves),
         "## Data",
         data,
         "## Results",
@@ -91,6 +95,15 @@ def card_of(model: Model) -> Path:
     if not path.is_file() or not {_START, _RESULTS.strip()} & set(path.read_text(encoding="utf-8").splitlines()):
         raise ModelError(f"{model.name} has no card: write {path}, with a heading '{_RESULTS.strip()}'")
     return path
+
+
+def _curves(curves: Mapping[str, Sequence[tuple[int, float]]]) -> list[str]:
+    lines = [
+        f"- {stage}: {', '.join(f'{psnr:.2f} ({step})' for step, psnr in curve)}" for stage, curve in curves.items()
+    ]
+    return (
+        ["How training rose, in dB on the held-back images (after so many steps):", "\n".join(lines)] if lines else []
+    )
 
 
 def _tests(rows: Sequence[TestRow]) -> str:
