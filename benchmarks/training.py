@@ -1,6 +1,7 @@
 """Time of a training step of the multi-scale network as a spiking one, beside that of its conventional network.
 
     python -m benchmarks.training                         # --side, --batch, --rounds, --threads
+    python -m benchmarks.training --compile               # neurons compiled, as recipes train where there is a compiler
 
 A step is forward, loss, backward and AdamW, of the networks that ship as ``denoise-gray``: on the phased schedule, and
 on the clocked one of T steps and the extended one. Candidates take turns; times are of the processor, over all threads.
@@ -34,6 +35,9 @@ def main() -> None:
     ann, phased = load_ann(open_model(MODEL)), load_spiking(MODEL, schedule="phased").network
     clocked = load_spiking(MODEL, schedule="clocked").network
     assert ann is not None
+    if given.compile:
+        phased.compile_neurons()
+        clocked.compile_neurons()
     names = {
         ANN: ann,
         f"phased, T = {phased.config.time_steps}": phased,
@@ -64,6 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--side", type=int, default=64, help="of a patch")
     parser.add_argument("--batch", type=int, default=4, help="patches of a step")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="compile the neurons' time loop")
     parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args()
 
