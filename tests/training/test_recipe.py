@@ -168,6 +168,7 @@ def test_a_quantised_network_is_saved_phased_whatever_its_stage_says(
         ('name = "qann"', 'name = "model"', r"stages\[1\]\.name is 'model', the folder of what is published"),
         ('kind = "qann"', 'kind = "qann"\npublish = "../x"', r"stages\[1\]\.publish is '\.\./x'; expected a name"),
         ('start = "ann"', 'start = "snn"', r"stages\[1\]\.start is 'snn', a stage that comes no earlier: a cycle"),
+        ('start = "ann"', 'averaged_with = "ann"', r"averaged_with is 'ann', and start is missing"),
         ('start = "ann"', 'start = "qann"', r"stages\[1\]\.start is 'qann', a stage that comes no earlier: a cycle"),
         (
             'name = "tiny"',
@@ -358,6 +359,26 @@ def test_a_stage_starts_from_a_file_or_a_model_that_ships(tmp_path: Path, monkey
     nothing = ann.replace('kind = "ann"', 'kind = "ann"\nstart = "denoise-gray-25/nothing"')
     with pytest.raises(RecipeError, match="needs 'denoise-gray-25/nothing', which is no stage"):
         follow(load_recipe(write(tmp_path, nothing)), tmp_path, tmp_path / "none", progress=False)
+
+
+def test_a_stage_starts_from_the_mean_of_two_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "can_compile", lambda: False)
+    folder_of_images(tmp_path)
+    ann = "\n".join(TINY.split("\n")[: TINY.split("\n").index('name = "qann"') - 1])
+    stages = ann[ann.index("[[") :]
+    other = stages.replace('"ann"\nkind', '"other"\nkind').replace("steps = 3", "steps = 3, seed = 1")
+    still = "steps = 1, learning_rate = 1e-9, muon_rate = 1e-9"
+    mean = stages.replace('"ann"\nkind', '"mean"\nstart = "ann"\naveraged_with = "other"\nkind').replace(
+        "steps = 3", still
+    )
+    done = follow(load_recipe(write(tmp_path, ann + other + mean)), tmp_path, tmp_path / "run", progress=False)
+    one, two, both = (load_network(done[name]) for name in ("ann", "other", "mean"))
+    assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    for a, b, found in zip(one.parameters(), two.parameters(), both.parameters(), strict=True):
+        torch.testing.assert_close(found, (a + b) / 2, atol=1e-6, rtol=0)
+    wide = (ann + mean).replace('averaged_with = "other"', 'averaged_with = "denoise-gray-25/ann"')
+    with pytest.raises(RecipeError, match="ann and denoise-gray-25/ann are not the same network"):
+        follow(load_recipe(write(tmp_path, wide)), tmp_path, tmp_path / "wide", progress=False)
 
 
 def test_minutes_fit_the_steps_and_a_resumed_run_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

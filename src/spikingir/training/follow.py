@@ -292,6 +292,8 @@ def _network(
     start: RestorationNetwork | SpikingNetwork
     if stage.start is not None:
         start = _named(recipe, stage, stage.start, directory)
+        if stage.averaged_with is not None:
+            start = _mean(stage, start, _named(recipe, stage, stage.averaged_with, directory))
         if isinstance(start, MultiScaleNet) and start.form == "level" and recipe.options.get("form") == "residual":
             start = without_level(start, _BLIND_LEVEL)
     elif stage.kind == "qann":
@@ -345,6 +347,20 @@ def _named(recipe: Recipe, stage: Stage, name: str, directory: Path) -> Restorat
                 "of a model that ships (such as denoise-gray-25/ann)"
             )
     return load_any(path)
+
+
+def _mean(
+    stage: Stage, network: RestorationNetwork | SpikingNetwork, other: RestorationNetwork | SpikingNetwork
+) -> RestorationNetwork | SpikingNetwork:
+    """The mean of two networks that differ in their numbers alone (Wortsman et al. 2022, "Robust fine-tuning")."""
+    ours, theirs = network.state_dict(), other.state_dict()
+    shapes, others = ({key: value.shape for key, value in state.items()} for state in (ours, theirs))
+    if shapes != others:
+        raise RecipeError(f"stage {stage.name}: {stage.start} and {stage.averaged_with} are not the same network")
+    for key, value in ours.items():
+        if value.is_floating_point():
+            value.lerp_(theirs[key].to(value.dtype), 0.5)
+    return network
 
 
 def _conventional(stage: Stage, network: RestorationNetwork | SpikingNetwork) -> RestorationNetwork:

@@ -112,7 +112,7 @@ def training_record(recipe: Recipe, done: Mapping[str, Path]) -> dict[str, dict[
     for stage in reversed(recipe.stages):  # a stage is made from an earlier one
         if stage.name not in wanted:
             continue
-        wanted |= {stage.start} if stage.start else set()
+        wanted |= {name for name in (stage.start, stage.averaged_with) if name}
         log = done[stage.name].parent / LOG_FILE if stage.name in done else None
         if log is not None and log.exists():
             runs[stage.name] = _summary(log)
@@ -139,6 +139,8 @@ def _card(recipe: Recipe, model: Model, runs: Mapping[str, Mapping[str, Any]]) -
             clock += f", weights of {stage.weight_bits} bits"
         psnr = "" if run["psnr"] is None else f"{run['psnr']:.2f} dB"
         start = stage.start or "random weights"
+        if stage.averaged_with is not None:
+            start = f"mean of {start} and {stage.averaged_with}"
         if stage.teacher is not None:
             start += f", taught by {stage.teacher}"
         stages.append([stage.name, start, clock, str(run["steps"]), patches, f"{run['seconds'] / 3600:.2f}", psnr])

@@ -187,6 +187,8 @@ class Stage:
             (``denoise-color/ann``), a network of a model that ships (``denoise-gray-25/ann``), or a file; none for
             random weights, of an SNN by conversion (DnSNN), which a ``qann`` cannot do. Where a blind network is
             wanted of one with a level input, the level is fixed at 10 / 255.
+        averaged_with: Another network, named like ``start``: training starts from the mean of both's weights. A network
+            and what it became by more training often restore images of another kind less well than their mean does.
         teacher: Network whose restored images are part of the target, as ``fit.distillation`` says; named like
             ``start``.
         time_steps: ``T`` of an SNN.
@@ -204,6 +206,7 @@ class Stage:
     patch: Annotated[int, Range(1, 4096)]
     fit: FitConfig
     start: str | None = None
+    averaged_with: str | None = None
     teacher: str | None = None
     time_steps: Annotated[int, Range(1, 1024)] = 10
     schedule: Literal["clocked", "phased"] | Annotated[int, Range(0, 1023)] = "clocked"
@@ -216,6 +219,8 @@ class Stage:
         require_valid(self)
         if (self.teacher is not None) != (self.fit.distillation > 0):
             raise SchemaError("a teacher and fit.distillation above 0 go together; it has one without the other")
+        if self.averaged_with is not None and self.start is None:
+            raise SchemaError(f"averaged_with is {self.averaged_with!r}, and start is missing; name two networks")
         if isinstance(self.schedule, int) and self.schedule >= self.time_steps:
             raise SchemaError(f"schedule is {self.schedule}; a delay is below time_steps, here {self.time_steps}")
         if self.weight_bits is not None and (self.kind == "ann" or (self.kind == "snn" and self.schedule != "phased")):
@@ -266,7 +271,7 @@ class Recipe:
                 raise SchemaError(f"stages[{i}].name is {stage.name!r}, as an earlier one is; expected another")
             if stage.name == "model":
                 raise SchemaError(f"stages[{i}].name is 'model', the folder of what is published; expected another")
-            for key in ("start", "teacher"):
+            for key in ("start", "averaged_with", "teacher"):
                 if (other := getattr(stage, key)) in names[i:]:
                     raise SchemaError(
                         f"stages[{i}].{key} is {other!r}, a stage that comes no earlier: a cycle, or a wrong order"
