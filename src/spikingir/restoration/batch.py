@@ -181,7 +181,7 @@ def read_content(job: Job, options: Options) -> bytes:
         ImageError: There is no such photograph, or its file cannot be read.
     """
     if job.error is not None:
-        raise ImageError(f"{job.name}: {job.error}")
+        raise ImageError(job.error if job.error.startswith(f"{job.name} ") else f"{job.name}: {job.error}")
     if job.source is None:
         if sys.stdin is None:
             raise ImageError("stdin is closed; expected a photograph from it")
