@@ -524,6 +524,15 @@ def test_full_stdout(line: str) -> None:
     assert (done.returncode, done.stderr) == (1, b"spikingir: No space left on device\n")
 
 
+@posix
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_photograph_for_a_full_stdout(photo: Path, tiny_model: Path) -> None:
+    done = shell(f"denoise '{photo}' -o - --model '{tiny_model}' > /dev/full")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"spikingir: the result was not written to stdout: ")
+    assert done.stderr.count(b"\n") == 1
+
+
 @pytest.mark.parametrize(
     ("encoding", "name", "shown"),
     [

@@ -38,6 +38,8 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        self.driver.get(f"{address}/icon.svg")
+        self.run("sessionStorage.clear()")  # as in a new tab, which does not go on with the photographs of another test
         self.driver.get(address)
         self.until(lambda: self.all("[name=task]"))
 
