@@ -119,6 +119,10 @@ def test_help_names_the_commands(run: Run) -> None:
         (["denoise", "photo.png", "--quality", "101"], "100"),
         (["denoise", "photo.png", "--time-steps", "0"], "--time-steps"),
         (["denoise", "photo.png", "--time-steps", "many"], "many"),
+        (["denoise", "-x.jpg"], "; a file of the name -x.jpg is given as ./-x.jpg ("),
+        (["denoise", "photo.png", "-o", "-y.jpg"], "; a file of the name -y.jpg is given as ./-y.jpg ("),
+        (["denoise", "photo.png", "-o", "clean"], "clean cannot be written; expected a name that ends in one of .png"),
+        (["denoise", "photo.png", "-o", "clean"], "or in / for a folder"),
         (["denoise", "photo.png", "--sigma"], "--sigma needs a value (spikingir denoise --help"),
         (
             ["train", "denoise-gray-25"],
@@ -358,12 +362,20 @@ def test_writing_fails_at_the_end(denoise: Run, photo: Path) -> None:
     assert "/proc/self/out.png" in err
 
 
-@pytest.mark.parametrize(("out", "said"), [("no/folder/out.png", "no folder"), ("out.gif", ".png")])
-def test_bad_outputs(denoise: Run, photo: Path, tmp_path: Path, out: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("out", "said", "expected"), [("no/folder/out.png", "no folder", 1), ("out.gif", ".png", 2), ("out", ".png", 2)]
+)
+def test_bad_outputs(denoise: Run, photo: Path, tmp_path: Path, out: str, said: str, expected: int) -> None:
     code, _, err = denoise(photo, "-o", tmp_path / out)
-    assert code == 1
+    assert code == expected
     assert one_sentence(err)
     assert said in err
+
+
+def test_a_photograph_is_named_once(denoise: Run, photo: Path) -> None:
+    _, _, err = denoise(photo, "-o", photo, "--overwrite")
+    assert one_sentence(err)
+    assert err.count(str(photo)) == 1
 
 
 def bad_model(kind: str, folder: Path, good: Path) -> Path:
@@ -510,6 +522,15 @@ def test_closed_stderr_and_stdin(photo: Path, tiny_model: Path) -> None:
 def test_full_stdout(line: str) -> None:
     done = shell(f"{line} > /dev/full")
     assert (done.returncode, done.stderr) == (1, b"spikingir: No space left on device\n")
+
+
+@posix
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_photograph_for_a_full_stdout(photo: Path, tiny_model: Path) -> None:
+    done = shell(f"denoise '{photo}' -o - --model '{tiny_model}' > /dev/full")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"spikingir: the result was not written to stdout: ")
+    assert done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize(

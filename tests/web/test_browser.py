@@ -38,6 +38,8 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        self.driver.get(f"{address}/icon.svg")
+        self.run("sessionStorage.clear()")  # as in a new tab, which does not go on with the photographs of another test
         self.driver.get(address)
         self.until(lambda: self.all("[name=task]"))
 
@@ -444,6 +446,52 @@ def test_a_server_that_is_gone(page: Page, tiny_model: Path, photo: Path, tmp_pa
     page.one("#restore").click()
     page.until(lambda: page.one("#failure").is_displayed())
     assert "photo.png: the server does not answer" in page.one("#failure").text
+
+
+# What the page asks about a photograph that it has sent gets no answer, as on a phone that just woke.
+DEAF = """
+const own = window.fetch;
+window.deaf = true;
+window.fetch = (path, options) => window.deaf && String(path).startsWith("/v1/photos/")
+    ? Promise.reject(new TypeError("no network")) : own(path, options);
+"""
+
+
+def test_a_network_that_is_away_for_a_while(page: Page, address: str, photo: Path) -> None:
+    page.open(address, "phone")
+    page.choose(photo)
+    page.run(DEAF)
+    page.one("#restore").click()
+    page.until(lambda: "the server does not answer" in page.one("#progress-text").text)
+    assert not page.one("#failure").is_displayed()
+    page.run("window.deaf = false")
+    page.until(lambda: page.all("#queue li.done"))
+    page.seen()
+
+
+def test_a_page_that_is_loaded_anew_goes_on(page: Page, address: str, tmp_path: Path) -> None:
+    names = ["one.png", "two.png"]
+    for name in names:
+        Image.effect_noise((60, 40), 60).save(tmp_path / name)
+    page.open(address, "phone")
+    page.choose(*(tmp_path / name for name in names))
+    page.run(DEAF)
+    page.one("#restore").click()
+    page.until(lambda: "the server does not answer" in page.one("#progress-text").text)  # of the first, which is sent
+    page.driver.refresh()
+    page.until(lambda: page.all("#queue li.done"))
+    page.seen()
+    assert page.names() == ["one.png"]
+    assert page.one("#complaint").text == "The page was loaded anew. Not yet sent, so choose again: two.png."
+    assert page.one("#download").get_attribute("download") == "one_denoised.png"
+    page.one("#restore").click()
+    page.until(lambda: "choose it again" in page.one("#complaint").text)
+    assert page.all("#queue li.done")
+    page.check()
+    page.run("document.querySelector('#queue li button.small').click()")
+    page.driver.refresh()
+    page.until(lambda: page.all("[name=task]"))
+    assert page.names() == []
 
 
 ATTACK = """

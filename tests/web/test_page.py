@@ -26,7 +26,7 @@ from PIL import Image
 from spikingir.cli.serve import serve
 from spikingir.photo.images import FORMATS, Photo, encode_image, read_image
 from spikingir.restoration.restorer import Restorer
-from spikingir.web.server import ServerError, listening, serving
+from spikingir.web.server import ServerError, from_elsewhere, listening, serving
 from spikingir.web.server import address as address_of
 from spikingir.web.service import Limits, Service
 from tests.web.conftest import START, free_port, offers
@@ -445,7 +445,22 @@ def test_who_else_reaches_the_page_is_noted(
     monkeypatch.setattr("signal.signal", lambda number, handler: None)
     monkeypatch.setattr("threading.Event.wait", lambda event, timeout=None: True)
     serve(host=host)
-    assert (f"whoever reaches {host} can use the page" in capsys.readouterr().err) == noted
+    err = capsys.readouterr().err
+    assert (f"whoever reaches {from_elsewhere(host, 7860)} can use the page" in err) == noted
+
+
+def test_where_a_phone_finds_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    for host in ("0.0.0.0", "::", "[::]"):
+        place = urlsplit(from_elsewhere(host, 80)).hostname
+        assert place not in ("0.0.0.0", "::", "localhost", None)
+    assert from_elsewhere("192.0.2.7", 80) == "http://192.0.2.7:80/"
+
+    def unreachable(*arguments: object) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr("socket.socket", unreachable)
+    monkeypatch.setattr("socket.gethostname", lambda: "desk")
+    assert from_elsewhere("0.0.0.0", 80) == "http://desk:80/"
 
 
 def test_an_ignored_hang_up_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

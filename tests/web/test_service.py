@@ -95,6 +95,12 @@ def test_where_nothing_is_found_the_result_is_the_file(tmp_path: Path, deep: Pat
     assert service.picture(answer, "before") == service.picture(answer, "after")
 
 
+def test_what_is_too_large_is_said_to_visitors_not_to_those_who_type_commands(tiny_model: Path, deep: Path) -> None:
+    service = Service([str(tiny_model)], limits=Limits(megapixels=0.0001))
+    with pytest.raises(ImageError, match=r"or ask who serves this page to allow more \(--max-megapixels\)$"):
+        restore(service, deep)
+
+
 def test_page_and_command_line_say_the_same(service: Service, deep: Path, tiny_model: Path, tmp_path: Path) -> None:
     report = restore(service, deep).report
     jobs = [Job(deep, tmp_path / "result.tiff")]

@@ -4,6 +4,7 @@ Nothing heavy is imported before a command needs it, so that ``--help`` and ``--
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -113,7 +114,7 @@ def run(arguments: Sequence[str], commands: App) -> int:
         function, bound, _ = commands.parse_args(given, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         command = " ".join([commands.name[0], *(error.command_chain or ())])
-        complain(f"{_usage(error, commands)} ({command} --help lists what there is)")
+        complain(f"{_dashed(_usage(error, commands), given)} ({command} --help lists what there is)")
         return WRONG_USAGE
     except PluginError as error:
         complain(sentence(error))
@@ -137,6 +138,15 @@ def run(arguments: Sequence[str], commands: App) -> int:
             _drop_stdout()
         return FAILED
     return DONE
+
+
+_FILE = re.compile(r"-[^=]*\.[A-Za-z][A-Za-z0-9]*")  # no fraction, no option with its value
+
+
+def _dashed(said: str, given: Sequence[str]) -> str:
+    """What is wrong, with a hint where that may be a file whose name begins like an option."""
+    names = [argument for argument in given if _FILE.fullmatch(argument)]
+    return f"{said.rstrip('.')}; a file of the name {names[0]} is given as ./{names[0]}" if names else said
 
 
 _NUMBERS: dict[type, str] = {float: "a number", int: "a whole number"}

@@ -44,8 +44,8 @@ class RestoreOptions:
 
     Attributes:
         out: Folder for the results if it is one, ends in a slash or there are several; else the file to write, or - for
-            stdout. Unless given, the result goes beside the photograph, named by what was done, such as
-            photo_denoised.png.
+            stdout. Unless given, the result goes beside the photograph, named by what was done: that of photo.png is
+            photo_denoised.png or photo_dehazed.png.
         time_steps: Time steps of the spiking network; as the model was made unless given.
         schedule: clocked, phased, or a number of steps that each layer waits; as the model was made unless given.
         device: Where the network runs; auto takes a CUDA device where there is one.
@@ -58,7 +58,7 @@ class RestoreOptions:
         max_megapixels: Largest photograph that is read; what takes as much memory or work is bounded by it too.
         overwrite: Replace results that exist, which else are done already; photographs are never replaced.
         strip_metadata: Leave out EXIF and XMP data (camera, place, time); the colour profile stays.
-        compare: Also write a picture of before and after, such as photo_denoised_compare.png.
+        compare: Also write a picture of before and after, beside the result: such as photo_denoised_compare.png.
         ray: Address of a Ray cluster to share the work: HOST:PORT of its head, ray://HOST:PORT from outside it, auto
             for the one that runs on this machine; or local, for all processors of this machine.
         report: Also write a .json file: time, spikes, energy, notes or error of every photograph.
@@ -117,8 +117,9 @@ def restoring_command(task: Task) -> Callable[..., None]:
     if task.sigma_of is not None:
         command = at_level
         level = f"""
-        sigma: Level of {task.sigma_of}, of 255, or auto to estimate it. It goes to a model that is told the level;
-            else it chooses the model that ships for the nearest one."""
+        sigma: Level of {task.sigma_of}, of 255, or auto to estimate it; unless given, the default model finds what
+            there is by itself. A model that is told the level gets it; else the one that ships for the nearest level
+            restores."""
         above = ", above 1 more with a model that is told the noise level"
     command.__name__ = command.__qualname__ = task.name
     command.__doc__ = f"""Remove {task.removes} from photographs (PNG, JPEG, TIFF, WebP, BMP), which are never changed.

@@ -42,7 +42,7 @@ def serve(
             where that can be done.
         open: Open the page in the browser.
     """
-    from spikingir.web.server import serving
+    from spikingir.web.server import from_elsewhere, serving
     from spikingir.web.service import Limits
 
     limits = Limits(max_megabytes, max_megapixels, max_waiting, max_time_steps)
@@ -56,7 +56,7 @@ def serve(
         models, host=host, port=port, allow_hosts=allow_host, limits=limits, device=device, engine=engine
     ) as address:
         if host.strip("[]") not in _LOCAL:
-            complain(f"note: whoever reaches {host} can use the page; it asks for no password")
+            complain(f"note: whoever reaches {from_elsewhere(host, port)} can use the page; it asks for no password")
         say(f"the page is at {address} (Ctrl-C ends it)")
         if open:
             import webbrowser

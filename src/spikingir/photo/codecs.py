@@ -22,7 +22,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from spikingir.errors import InputError
 from spikingir.photo import deep, tiff
 from spikingir.photo.containers import lost_note, open_bmp, open_jpeg, open_png, open_webp, readable
-from spikingir.photo.formats import Format, ImageError
+from spikingir.photo.formats import RAISE_LIMIT, Format, ImageError
 from spikingir.photo.metadata import tree_of
 from spikingir.photo.photo import Photo, Samples, from_pillow, from_samples, over_white, to_pillow, to_samples
 
@@ -199,7 +199,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"{width} x {height} are {width * height / 1e6:.3g} megapixels; expected at most {max_pixels / 1e6:g}, "
-            "since more could exhaust the memory: cut it up, make it smaller, or raise --max-megapixels (max_pixels=)"
+            f"since more could exhaust the memory: cut it up, make it smaller, {RAISE_LIMIT}"
         )
 
 

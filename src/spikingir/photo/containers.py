@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from spikingir.photo.formats import ImageError
+from spikingir.photo.formats import RAISE_LIMIT, ImageError
 from spikingir.photo.metadata import EXIF_HEAD
 
 SCANS = 12
@@ -288,8 +288,7 @@ def open_jpeg(content: bytes, max_pixels: int) -> Parts:
     if pixels <= max_pixels and scans * pixels > SCANS * max_pixels:
         raise ImageError(
             f"it goes over its {pixels / 1e6:.3g} megapixels {scans} times; expected at most "
-            f"{SCANS * max_pixels // pixels} times: save it anew as a plain JPEG, "
-            "or raise --max-megapixels (max_pixels=)"
+            f"{SCANS * max_pixels // pixels} times: save it anew as a plain JPEG, {RAISE_LIMIT}"
         )
     return parts
 

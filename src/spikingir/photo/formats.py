@@ -55,6 +55,9 @@ SUFFIXES = MappingProxyType(
 
 EXPECTED = "expected a PNG, JPEG, TIFF, WebP or BMP image"
 
+RAISE_LIMIT = "or raise --max-megapixels (max_pixels=)"
+"""What errors say of the largest photograph; the page has other words for it."""
+
 HEAD = 16
 """Bytes at the beginning of a file that tell its format."""
 

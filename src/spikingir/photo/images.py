@@ -16,6 +16,7 @@ from spikingir.photo.formats import (
     EXPECTED,
     FORMATS,
     HEAD,
+    RAISE_LIMIT,
     SUFFIXES,
     Format,
     ImageError,
@@ -236,6 +237,6 @@ def _content_of_file(file: BinaryIO, name: str, max_pixels: int) -> tuple[Format
     if len(content) > most:
         raise ImageError(
             f"{name} has more than {most / 1e6:.0f} MB, as no image of {max_pixels / 1e6:g} megapixels needs; "
-            "give a smaller one, or raise --max-megapixels (max_pixels=)"
+            f"give a smaller one, {RAISE_LIMIT}"
         )
     return format, content

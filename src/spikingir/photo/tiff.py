@@ -18,7 +18,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from spikingir.environment import install_command
 from spikingir.photo.containers import jpeg_frame
-from spikingir.photo.formats import ImageError
+from spikingir.photo.formats import RAISE_LIMIT, ImageError
 from spikingir.photo.metadata import (
     DESCRIBING,
     ORDERS,
@@ -111,9 +111,7 @@ def decode(content: bytes, max_pixels: int, check_size: Callable[[int, int], Non
     check_size(layout.width, layout.height)
     pieces = _check_pieces(tags, order, layout, content, check_size)
     if pieces > max(_LEAST_PIECES, max_pixels // _PIECE):
-        raise ImageError(
-            f"it has {pieces} strips or tiles; save it anew with fewer, or raise --max-megapixels (max_pixels=)"
-        )
+        raise ImageError(f"it has {pieces} strips or tiles; save it anew with fewer, {RAISE_LIMIT}")
     pixels = {tag: entry for tag, entry in tags.items() if tag in _PIXELS}
     if layout.compression not in _PREDICTED:
         pixels.pop(_PREDICTOR, None)

@@ -181,7 +181,7 @@ def read_content(job: Job, options: Options) -> bytes:
         ImageError: There is no such photograph, or its file cannot be read.
     """
     if job.error is not None:
-        raise ImageError(f"{job.name}: {job.error}")
+        raise ImageError(job.error if job.error.startswith(f"{job.name} ") else f"{job.name}: {job.error}")
     if job.source is None:
         if sys.stdin is None:
             raise ImageError("stdin is closed; expected a photograph from it")
@@ -386,8 +386,7 @@ def store(result: Result, job: Job, options: Options) -> Outcome:
         return outcome
     try:
         if job.target is None:
-            sys.stdout.buffer.write(result.content)
-            sys.stdout.buffer.flush()
+            _to_stdout(result.content)
         else:
             write_content(result.content, job.target, overwrite=options.overwrite)
             outcome = replace(outcome, output=str(job.target))
@@ -399,6 +398,16 @@ def store(result: Result, job: Job, options: Options) -> Outcome:
     except FAILURES as error:  # perhaps another run has done it meanwhile
         return done_before(job, options) or replace(outcome, error=_sentence(error, job))
     return outcome
+
+
+def _to_stdout(content: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a full disk behind it, say: no fault of the photograph
+        raise OutputError(f"the result was not written to stdout: {error.strerror}; send it elsewhere") from error
 
 
 def failed(job: Job, error: Exception) -> Outcome:

@@ -128,9 +128,10 @@ class Chooser:
                 notes.append(f"no model ships for sigma {sigma:g}; the nearest is {model}")
         restorer = self.restorer(model)
         if wishes.strength > 1 and not restorer.takes_level:
+            by_level = wishes.model == AUTO and sigma is None and find_task(wishes.task).sigma_of is not None
             raise UsageError(
                 f"strength is {wishes.strength:g}; expected 0 to 1: {model} is not told the noise level, by which more "
-                "could be removed"
+                f"could be removed{'; give the level with --sigma' if by_level else ''}"
             )
         level = sigma if restorer.takes_level else None
         return Choice(

@@ -110,6 +110,11 @@ def plan(
         raise UsageError("several results cannot go to stdout; give a folder with -o")
     elif out not in (None, STREAM):
         named = format_of_name(Path(out))
+        if format is None and named is None:
+            raise UsageError(
+                f"{out} cannot be written; expected a name that ends in one of {', '.join(SUFFIXES)}, "
+                "or in / for a folder"
+            )
         if format is not None and named not in (None, format):
             raise UsageError(f"{out} is named like a {named.name} file, but --format asks for {format.name}")
     read = identities([*(one.source for one in found if one.source is not None), *keep])

@@ -121,6 +121,22 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
+def from_elsewhere(host: str, port: int) -> str:
+    """What to type into a browser of another device, such as a phone, for a server that listens at ``host``.
+
+    For all addresses of the machine it is the one that others know it by; where it has no network, its name.
+    """
+    bare = host.strip("[]")
+    if bare in ("0.0.0.0", "::"):
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
+                route.connect(("192.0.2.1", 9))  # for documentation: nobody's, and nothing is sent
+                bare = route.getsockname()[0]
+        except OSError:
+            bare = socket.gethostname()
+    return address(bare, port)
+
+
 def address(host: str, port: int) -> str:
     """What to type into a browser of this machine, for a server that listens at ``host``."""
     bare = host.strip("[]")

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from spikingir.errors import SpikingIRError
-from spikingir.photo.formats import HEAD, SUFFIXES, format_of
+from spikingir.photo.formats import HEAD, RAISE_LIMIT, SUFFIXES, ImageError, format_of
 from spikingir.photo.images import Photo, default_output, encode_image, read_image
 from spikingir.photo.photo import Samples, to_samples
 from spikingir.restoration.batch import Options, Outcome, Progress, as_record, encode_result, restore
@@ -58,6 +58,7 @@ _TOLD = (  # of what the command line says of a photograph
     "ann_mj",
     "notes",
 )
+_ASK = "or ask who serves this page to allow more (--max-megapixels)"
 _LOADED = 4  # combinations of model, schedule and T that stay in memory
 _NAME = 120  # characters of a name that are kept: with what is added, in any script, a file system takes it
 _NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069<>:"|?*]')
@@ -339,7 +340,10 @@ class Service:
             raise deleted() from None
 
     def _read(self, path: Path, name: str) -> Photo:
-        return read_image(path, name=name, max_pixels=int(self.limits.megapixels * 1e6))
+        try:
+            return read_image(path, name=name, max_pixels=int(self.limits.megapixels * 1e6))
+        except ImageError as error:  # a visitor gives the command no options
+            raise ImageError(str(error).replace(RAISE_LIMIT, _ASK)) from error
 
 
 def mix(photo: Photo, restored: Samples, strength: float) -> Photo:

@@ -4,7 +4,9 @@
 const $ = (id) => document.getElementById(id);
 const TILE = 512; // pixels; parts of a large photograph are fetched when they come into view at 100 %
 const LOOK = 400; // milliseconds between two questions how far the server is
-const AGAIN = 3000; // milliseconds until a busy server is asked again
+const AGAIN = 3000; // milliseconds until a busy server, or one that does not answer, is asked again
+const LOST = 20; // questions without an answer until it is given up: a phone that wakes has no network for a while
+const KEPT = "photographs"; // under this name the tab keeps what it has sent, as phones load pages anew
 const TASKS = { denoise: "Noise", dehaze: "Haze" };
 
 const items = [];
@@ -20,7 +22,8 @@ async function json(path, options = {}) {
     answer = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("the server does not answer: see whether it still runs, then press Restore again");
+    const silence = new Error("the server does not answer: see whether it still runs, then press Restore again");
+    throw Object.assign(silence, { lost: true });
   }
   if (answer.status === 204) return null;
   const said = await answer.json().catch(() => ({}));
@@ -41,6 +44,7 @@ function element(name, properties = {}, ...children) {
 }
 
 async function start() {
+  const before = remembered(); // before anything is added
   about = await json("/v1/");
   $("version").textContent = about.version;
   $("minutes").textContent = about.limits.minutes;
@@ -56,6 +60,7 @@ async function start() {
   for (const example of document.querySelectorAll(".example")) example.hidden = !offered.includes(example.dataset.task);
   $("schedule").append(...about.schedules.map((name) => element("option", { value: name, textContent: name === "trained" ? "as trained" : name })));
   offerModels();
+  await resume(before);
 }
 
 function task() {
@@ -88,7 +93,7 @@ function wishes(item) {
 }
 
 function todo() {
-  return items.filter((item) => item.state === "new" || item.state === "failed" || (item.state === "done" && item.asked !== wishes(item)));
+  return items.filter((item) => item.file && (item.state === "new" || item.state === "failed" || (item.state === "done" && item.asked !== wishes(item))));
 }
 
 // ---------------------------------------------------------------- the queue
@@ -116,16 +121,50 @@ function forget(item) {
   item.id = null;
 }
 
+// A page that is loaded anew, as phones do behind a locked screen, knows what it sent, but has the files no more.
+async function resume(kept) {
+  const jobs = await Promise.all(kept.map(({ id }) => id && json(`/v1/photos/${id}`).catch(() => null)));
+  const found = kept.filter((_, i) => jobs[i]).map((one) => ({ ...one, file: null, url: "", state: "waiting",
+    text: "waits", stop: new AbortController() }));
+  items.push(...found);
+  const unsent = kept.filter(({ id }) => !id).map(({ name }) => name);
+  if (unsent.length) complain(`The page was loaded anew. Not yet sent, so choose again: ${unsent.join(", ")}.`);
+  if (!found.length) return;
+  show(found[0]);
+  work();
+}
+
+function remembered() {
+  try {
+    return JSON.parse(sessionStorage.getItem(KEPT)) ?? [];
+  } catch {
+    return []; // the browser lets no page keep anything
+  }
+}
+
+function remember() {
+  const sent = items.filter(({ state }) => state !== "failed")
+    .map(({ id, name, task, strength, asked }) => ({ id, name, task, strength, asked }));
+  try {
+    sessionStorage.setItem(KEPT, JSON.stringify(sent));
+  } catch {} // likewise
+}
+
 async function restoreAll() {
   if (!about) return;
   if (!items.length) return complain("Choose a photograph first, or one of the two examples.");
   complain("");
-  const idle = !busy && chosen ? [chosen] : []; // nothing is new: the one that is seen, once more
+  const idle = !busy && chosen?.file ? [chosen] : []; // nothing is new: the one that is seen, once more
   const next = todo().length ? todo() : idle;
+  if (!next.length && !busy) return complain("The page was loaded anew, and has this photograph no more: choose it again.");
   for (const item of next) Object.assign(item, { state: "waiting", asked: wishes(item), error: null, text: "waits" });
   if (next.length && !next.includes(chosen)) show(next[0]);
   drawAll();
   goToPicture();
+  work();
+}
+
+async function work() {
   if (busy) return;
   busy = true;
   for (let item; (item = items.find(({ state }) => state === "waiting")); ) {
@@ -145,6 +184,29 @@ function goToPicture() {
 }
 
 async function restore(item) {
+  let job = item.file ? await send(item) : await json(`/v1/photos/${item.id}`, { signal: item.stop.signal });
+  item.id = job.id;
+  item.state = "working";
+  for (let unanswered = 0; job.state !== "done" && job.state !== "failed"; ) {
+    const before = job.before_it ?? 0;
+    const share = Math.floor(100 * job.progress);
+    item.done = job.state === "working" && share > 0 ? job.progress : null;
+    item.text = unanswered ? "waits: the server does not answer" : before ? `waits: ${before} before it`
+      : share > 0 ? `${share} % restored` : "is being restored";
+    drawAll(item);
+    await pause(unanswered ? AGAIN : LOOK, item);
+    try {
+      job = await json(`/v1/photos/${item.id}`, { signal: item.stop.signal });
+      unanswered = 0;
+    } catch (error) {
+      if (!error.lost || ++unanswered > LOST) throw error;
+    }
+  }
+  if (job.error) throw new Error(job.error);
+  Object.assign(item, { state: "done", report: job.report, url_of: `/v1/photos/${job.id}` });
+}
+
+async function send(item) {
   const most = about.limits.megabytes * 2 ** 20;
   if (item.file.size > most) {
     throw new Error(`the file has ${(item.file.size / 2 ** 20).toFixed(1)} MB; at most ${about.limits.megabytes} can be sent: give a smaller one`);
@@ -166,19 +228,7 @@ async function restore(item) {
     }
   }
   forget(item);
-  item.id = job.id;
-  item.state = "working";
-  while (job.state !== "done" && job.state !== "failed") {
-    const before = job.before_it ?? 0;
-    const share = Math.floor(100 * job.progress);
-    item.done = job.state === "working" && share > 0 ? job.progress : null;
-    item.text = before ? `waits: ${before} before it` : share > 0 ? `${share} % restored` : "is being restored";
-    drawAll(item);
-    await pause(LOOK, item);
-    job = await json(`/v1/photos/${item.id}`, { signal: item.stop.signal });
-  }
-  if (job.error) throw new Error(job.error);
-  Object.assign(item, { state: "done", report: job.report, url_of: `/v1/photos/${job.id}` });
+  return job;
 }
 
 async function pause(time, item) {
@@ -204,6 +254,7 @@ function drawAll(item = chosen) {
 }
 
 function drawQueue() {
+  remember();
   $("photographs").hidden = !items.length;
   const left = todo().length;
   $("restore").textContent = left > 1 ? `Restore ${left} photographs` : "Restore";
