@@ -367,9 +367,8 @@ def test_a_stage_starts_from_the_mean_of_two_networks(tmp_path: Path, monkeypatc
     ann = "\n".join(TINY.split("\n")[: TINY.split("\n").index('name = "qann"') - 1])
     stages = ann[ann.index("[[") :]
     other = stages.replace('"ann"\nkind', '"other"\nkind').replace("steps = 3", "steps = 3, seed = 1")
-    still = "steps = 1, learning_rate = 1e-9, muon_rate = 1e-9"
     mean = stages.replace('"ann"\nkind', '"mean"\nstart = "ann"\naveraged_with = "other"\nkind').replace(
-        "steps = 3", still
+        "steps = 3", "steps = 0"
     )
     done = follow(load_recipe(write(tmp_path, ann + other + mean)), tmp_path, tmp_path / "run", progress=False)
     one, two, both = (load_network(done[name]) for name in ("ann", "other", "mean"))

@@ -38,8 +38,8 @@ larger window makes skies still more even, and leaves trees and towers in fog gr
 EPSILON = 1e-3
 """Variance of the brightness above which the maps follow its edges."""
 
-VEIL = 0.1
-"""Veil up to which a photograph counts as clear, see :func:`veil`: 25 levels of 255."""
+VEIL = 0.12
+"""Veil up to which a photograph counts as clear, see :func:`veil`: 31 levels of 255."""
 
 HAZY = 0.18
 """Veil from which all of it is removed. Between the two the share that is removed rises evenly."""
@@ -114,7 +114,7 @@ def removed(veil: Tensor) -> Tensor:
         Any; the result has the same.
 
     Example:
-        >>> removed(torch.tensor([0.05, 0.14, 0.5]))
+        >>> removed(torch.tensor([0.05, 0.15, 0.5]))
         tensor([0.0000, 0.5000, 1.0000])
     """
     share = ((veil - VEIL) / (HAZY - VEIL)).clamp(0, 1)

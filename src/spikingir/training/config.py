@@ -17,7 +17,7 @@ class FitConfig:
     """How one training run goes.
 
     Attributes:
-        steps: Optimiser steps of the whole run.
+        steps: Optimiser steps of the whole run; with 0 the network stays as it starts, and is validated.
         batch_size: Pairs per process and micro-step.
         learning_rate: Peak rate of Adam for weights and biases.
         muon_rate: Peak rate of Muon for the kernels between hidden features; Adam has them too where it is 0.
@@ -41,7 +41,7 @@ class FitConfig:
         log_every: Steps between lines of the log.
     """
 
-    steps: _Steps
+    steps: Annotated[int, Range(0, 10**9)]
     batch_size: _Count = 16
     learning_rate: Annotated[float, Range(0, 10, open_least=True)] = 1e-3
     muon_rate: _Rate = 0.0

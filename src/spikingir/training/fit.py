@@ -145,6 +145,10 @@ def fit(
         if leads:
             save_checkpoint(state, checkpoint)
 
+    if not config.steps:
+        psnr = validate(network, held_back) if held_back else math.nan
+        log.write(step=0, loss=math.nan, seconds=round(time.monotonic() - started, 1), rate=0.0, psnr=psnr)
+        save(0)
     model.train()
     losses: list[Tensor] = []
     with termination() as stop, progress_bar(progress and leads, config.steps, first) as tell:

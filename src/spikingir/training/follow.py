@@ -95,7 +95,9 @@ def follow(
         announce(f"{recipe.name}/{name}: done before")
     costs = {stage.name: _cost(stage) for stage in ahead}
     for stage in ahead:
-        seconds = None if minutes is None else 60 * minutes * costs[stage.name] / sum(costs.values())
+        seconds = (
+            None if minutes is None or not stage.fit.steps else 60 * minutes * costs[stage.name] / sum(costs.values())
+        )
         result = _run(recipe, stage, data_root, directory, seconds, progress, tensorboard, announce)
         done[stage.name] = directory / stage.name / MODEL
         announce(
