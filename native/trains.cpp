@@ -1,4 +1,4 @@
-// A clocked layer: its weights in the order that clocked.cpp and clocked_few.cpp read them.
+// A clocked layer: its weights in the order that clocked.cpp, clocked_columns.cpp and clocked_few.cpp read them.
 #include <algorithm>
 #include <limits>
 
