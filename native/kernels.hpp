@@ -19,7 +19,12 @@ inline constexpr int clocked_block = 32;  // those of a clocked layer's, one wor
 inline constexpr int slack = 8;           // columns that may be read beyond an image's border
 inline constexpr int tile = 8;            // pixels of a row that a clocked layer does at a time
 inline constexpr int few_outputs = 4;     // at most so many output channels have a clocked layer run over steps at once
-inline constexpr int list_slack = 16;     // numbers that may be written behind the end of a list
+inline constexpr int list_slack = 32;     // numbers that may be written behind the end of a list
+inline constexpr int list_group = 8;      // by columns, lists are filled up to a multiple of so many
+inline constexpr int place_bytes = 8;     // by columns, what a place counts
+inline constexpr int digit_channels = 4;  // by columns, channels whose spikes are one digit of a word, and whose
+inline constexpr int sums_of_digit = 1 << digit_channels;  // rows stand summed, for each digit one
+inline constexpr int digits_of_word = clocked_block / digit_channels;
 inline constexpr int most_lanes =
     16;  // 32-bit numbers in the widest vector; up to so many may be read behind a picture
 
@@ -125,15 +130,17 @@ struct TrainSkip {
 
 // Neurons that fire step by step. An output channel belongs to one of factor^2 phases, as in IntegerLayer; blocks are
 // of one phase each, unless `scattered`: then all channels of all phases are in one block, phase after phase. Rows of
-// 32 weights: [block][source][column][row][channel], after them one of zeros. In 16 bits a row has four output channels
-// of its first half, four of its second, and so on, as low_pairs and high_pairs read them.
+// 32 weights: [block][source][column][row][channel], after them one of zeros; or, where a layer is done `by_columns`,
+// [block][source][row][channel][column], each source behind a row of zeros of every column. In 16 bits a row has four
+// output channels of its first half, four of its second, and so on, as low_pairs and high_pairs read them.
 struct ClockedLayer {
   int width;  // of the sums, in pixels
   int outputs, channels, factor, blocks, blocks_per_phase, time_steps, delay;
   bool has_extended_step, has_sign, scattered;
   int sources;
   const TrainSource* source;
-  int rows;   // without that of zeros
+  bool by_columns;  // all sources move by one pixel, and 16 bits hold the sum of whichever rows
+  int rows;         // of a block; without that of zeros behind them
   int pairs;  // of rows that are added in 16 bits, in two sums, before those are widened; 0 where one row is too large
   const int16_t *narrow, *narrow_extended;
   const int32_t *wide, *wide_extended;
@@ -152,6 +159,9 @@ struct ClockedLayer {
 struct Scratch {
   uint32_t* rows;
   int* starts;  // [source][step][column of the tile, and the end of the last]
+  // by columns, instead of those: places, the groups of each list as [source][column][step], and sums as
+  // [pixel][step][32]
+  uint16_t *places, *groups, *sums;
 };
 
 [[gnu::always_inline]] inline int steps(const ClockedLayer& layer) {
@@ -178,6 +188,7 @@ struct Kernels {
   void (*phased)(const PhasedLayer& layer, int y);
   void (*integer)(const IntegerLayer& layer, int y, int block, int end);  // blocks from the one to the other
   void (*clocked)(const ClockedLayer& layer, int y, int x, const Scratch& scratch);
+  void (*clocked_columns)(const ClockedLayer& layer, int y, int x, const Scratch& scratch);
   void (*clocked_few)(const ClockedLayer& layer, int y);
 };
 

@@ -225,12 +225,16 @@ class Clocked {
   Fired<Trains> fire(const ClockedInput& input) const;
   // Channels of a current: sums in the order of its blocks.
   std::vector<int> current_order() const { return phases.order(); }
+  // Whether its spikes are read by columns, four channels at a time.
+  bool is_by_columns() const { return by_columns; }
 
  private:
   struct Window {
     int channels, kernel, stride, padding, first;
   };
   void take_out_units(const std::vector<TrainReading>& sources);
+  bool has_short_places() const;
+  bool take_short_units(const std::vector<TrainReading>& sources);
   int most_pairs(const std::vector<TrainReading>& sources) const;
   void check_sums(const std::vector<TrainReading>& sources, const std::vector<TrainScales>& skips, const int32_t* bias,
                   const Thresholds& thresholds) const;
@@ -239,13 +243,14 @@ class Clocked {
   int64_t starts_room() const;
   template <class Number>
   void pack(const std::vector<TrainReading>& sources, bool interleaved, Buffer<Number>& regular, Buffer<Number>& last);
+  void pack_columns(const std::vector<TrainReading>& sources);
   void pack_few(const std::vector<TrainReading>& sources);
 
   const Kernels& kernels;
   Clock clock;
   Phases phases;
   int steps, rows, pairs;
-  bool few;
+  bool by_columns, few;
   std::vector<Window> windows;
   Buffer<int16_t> narrow, narrow_extended;
   Buffer<int32_t> wide, wide_extended, each, each_extended, unit, bias, start, threshold, level, amplitude;

@@ -357,6 +357,7 @@ NB_MODULE(_native, module) {
            "bias"_a.noconvert(), "start"_a.noconvert(), "threshold"_a.noconvert(), "level"_a.noconvert(),
            "amplitude"_a.noconvert(), "clock"_a, "path"_a)
       .def_prop_ro("current_order", &Clocked::current_order)
+      .def_prop_ro("by_columns", &Clocked::is_by_columns)
       .def(
           "fire",
           [](const Clocked& self, const std::vector<const Trains*>& sources, const std::vector<const Trains*>& skips,

@@ -10,15 +10,16 @@
 
 namespace spikingir {
 
-#define SPIKINGIR_DECLARE(path, has_narrow_sums)                                                   \
-  namespace path {                                                                                 \
-  void analog_row(const AnalogLayer& layer, int y);                                                \
-  void phased_row(const PhasedLayer& layer, int y);                                                \
-  void integer_row(const IntegerLayer& layer, int y, int block, int end);                          \
-  void clocked_tile(const ClockedLayer& layer, int y, int x, const Scratch& scratch);              \
-  void clocked_few_row(const ClockedLayer& layer, int y);                                          \
-  constexpr Kernels kernels{                                                                       \
-      #path, has_narrow_sums, analog_row, phased_row, integer_row, clocked_tile, clocked_few_row}; \
+#define SPIKINGIR_DECLARE(path, has_narrow_sums)                                                  \
+  namespace path {                                                                                \
+  void analog_row(const AnalogLayer& layer, int y);                                               \
+  void phased_row(const PhasedLayer& layer, int y);                                               \
+  void integer_row(const IntegerLayer& layer, int y, int block, int end);                         \
+  void clocked_tile(const ClockedLayer& layer, int y, int x, const Scratch& scratch);             \
+  void clocked_columns_tile(const ClockedLayer& layer, int y, int x, const Scratch& scratch);     \
+  void clocked_few_row(const ClockedLayer& layer, int y);                                         \
+  constexpr Kernels kernels{#path,       has_narrow_sums, analog_row,           phased_row,       \
+                            integer_row, clocked_tile,    clocked_columns_tile, clocked_few_row}; \
   }
 
 SPIKINGIR_DECLARE(portable, false)

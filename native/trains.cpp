@@ -1,4 +1,4 @@
-// A clocked layer: its weights in the order that clocked.cpp and clocked_few.cpp read them.
+// A clocked layer: its weights in the order that clocked.cpp, clocked_columns.cpp and clocked_few.cpp read them.
 #include <algorithm>
 #include <limits>
 
@@ -13,6 +13,8 @@ namespace spikingir {
 namespace {
 
 constexpr int64_t most_numbers = int64_t{1} << 27;  // in the lists of a thread
+constexpr int64_t most_column_bytes = 512 << 10;    // of a layer's rows by columns
+constexpr int most_unit_divisor = 1 << 10;          // by which a unit is made smaller
 constexpr int few_inputs = 8;                       // channels of a source that leave its words mostly empty
 constexpr int most_scattered = 8;                   // channels of a layer whose phases share one block
 
@@ -27,6 +29,7 @@ Clocked::Clocked(int channels, int factor, const std::vector<TrainReading>& sour
       steps(clock.time_steps + clock.has_extended_step),
       rows(0),
       pairs(0),
+      by_columns(false),
       few(false) {
   check_range("time_steps", clock.time_steps, 1, most_steps);
   check_range("delay", clock.delay, 0, clock.time_steps - 1);
@@ -79,6 +82,11 @@ Clocked::Clocked(int channels, int factor, const std::vector<TrainReading>& sour
     refuse("a layer reads " + std::to_string(rows) + " weights per neuron at " + std::to_string(clock.time_steps) +
            " steps, too many for the lists of a tile's spikes");
   take_out_units(sources);
+  by_columns = has_short_places() && take_short_units(sources);
+  if (by_columns) {
+    pack_columns(sources);
+    return;
+  }
   pairs = most_pairs(sources);
   if (pairs > 0)
     pack(sources, true, narrow, narrow_extended);
@@ -90,8 +98,8 @@ Clocked::Clocked(int channels, int factor, const std::vector<TrainReading>& sour
 int64_t Clocked::list_room() const {
   int64_t room = list_slack;
   for (const Window& window : windows)
-    room += int64_t{steps} * ((tile - 1) * window.stride + window.kernel) * window.kernel * words(window.channels) *
-            clocked_block;
+    room += int64_t{steps} * ((tile - 1) * window.stride + window.kernel) *
+            (window.kernel * words(window.channels) * clocked_block + list_group);
   return room;
 }
 
@@ -157,6 +165,83 @@ int Clocked::most_pairs(const std::vector<TrainReading>& sources) const {
   return most;
 }
 
+// Rows of weights of one column of a source that is listed by columns.
+static int sums_of_column(int kernel, int channels) {
+  return 1 + kernel * words(channels) * digits_of_word * sums_of_digit;
+}
+
+// Whether a layer's sources can be listed by columns: 16 bits hold the places of their rows, and a cache the rows.
+bool Clocked::has_short_places() const {
+  int64_t all = 0;
+  for (const Window& window : windows) {
+    const int64_t bytes =
+        int64_t{sums_of_column(window.kernel, window.channels)} * window.kernel * clocked_block * sizeof(int16_t);
+    if (window.stride > 1 || bytes / place_bytes > UINT16_MAX) return false;
+    all += phases.blocks() * bytes;
+  }
+  return all <= most_column_bytes;
+}
+
+// The largest divisor of a unit that 16 bits hold, as far as it is looked for; 1 divides all.
+static int32_t short_unit(int32_t unit) {
+  for (int32_t by = (unit - 1) / INT16_MAX + 1; by <= most_unit_divisor; ++by)
+    if (unit % by == 0) return unit / by;
+  return 1;
+}
+
+// Takes units of 16 bits if those hold the sum of whichever rows, too. On the way to it they may overflow.
+bool Clocked::take_short_units(const std::vector<TrainReading>& sources) {
+  Buffer<int32_t> shorter(phases.padded());
+  std::transform(unit.data(), unit.data() + phases.padded(), shorter.data(), short_unit);
+  const auto fit = [&](Weights<int32_t> TrainReading::* of) {
+    std::vector<int64_t> low(phases.outputs(), 0), high(phases.outputs(), 0);
+    for (const TrainReading& source : sources)
+      for_each_weight(source.*of, [&](int o, int, int, int, int32_t weight) {
+        (weight < 0 ? low : high)[o] += weight / shorter[phases.slot(o)];
+      });
+    return std::ranges::min(low) >= INT16_MIN && std::ranges::max(high) <= INT16_MAX;
+  };
+  if (!fit(&TrainReading::weights) || !fit(&TrainReading::extended)) return false;
+  unit = std::move(shorter);
+  return true;
+}
+
+// Where in a row of 16-bit weights, or of sums, an output channel stands; see ClockedLayer.
+static int interleaved_place(int lane) {
+  const int half = clocked_block / 2;
+  return lane % half / 4 * 8 + lane / half * 4 + lane % 4;
+}
+
+// [block][source][dy][digit][its value][dx][output channel], before each source a row of zeros for every dx.
+void Clocked::pack_columns(const std::vector<TrainReading>& sources) {
+  rows = 0;
+  for (Window& window : windows) {
+    window.first = rows;
+    rows += window.kernel * sums_of_column(window.kernel, window.channels);
+  }
+  const std::size_t size = std::size_t(rows) * clocked_block;
+  narrow = Buffer<int16_t>(phases.blocks() * size, 0);
+  narrow_extended = Buffer<int16_t>(phases.blocks() * size, 0);
+  for (std::size_t s = 0; s < sources.size(); ++s) {
+    const Window& window = windows[s];
+    const auto put = [&](const Weights<int32_t>& weights, Buffer<int16_t>& to) {
+      for_each_weight(weights, [&](int o, int i, int dy, int dx, int32_t weight) {
+        const int slot = phases.slot(o);
+        const int digit = dy * words(window.channels) * digits_of_word + i / digit_channels;
+        int16_t* const column = to.data() + slot / clocked_block * size + interleaved_place(slot % clocked_block);
+        for (int spikes = 0; spikes < sums_of_digit; ++spikes) {
+          if (!(spikes >> i % digit_channels & 1)) continue;
+          const std::size_t row = window.first + std::size_t(1 + digit * sums_of_digit + spikes) * window.kernel + dx;
+          int16_t& sum = column[row * clocked_block];
+          sum = static_cast<int16_t>(sum + weight / unit[slot]);
+        }
+      });
+    };
+    put(sources[s].weights, narrow);
+    put(sources[s].extended, narrow_extended);
+  }
+}
+
 // [block][source][dx][dy][channel][output channel], a row of zeros behind; see ClockedLayer for `interleaved`.
 template <class Number>
 void Clocked::pack(const std::vector<TrainReading>& sources, bool interleaved, Buffer<Number>& regular,
@@ -168,10 +253,10 @@ void Clocked::pack(const std::vector<TrainReading>& sources, bool interleaved, B
     const Window& window = windows[s];
     const auto put = [&](const Weights<int32_t>& weights, Buffer<Number>& to) {
       for_each_weight(weights, [&](int o, int i, int dy, int dx, int32_t weight) {
-        const int slot = phases.slot(o), lane = slot % clocked_block, half = clocked_block / 2;
+        const int slot = phases.slot(o), lane = slot % clocked_block;
         const std::size_t row =
             window.first + std::size_t(dx * window.kernel + dy) * words(window.channels) * clocked_block + i;
-        const int place = interleaved ? lane % half / 4 * 8 + lane / half * 4 + lane % 4 : lane;
+        const int place = interleaved ? interleaved_place(lane) : lane;
         to[slot / clocked_block * size + row * clocked_block + place] = static_cast<Number>(weight / unit[slot]);
       });
     };
@@ -260,6 +345,7 @@ Fired<Trains> Clocked::fire(const ClockedInput& input) const {
       .scattered = phases.scattered,
       .sources = static_cast<int>(sources.size()),
       .source = sources.data(),
+      .by_columns = by_columns,
       .rows = rows,
       .pairs = pairs,
       .narrow = narrow.data(),
@@ -288,11 +374,15 @@ Fired<Trains> Clocked::fire(const ClockedInput& input) const {
   // by tiles, not by rows: where there are few of those, all threads are kept busy
   const int tiles = whole(input.width, tile);
   share_rows(int64_t{input.height} * tiles, input.threads, [&](const auto& next) {
-    Buffer<uint32_t> numbers(list_room());
-    Buffer<int> starts(starts_room());
-    const Scratch scratch{numbers.data(), starts.data()};
+    const auto room = [&](bool wanted, int64_t size) { return wanted ? static_cast<std::size_t>(size) : 0; };
+    Buffer<uint32_t> numbers(room(!by_columns, list_room()));
+    Buffer<int> starts(room(!by_columns, starts_room()));
+    Buffer<uint16_t> places(room(by_columns, list_room())), groups(room(by_columns, starts_room()));
+    Buffer<uint16_t> sums(room(by_columns, int64_t{tile} * steps * clocked_block));
+    const Scratch scratch{numbers.data(), starts.data(), places.data(), groups.data(), sums.data()};
+    const auto run = by_columns ? kernels.clocked_columns : kernels.clocked;
     for (int64_t i; (i = next()) < int64_t{input.height} * tiles;)
-      kernels.clocked(layer, static_cast<int>(i / tiles), static_cast<int>(i % tiles) * tile, scratch);
+      run(layer, static_cast<int>(i / tiles), static_cast<int>(i % tiles) * tile, scratch);
   });
   return {std::move(trains), std::move(residual)};
 }

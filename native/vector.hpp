@@ -147,7 +147,7 @@ static inline uint32_t bits(Ints truth) {
 #endif
 }
 
-#if defined(__AVX2__) && !defined(SPIKINGIR_AVX512)
+#if defined(__AVX2__)
 // The places of the bits that are set in a byte, first to last.
 struct SetBits {
   uint8_t of_byte[256][8]{};
@@ -182,6 +182,30 @@ static inline uint32_t* append_bits(uint32_t* end, uint32_t word, [[maybe_unused
   }
 #else
   for (; word != 0; word &= word - 1) *end++ = first + (static_cast<uint32_t>(__builtin_ctz(word)) << shift);
+#endif
+  return end;
+}
+
+// Appends (first + 16 i + d) size, modulo 2^16, for each digit d of four bits in a word, its i-th, that is not 0. May
+// write over eight numbers more.
+static inline uint16_t* append_digits(uint16_t* end, uint32_t word, int first, int size) {
+#if defined(__AVX2__)
+  const __m256i each =
+      _mm256_srlv_epi32(_mm256_set1_epi32(static_cast<int>(word)), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+  const __m256i digits = _mm256_and_si256(each, _mm256_set1_epi32(15));
+  const __m256i is_zero = _mm256_cmpeq_epi32(digits, _mm256_setzero_si256());
+  const int some = 255 ^ _mm256_movemask_ps(_mm256_castsi256_ps(is_zero));
+  const __m256i base = _mm256_add_epi32(_mm256_set1_epi32(first), _mm256_setr_epi32(0, 16, 32, 48, 64, 80, 96, 112));
+  const __m256i from = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)set_bits.of_byte[some]));
+  const __m256i places = _mm256_permutevar8x32_epi32(_mm256_add_epi32(digits, base), from);
+  const __m128i all = _mm_packus_epi32(_mm256_castsi256_si128(places), _mm256_extracti128_si256(places, 1));
+  _mm_storeu_si128((__m128i*)end, _mm_mullo_epi16(all, _mm_set1_epi16(static_cast<short>(size))));
+  end += __builtin_popcount(some);
+#else
+  for (; word != 0; word >>= 4, first += 16) {
+    *end = static_cast<uint16_t>((first + static_cast<int>(word & 15)) * size);
+    end += (word & 15) != 0;
+  }
 #endif
   return end;
 }

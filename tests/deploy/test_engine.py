@@ -232,6 +232,46 @@ def test_weights_of_any_size(largest: int, schedule: str) -> None:
     assert_same(folded, torch.rand(1, 1, 9, 11))
 
 
+def by_columns(folded: FoldedNetwork) -> list[bool]:
+    """Of each clocked layer that reads spikes, whether the engine reads them by columns."""
+    from spikingir.deploy.native import NativeNetwork
+
+    return [layer._neurons.by_columns for layer in NativeNetwork(folded)._layers.layers[1:]]
+
+
+@pytest.mark.parametrize("schedule", ["clocked", 2])
+@pytest.mark.parametrize("factor", [1.0, 0.1, 1e-3])
+@pytest.mark.parametrize(
+    ("widths", "kernel", "size"),
+    [((1, 40, 33, 1), 3, (5, 13)), ((2, 9, 64, 70), 1, (3, 17)), ((1, 7, 5, 9), 5, (9, 3)), ((1, 6, 20, 2), 7, (8, 9))],
+)
+def test_clocked_layers_by_columns(
+    widths: tuple[int, ...], kernel: int, size: tuple[int, int], factor: float, schedule: str | int
+) -> None:
+    torch.manual_seed(6)
+    body = chain(*widths, kernel=kernel)
+    network = convert(body, torch.rand(2, widths[0], 16, 16), time_steps=5).at(schedule=schedule)
+    folded = fold(scale_thresholds(network, factor), weight_bits=8)
+    assert all(by_columns(folded))
+    assert_same(folded, torch.rand(2, widths[0], *size))
+
+
+@pytest.mark.parametrize(("inputs", "fits"), [(28, True), (29, False)])
+def test_sums_that_just_fit_16_bits(inputs: int, fits: bool) -> None:
+    torch.manual_seed(7)
+    network = convert(chain(1, inputs, 2, 1), torch.rand(2, 1, 16, 16), time_steps=3).at(schedule="clocked")
+    folded = fold(scale_thresholds(network, 1e-3), weight_bits=8)
+    kernel = folded.kernel("_2")
+    assert kernel is not None
+    assert kernel.grid is not None
+    for weight in (kernel.spike, kernel.extended):  # 252 of them reach 32 004, 261 do 33 147
+        for output, sign in ((0, 1), (1, -1)):
+            weight[output] = sign * 127 / kernel.grid[output]
+            weight[output, 0, 0, 0] = 126 / kernel.grid[output]
+    assert by_columns(folded)[0] is fits
+    assert_same(folded, torch.rand(1, 1, 9, 11))
+
+
 @pytest.mark.parametrize("schedule", ["clocked", 2, "phased"])
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_shipped_networks(file: Path, schedule: str | int) -> None:

@@ -105,6 +105,7 @@ class Integer:
 
 class Clocked:
     current_order: list[int]
+    by_columns: bool
     def __init__(
         self,
         channels: int,
