@@ -94,7 +94,7 @@ def test_help_begins_with_an_example_that_parses(run: Run) -> None:
 def test_help_flows_and_says_no_default_that_is_none(run: Run) -> None:
     framed = run("denoise", "--help")[1] + run("energy", "--help")[1]
     text = re.sub(r"[\s│]+", " ", framed)  # however wide the terminal is
-    assert "else it chooses the model that ships for the nearest one." in text
+    assert "else the one that ships for the nearest level restores." in text
     assert re.search(r"with memory\.\s*\n\s*\nAn architecture needs a", framed)  # two paragraphs
     assert not re.search(r"default: (None|False|\(\))", text)
     for kept in ("[default: 0]", "[default: auto]", "[default: 1.0]"):

@@ -17,7 +17,7 @@ class FitConfig:
     """How one training run goes.
 
     Attributes:
-        steps: Optimiser steps of the whole run; with 0 the network stays as it starts, and is validated.
+        steps: Optimiser steps of the whole run; 0 leaves the network as it starts.
         batch_size: Pairs per process and micro-step.
         learning_rate: Peak rate of Adam for weights and biases.
         muon_rate: Peak rate of Muon for the kernels between hidden features; Adam has them too where it is 0.

@@ -221,6 +221,8 @@ class Stage:
             raise SchemaError("a teacher and fit.distillation above 0 go together; it has one without the other")
         if self.averaged_with is not None and self.start is None:
             raise SchemaError(f"averaged_with is {self.averaged_with!r}, and start is missing; name two networks")
+        if not self.fit.steps and self.averaged_with is None:
+            raise SchemaError("fit.steps is 0; only a stage that takes the mean of two networks trains nothing")
         if isinstance(self.schedule, int) and self.schedule >= self.time_steps:
             raise SchemaError(f"schedule is {self.schedule}; a delay is below time_steps, here {self.time_steps}")
         if self.weight_bits is not None and (self.kind == "ann" or (self.kind == "snn" and self.schedule != "phased")):
