@@ -55,6 +55,8 @@ SUFFIXES = MappingProxyType(
 
 EXPECTED = "expected a PNG, JPEG, TIFF, WebP or BMP image"
 
+EXPECTED_NAME = f"expected a name that ends in one of {', '.join(SUFFIXES)}"
+
 RAISE_LIMIT = "or raise --max-megapixels (max_pixels=)"
 """What errors say of the largest photograph; the page has other words for it."""
 

@@ -14,6 +14,7 @@ from spikingir.files import require_file, write_atomically
 from spikingir.photo.codecs import MAX_PIXELS, decode, encode, one_line
 from spikingir.photo.formats import (
     EXPECTED,
+    EXPECTED_NAME,
     FORMATS,
     HEAD,
     RAISE_LIMIT,
@@ -174,7 +175,7 @@ def check_output(path: str | os.PathLike[str], *, format: Format | None = None, 
     if os.path.isdir(path):  # unlike Path.is_dir, bears names too long for the system
         raise ImageError(f"{path} is a folder; expected the name of a file to write")
     if format is None and format_of_name(path) is None:
-        raise ImageError(f"{path} cannot be written; expected a name that ends in one of {', '.join(SUFFIXES)}")
+        raise ImageError(f"{path} cannot be written; {EXPECTED_NAME}")
     if not os.path.isdir(path.parent):
         raise ImageError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK):

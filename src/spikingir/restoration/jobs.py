@@ -11,7 +11,7 @@ from pathlib import Path
 
 from spikingir.errors import UsageError
 from spikingir.files import Identity, OutputError, check_replaceable, identities, require_file
-from spikingir.photo.formats import SUFFIXES, Format, format_of_name
+from spikingir.photo.formats import EXPECTED_NAME, SUFFIXES, Format, format_of_name
 from spikingir.photo.images import default_output
 
 STREAM = "-"
@@ -111,10 +111,7 @@ def plan(
     elif out not in (None, STREAM):
         named = format_of_name(Path(out))
         if format is None and named is None:
-            raise UsageError(
-                f"{out} cannot be written; expected a name that ends in one of {', '.join(SUFFIXES)}, "
-                "or in / for a folder"
-            )
+            raise UsageError(f"{out} cannot be written; {EXPECTED_NAME}, or in / for a folder")
         if format is not None and named not in (None, format):
             raise UsageError(f"{out} is named like a {named.name} file, but --format asks for {format.name}")
     read = identities([*(one.source for one in found if one.source is not None), *keep])
