@@ -182,7 +182,7 @@ def table(measured: dict[str, list[Change]], version: str, command: str) -> str:
 
 
 def _samples(photo: Photo) -> Samples:
-    samples: Samples = to_samples(photo.pixels, None, 8).astype(np.uint8)
+    samples: Samples = to_samples(photo.samples, None, 8).astype(np.uint8)
     return samples
 
 

@@ -19,7 +19,24 @@ def with_level(image: Tensor, level: Tensor | float) -> Tensor:
     Raises:
         ValueError: A level that is negative, not finite, or of another shape.
     """
-    values = torch.as_tensor(level, dtype=image.dtype, device=image.device)
+    return torch.cat([image, level_channel(image, level)], 1)
+
+
+def level_channel(image: Tensor, level: Tensor | float) -> Tensor:
+    """The noise level as a channel beside those of an image; a number takes no memory for each pixel.
+
+    Args:
+        image: Degraded image, of which shape, type and device count.
+        level: See :func:`with_level`.
+
+    Shape:
+        ``image`` (B, C, H, W); ``level`` as for :func:`with_level`. Result: (B, 1, H, W).
+
+    Raises:
+        ValueError: A level that is negative, not finite, or of another shape.
+    """
+    dtype = image.dtype if image.is_floating_point() else torch.float32
+    values = torch.as_tensor(level, dtype=dtype, device=image.device)
     batch, _, height, width = image.shape
     if values.dim() <= 1 and values.numel() in (1, batch):
         values = values.reshape(-1, 1, 1, 1)
@@ -29,7 +46,19 @@ def with_level(image: Tensor, level: Tensor | float) -> Tensor:
         )
     if not (torch.isfinite(values) & (values >= 0)).all():
         raise InputError("the level is negative or not finite; expected sigma / 255, 0 or more")
-    return torch.cat([image, values.expand(batch, 1, height, width)], 1)
+    return values.expand(batch, 1, height, width)
+
+
+def unit(values: Tensor) -> Tensor:
+    """Values in [0, 1]: float32 of whole numbers of 8 or 16 bits; what is floating point stays as it is.
+
+    Shape:
+        Any; the result has the same.
+    """
+    if values.is_floating_point():
+        return values
+    # a division, not a factor: the same bits as NumPy's, which photographs were read with
+    return values.to(torch.float32).div_(torch.iinfo(values.dtype).max)
 
 
 class LevelError(InputError):

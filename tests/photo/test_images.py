@@ -281,17 +281,18 @@ def test_quality_out_of_range(quality: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"pixels": np.zeros((2, 2), np.float32)},
-        {"pixels": np.zeros((2, 2, 4), np.float32)},
-        {"pixels": np.zeros((0, 2, 3), np.float32)},
-        {"pixels": np.zeros((2, 2, 3), np.float64)},
+        {"samples": np.zeros((2, 2), np.float32)},
+        {"samples": np.zeros((2, 2, 4), np.float32)},
+        {"samples": np.zeros((0, 2, 3), np.float32)},
+        {"samples": np.zeros((2, 2, 3), np.float64)},
+        {"samples": np.zeros((HEIGHT, WIDTH, 3), np.uint16)},
         {"alpha": np.zeros((2, 2), np.float32)},
         {"alpha": np.zeros((HEIGHT, WIDTH), np.float64)},
         {"bits": 12},
     ],
 )
 def test_photo_checks_itself(change: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"(pixels are|alpha is|bits is) .*; expected "):
+    with pytest.raises(ValueError, match=r"(samples are|alpha is|bits is) .*; expected "):
         replace(a_photo(), **change)
 
 

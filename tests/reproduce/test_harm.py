@@ -26,7 +26,7 @@ def doing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[np.ndarray], n
         def restore(choice: object, photo: Photo) -> tuple[Photo | None, object, dict[str, float]]:
             pixels = photo.pixels if function is None else function(photo.pixels).astype(np.float32)
             finding = find(photo.pixels, pixels, "noise")
-            return (None if function is None else replace(photo, pixels=pixels)), finding, {}
+            return (None if function is None else replace(photo, samples=pixels)), finding, {}
 
         monkeypatch.setattr("reproduce.harm.restore", restore)
 

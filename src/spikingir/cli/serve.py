@@ -19,7 +19,7 @@ def serve(
     port: Annotated[int, Parameter(validator=Number(gte=1, lte=65_535))] = 7860,
     allow_host: tuple[str, ...] = (),
     max_megabytes: Annotated[int, Parameter(validator=Number(gte=1))] = 64,
-    max_megapixels: Annotated[float, Parameter(validator=Number(gt=0, lte=400))] = 40,
+    max_megapixels: Annotated[float, Parameter(validator=Number(gt=0, lte=400))] = 64,
     max_waiting: Annotated[int, Parameter(validator=Number(gte=1))] = 10,
     max_time_steps: Annotated[int, Parameter(validator=Number(gte=1))] = 64,
     device: Literal["auto", "cpu", "cuda"] = "auto",

@@ -224,7 +224,7 @@ class FoldedNetwork(nn.Module):
         Raises:
             ValueError: An image of another shape, or values beyond what is exact.
         """
-        check_input(self.config, image)
+        check_input(self.config, image.shape)
         exact = image.double()
         if self.gridded:
             exact = _on_image_grid(exact, "image values", self.image_bits)

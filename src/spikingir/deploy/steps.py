@@ -36,7 +36,7 @@ def _frames(network: FoldedNetwork, image: Tensor) -> Sequence[Tensor]:
     """The image of each step 1..T."""
     steps = network.config.time_steps
     if image.dim() != 5:
-        check_input(network.config, image)
+        check_input(network.config, image.shape)
         return [image] * steps
     if len(image) != steps:
         raise InputError(

@@ -118,7 +118,7 @@ def export_network(
     if folded.theta.device.type != "cpu":
         folded = copy.deepcopy(folded).cpu()
     image = sample_images(folded) if sample is None else sample.detach().cpu().float().contiguous()
-    check_input(folded.config, image)
+    check_input(folded.config, image.shape)
     content, drift, notes = format.write(folded, image)
     write_atomically(path, lambda file: file.write(content), overwrite=overwrite)
     return Export(path, drift, notes)
@@ -152,7 +152,7 @@ def import_network(path: str | Path, source: Format, *, sample: Tensor | None = 
         raise _missing(source, error.name) from None
     network = unfold(folded)
     image = sample_images(folded) if sample is None else sample.detach().cpu().float().contiguous()
-    check_input(folded.config, image)
+    check_input(folded.config, image.shape)
     return Import(network, measure(spikes_of(folded, image), *spikes_of(fold(network), image)))
 
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
@@ -128,15 +127,13 @@ def encode(photo: Photo, format: Format, *, quality: int | None = None) -> tuple
         quality = _LOSSLESS if format.name == "WebP" and photo.lossless else _QUALITY
     if type(quality) is not int or not 1 <= quality <= 100:
         raise InputError(f"quality is {quality}; expected a whole number from 1 to 100")
-    if not np.isfinite(photo.pixels).all():
-        raise ImageError("the pixels hold NaN or infinity; expected values in [0, 1]")
-    height, width, channels = photo.pixels.shape
+    (width, height), channels = photo.size, photo.samples.shape[2]
     if format.max_side is not None and max(height, width) > format.max_side:
         raise ImageError(f"it would be {width} x {height}, and {format.name} ends at {format.max_side}: write a .png")
     notes = []
-    pixels, alpha, bits, exif, icc, xmp = photo.pixels, photo.alpha, photo.bits, photo.exif, photo.icc, photo.xmp
+    samples, alpha, bits, exif, icc, xmp = photo.samples, photo.alpha, photo.bits, photo.exif, photo.icc, photo.xmp
     if alpha is not None and not format.alpha:
-        pixels, alpha = over_white(pixels, alpha), None
+        samples, alpha = over_white(photo.pixels, alpha), None
         notes.append(f"{format.name} has no transparency: the image is laid over white")
     if bits == 16 and not format.deep:
         bits = 8
@@ -156,9 +153,9 @@ def encode(photo: Photo, format: Format, *, quality: int | None = None) -> tuple
 
     try:
         if format.name == "TIFF":
-            encoded = _encode_tiff(to_samples(pixels, alpha, bits), exif, icc, xmp, notes)
+            encoded = _encode_tiff(to_samples(samples, alpha, bits), exif, icc, xmp, notes)
         elif bits == 16 and (channels == 3 or alpha is not None):
-            encoded = deep.encode_png(to_samples(pixels, alpha, bits), exif, icc, xmp)
+            encoded = deep.encode_png(to_samples(samples, alpha, bits), exif, icc, xmp)
         else:
             options: dict[str, dict[str, Any]] = {
                 "PNG": {"pnginfo": _png_chunks(xmp)},
@@ -166,7 +163,7 @@ def encode(photo: Photo, format: Format, *, quality: int | None = None) -> tuple
                 "WebP": {"quality": quality, "lossless": quality == _LOSSLESS, "exact": True, "xmp": xmp or b""},
             }
             file = io.BytesIO()
-            image = to_pillow(pixels, alpha, bits)
+            image = to_pillow(samples, alpha, bits)
             image.save(file, format.name, exif=exif or b"", icc_profile=icc, **options.get(format.name, {}))
             encoded = file.getvalue()
     except (ImageError, MemoryError):

@@ -27,7 +27,8 @@ def open_image(image: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
         image: A path, the bytes of an image file, a Pillow image, a NumPy array, a tensor, or a photo.
 
     Shape:
-        Values: (B, C, H, W), in [0, 1], float32, or float64 where the image is; an alpha channel is the last one.
+        Values: (B, C, H, W): whole numbers of 8 or 16 bits where the image has these, else in [0, 1], float32, or
+        float64 where the image is; an alpha channel is the last one.
 
     Warns:
         UserWarning: What is lost of a file or a Pillow image.
@@ -60,28 +61,28 @@ def _open_photo(photo: Photo, finish: Callable[[Photo], Any]) -> tuple[Tensor, C
             warnings.warn(note, stacklevel=4)
 
     def close(restored: Tensor) -> Any:
-        pixels = np.ascontiguousarray(restored[0].permute(1, 2, 0).numpy())
-        height, width, channels = pixels.shape
+        samples = restored[0].permute(1, 2, 0).numpy()
+        height, width, channels = samples.shape
         alpha = photo.alpha
         if alpha is not None and alpha.shape != (height, width):
             alpha = resized(alpha, height, width).clip(0, 1)
         # a profile of colours is none of grays
-        icc = photo.icc if channels == photo.pixels.shape[2] else None
-        restored_photo = replace(photo, pixels=pixels, alpha=alpha, icc=icc)
-        return finish(restored_photo if photo.pixels.shape[:2] == (height, width) else told_its_size(restored_photo))
+        icc = photo.icc if channels == photo.samples.shape[2] else None
+        restored_photo = replace(photo, samples=samples, alpha=alpha, icc=icc)
+        return finish(restored_photo if photo.size == (width, height) else told_its_size(restored_photo))
 
-    return torch.from_numpy(photo.pixels).permute(2, 0, 1)[None], close
+    return _tensor(photo.samples), close
 
 
 def _as_pillow(photo: Photo) -> Image.Image:
     bits = photo.bits
-    if bits == 16 and (photo.pixels.shape[2] > 1 or photo.alpha is not None):
+    if bits == 16 and (photo.samples.shape[2] > 1 or photo.alpha is not None):
         bits = 8
         warnings.warn(
             "a Pillow image holds 16 bits per sample only in gray, so this one gets 8; read_image keeps 16",
             stacklevel=2,
         )
-    image = to_pillow(photo.pixels, photo.alpha, bits)
+    image = to_pillow(photo.samples, photo.alpha, bits)
     for key, value in (("exif", photo.exif), ("icc_profile", photo.icc), ("xmp", photo.xmp)):
         if value is not None:
             image.info[key] = value
@@ -102,12 +103,11 @@ def _open_array(array: NDArray[Any]) -> tuple[Tensor, Callable[[Tensor], Any]]:
     if array.dtype not in (np.uint8, np.uint16) and array.dtype.kind != "f":
         raise ValueError(f"the array is of type {array.dtype}; expected uint8, uint16, or floating point in [0, 1]")
     whole = array.dtype.kind == "u"
-    scale = float(np.iinfo(array.dtype).max) if whole else 1.0
     # float64 keeps its precision, whatever is shorter is worth float32
-    precision = np.float64 if array.dtype.itemsize > 4 else np.float32
-    values = torch.from_numpy(np.array(array[..., None] if array.ndim == 2 else array, dtype=precision, order="C"))
-    values /= scale  # in place: a large photograph in float32 takes more memory than all else
-    _checked(values)
+    kind = array.dtype if whole else np.float64 if array.dtype.itemsize > 4 else np.float32
+    values = _tensor((array[..., None] if array.ndim == 2 else array).astype(kind, "C", copy=False))
+    if not whole:
+        _checked(values)
 
     def close(restored: Tensor) -> NDArray[Any]:
         result: NDArray[Any] = restored[0].permute(1, 2, 0).numpy()
@@ -115,7 +115,17 @@ def _open_array(array: NDArray[Any]) -> tuple[Tensor, Callable[[Tensor], Any]]:
         result = result[..., 0] if array.ndim == 2 and result.shape[2] == 1 else result
         return np.ascontiguousarray(result, dtype=array.dtype)
 
-    return values.permute(2, 0, 1)[None], close
+    return values, close
+
+
+def _tensor(rows: NDArray[Any]) -> Tensor:
+    """One image, as a network has it, in the same memory.
+
+    Shape:
+        (H, W, C) to (1, C, H, W).
+    """
+    writable = rows if rows.flags.writeable else rows.copy()  # torch warns of what is not
+    return torch.from_numpy(np.ascontiguousarray(writable)).permute(2, 0, 1)[None]
 
 
 def _open_tensor(tensor: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
@@ -125,7 +135,7 @@ def _open_tensor(tensor: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
     if not whole and not tensor.is_floating_point():
         raise ValueError(f"the tensor is of type {tensor.dtype}; expected floating point in [0, 1], or uint8")
     precision = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    values = _checked(tensor.detach().to("cpu", precision) / (255 if whole else 1))
+    values = tensor.detach().cpu() if whole else _checked(tensor.detach().to("cpu", precision))
 
     def close(restored: Tensor) -> Tensor:
         result = (restored.clamp(0, 1) * 255).round() if whole else restored

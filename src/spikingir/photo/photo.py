@@ -46,7 +46,8 @@ class Photo:
     """An image upright, and what is to be written back with it.
 
     Attributes:
-        pixels: Gray or RGB values in [0, 1], encoded as in the file (sRGB mostly).
+        samples: Gray or RGB, encoded as in the file (sRGB mostly): whole numbers of its bits, which take the least
+            memory, or values in [0, 1] in float32.
         alpha: Opacity in [0, 1], which bypasses the network, or None.
         bits: Bits per sample that the pixels carry, and a PNG or TIFF is written with: 8 or 16.
         exif: EXIF bytes, orientation reset, or None.
@@ -57,13 +58,13 @@ class Photo:
         lossless: Whether it comes from a WebP file without loss, and goes to one.
 
     Shape:
-        ``pixels``: ``(H, W, C)`` float32, ``C`` 1 or 3. ``alpha``: ``(H, W)`` float32.
+        ``samples``: ``(H, W, C)``, ``C`` 1 or 3. ``alpha``: ``(H, W)`` float32.
 
     Raises:
         ValueError: Shapes, types or bits other than these.
     """
 
-    pixels: NDArray[np.float32]
+    samples: Samples | NDArray[np.float32]
     alpha: NDArray[np.float32] | None = None
     bits: int = 8
     exif: bytes | None = None
@@ -74,13 +75,28 @@ class Photo:
     lossless: bool = False
 
     def __post_init__(self) -> None:
-        shape = self.pixels.shape
-        if len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape or self.pixels.dtype != np.float32:
-            raise ValueError(f"pixels are {self.pixels.dtype} {shape}; expected float32 (H, W, 1) or (H, W, 3)")
-        if self.alpha is not None and (self.alpha.shape != shape[:2] or self.alpha.dtype != np.float32):
-            raise ValueError(f"alpha is {self.alpha.dtype} {self.alpha.shape}; expected float32 {shape[:2]}")
         if self.bits not in (8, 16):
             raise ValueError(f"bits is {self.bits}; expected 8 or 16")
+        shape, type_, whole = self.samples.shape, self.samples.dtype, f"uint{self.bits}"
+        if len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape or type_ not in (np.float32, whole):
+            raise ValueError(f"samples are {type_} {shape}; expected float32 or {whole}, (H, W, 1) or (H, W, 3)")
+        if self.alpha is not None and (self.alpha.shape != shape[:2] or self.alpha.dtype != np.float32):
+            raise ValueError(f"alpha is {self.alpha.dtype} {self.alpha.shape}; expected float32 {shape[:2]}")
+
+    @property
+    def pixels(self) -> NDArray[np.float32]:
+        """Gray or RGB values in [0, 1]; made anew each time where the samples are whole numbers.
+
+        Shape:
+            ``(H, W, C)``.
+        """
+        return unit_samples(self.samples)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        height, width, _ = self.samples.shape
+        return width, height
 
 
 def from_samples(
@@ -127,13 +143,14 @@ def from_samples(
         samples = _TURNS[orientation](samples)
 
     colours = 1 if samples.shape[2] < 3 else 3
-    alpha = _unit(samples[..., -1]) if samples.shape[2] > colours else None
+    alpha = unit_samples(samples[..., -1]) if samples.shape[2] > colours else None
     # A profile for other pixels (CMYK now RGB, gray with an RGB profile) would show wrong colours.
     if icc and {b"GRAY": 1, b"RGB ": 3}.get(icc[16:20]) != colours:
         icc = None
         notes.append("the colour profile does not fit the pixels and is dropped")
     photo = Photo(
-        _unit(samples[..., :colours]),
+        # an array of its own: what a decoder gives may be read alone, or hold alpha too
+        np.array(samples[..., :colours], samples.dtype.newbyteorder("="), order="C"),
         alpha,
         bits=8 * samples.dtype.itemsize,
         exif=exif or None,
@@ -148,7 +165,7 @@ def from_samples(
 
 def told_its_size(photo: Photo) -> Photo:
     """The photo with its own size in its EXIF and XMP data, where they give one: after it was turned or enlarged."""
-    height, width = photo.pixels.shape[:2]
+    width, height = photo.size
     exif = None if photo.exif is None else sized_exif(photo.exif, width, height)
     return replace(photo, exif=exif, xmp=None if photo.xmp is None else sized_xmp(photo.xmp, width, height))
 
@@ -208,11 +225,13 @@ def naive_rgb(cmyk: Samples) -> Samples:
     return (light - (cmyk[..., :3] * light + most // 2) // most).astype(cmyk.dtype)
 
 
-def to_pillow(pixels: NDArray[np.float32], alpha: NDArray[np.float32] | None = None, bits: int = 8) -> Image.Image:
-    """Pillow image of pixels in [0, 1]; values outside are clipped.
+def to_pillow(
+    pixels: Samples | NDArray[np.float32], alpha: NDArray[np.float32] | None = None, bits: int = 8
+) -> Image.Image:
+    """Pillow image of a photo's pixels; values outside [0, 1] are clipped.
 
     Args:
-        pixels: Gray or RGB values.
+        pixels: Gray or RGB, as a :class:`Photo` has them.
         alpha: Opacity, or None.
         bits: 8, or 16 for gray without alpha, the only one that Pillow has.
 
@@ -223,11 +242,19 @@ def to_pillow(pixels: NDArray[np.float32], alpha: NDArray[np.float32] | None = N
     return Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
 
 
-def to_samples(pixels: NDArray[np.float32], alpha: NDArray[np.float32] | None, bits: int) -> Samples:
+def to_samples(pixels: Samples | NDArray[np.float32], alpha: NDArray[np.float32] | None, bits: int) -> Samples:
     """Whole numbers of 8 or 16 bits, alpha last; values outside [0, 1] are clipped.
+
+    Args:
+        pixels: Gray or RGB, as a :class:`Photo` has them; those of as many bits come back as they are.
+        alpha: Opacity, or None.
+        bits: 8 or 16.
 
     Shape:
         ``(H, W, C)``, ``C`` 1 to 4.
+
+    Raises:
+        ImageError: Values are not finite.
     """
     samples = _integers(pixels, bits)
     return samples if alpha is None else np.concatenate([samples, _integers(alpha, bits)[..., None]], axis=2)
@@ -248,18 +275,31 @@ def over_white(pixels: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArr
     return (pixels - 1) * alpha[..., None] + 1
 
 
-def _unit(samples: Samples) -> NDArray[np.float32]:
+def unit_samples(samples: NDArray[Any]) -> NDArray[Any]:
+    """Values in [0, 1]: float32 of whole numbers of 8 or 16 bits; what is floating point stays as it is.
+
+    Shape:
+        Any; the result has the same.
+    """
+    if samples.dtype.kind == "f":
+        return samples
     # in place, as below: a large photograph in float32 takes more memory than all else
     values = np.ascontiguousarray(samples, dtype=np.float32)
     values /= np.float32(np.iinfo(samples.dtype).max)
     return values
 
 
-def _integers(values: NDArray[np.float32], bits: int) -> Samples:
-    whole = np.empty(values.shape, np.uint8 if bits == 8 else np.uint16)
+def _integers(values: NDArray[Any], bits: int) -> Samples:
+    kind = np.dtype(np.uint8 if bits == 8 else np.uint16)
+    if values.dtype == kind:
+        return values
+    whole = np.empty(values.shape, kind)
     rows = max(1, _CHUNK // values[0].size)
     for top in range(0, len(values), rows):
-        scaled = values[top : top + rows].clip(0, 1)
+        scaled = unit_samples(values[top : top + rows])
+        if not np.isfinite(scaled).all():
+            raise ImageError("the pixels hold NaN or infinity; expected values in [0, 1]")
+        scaled = scaled.clip(0, 1)
         scaled *= np.float32(2**bits - 1)
         np.rint(scaled, out=scaled)
         whole[top : top + rows] = scaled

@@ -9,16 +9,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spikingir.errors import UsageError
 from spikingir.files import Identity, OutputError, check_replaceable, write_atomically
 from spikingir.photo import images
 from spikingir.photo.formats import FORMATS, HEAD, Format, ImageError, format_of, format_of_name
 from spikingir.photo.images import MAX_PIXELS, check_output, encode_image, read_image, write_content
-from spikingir.photo.photo import Photo, over_white, resized
+from spikingir.photo.photo import Photo, over_white, resized, to_samples
 from spikingir.restoration.choice import Choice
 from spikingir.restoration.findings import BANDS, Finding, find
 from spikingir.restoration.jobs import Job, place
@@ -163,11 +164,11 @@ def done_before(job: Job, options: Options) -> Outcome | None:
     if not all(map(os.path.isfile, (job.source, *files))):
         return None
     try:
-        sizes = [read_image(file, max_pixels=options.max_pixels).pixels.shape[1::-1] for file in files]
+        sizes = [read_image(file, max_pixels=options.max_pixels).size for file in files]
     except ImageError:
         return None
     comparison = None if job.comparison is None else str(job.comparison)
-    return Outcome(job.name, str(job.target), comparison, (sizes[0][0], sizes[0][1]), done_before=True)
+    return Outcome(job.name, str(job.target), comparison, sizes[0], done_before=True)
 
 
 def read_content(job: Job, options: Options) -> bytes:
@@ -245,15 +246,14 @@ def process(
     Raises:
         ValueError: Whatever is wrong with the model.
     """
-    height, width = photo.pixels.shape[:2]
     try:
         choice = choose(photo)
     except MemoryError as error:  # of the noise, which is estimated on the whole photograph
-        return Result(replace(failed(job, error), size=(width, height), notes=photo.notes))
+        return Result(replace(failed(job, error), size=photo.size, notes=photo.notes))
     clock = choice.restorer.network.config.clock
     outcome = Outcome(
         job.name,
-        size=(width, height),
+        size=photo.size,
         model=choice.model,
         clock=clock,
         sigma=choice.sigma,
@@ -294,11 +294,11 @@ def restore(
         progress: Told how much of the photograph is done.
 
     Returns:
-        The restored photograph, or None where it stays as it was: less than half a level was found, and nobody said how
-        noisy it is. What was found. Where spikes are counted, what it cost.
+        The restored photograph, in whole numbers, or None where it stays as it was: less than half a level was found,
+        and nobody said how noisy it is. What was found. Where spikes are counted, what it cost.
     """
     restorer, level, strength = choice.restorer, choice.level, choice.strength
-    megapixels = photo.pixels.shape[0] * photo.pixels.shape[1] / 1e6
+    megapixels = photo.size[0] * photo.size[1] / 1e6
 
     def tiles(done: int, total: int) -> None:
         progress(megapixels * done / total, megapixels)
@@ -309,17 +309,22 @@ def restore(
         cost = {name: getattr(took, name) for name in _COSTS} | {"firing_rates": took.trace.firing_rates()}
     else:
         restored = restorer(photo, sigma=level, strength=strength, progress=tiles)
-    before, same = photo.pixels, photo.pixels.shape == restored.pixels.shape
+    before: NDArray[Any] = photo.samples
+    after = cast(NDArray[np.float32], restored.samples)
+    same = before.shape == after.shape
     if not same:  # larger, or of other channels
         import torch
 
         from spikingir.restoration.scaling import as_large
 
-        pair = [torch.from_numpy(picture.pixels).permute(2, 0, 1)[None] for picture in (photo, restored)]
+        pair = [torch.from_numpy(samples).permute(2, 0, 1)[None] for samples in (before, after)]
         before = as_large(pair[0], pair[1])[0].permute(1, 2, 0).numpy()
-    finding = find(before, restored.pixels, choice.task.removes, restorer.share(strength))
+    finding = find(before, after, choice.task.removes, restorer.share(strength))
     kept = same and (finding.level is None or (not finding.found and not choice.told))
-    return None if kept else restored, finding, cost
+    if kept:
+        return None, finding, cost
+    # a large photograph in float32 takes more memory than all that is needed to write it
+    return replace(restored, samples=to_samples(after, None, restored.bits)), finding, cost
 
 
 @dataclass(frozen=True)
@@ -420,7 +425,7 @@ def side_by_side(before: Photo, after: Photo) -> Photo:
     shown = [
         photo.pixels if photo.alpha is None else over_white(photo.pixels, photo.alpha) for photo in (before, after)
     ]
-    height, width, _ = after.pixels.shape
+    width, height = after.size
     if shown[0].shape != shown[1].shape:  # the photograph was made larger, or coloured
         channels = max(picture.shape[2] for picture in shown)
         planes = [resized(plane, height, width).clip(0, 1) for plane in shown[0].transpose(2, 0, 1)]

@@ -118,7 +118,7 @@ class Chooser:
             if wishes.sigma == "auto":  # asked for: so it is told
                 photo_notes.append(f"the noise is estimated at sigma {sigma:.1f}")
         if model == AUTO and sigma is not None:
-            found = model_for(sigma, wishes.task, colour=has_colours(photo.pixels))
+            found = model_for(sigma, wishes.task, colour=has_colours(photo.samples))
             model = found.name
             if isinstance(found.sigma, tuple) and not found.sigma[0] <= sigma <= found.sigma[1]:
                 notes.append("{} was trained for sigma {:g} to {:g}".format(model, *found.sigma))

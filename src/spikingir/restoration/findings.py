@@ -1,9 +1,12 @@
 """What a network found in a photograph: the size of what it removed, where that is strongest, and the words for it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from spikingir.photo.photo import unit_samples
 
 LEAST = 0.5
 """Levels of 255 below which nothing was found: rounding to 8 bits alone moves values by as much."""
@@ -78,11 +81,11 @@ class Finding:
         return self.amount if self.found else f"no {self.what} found"
 
 
-def find(before: NDArray[np.floating], after: NDArray[np.floating], what: str, share: float = 1.0) -> Finding:
+def find(before: NDArray[Any], after: NDArray[np.floating], what: str, share: float = 1.0) -> Finding:
     """What was found in a photograph and removed from it, see :class:`Finding`.
 
     Args:
-        before: The photograph.
+        before: The photograph: floating point in [0, 1], or whole numbers of 8 or 16 bits.
         after: The restored one; what lies outside of [0, 1] counts as it is written, clipped.
         what: What was to be removed.
         share: See :class:`Finding`.
@@ -98,7 +101,7 @@ def find(before: NDArray[np.floating], after: NDArray[np.floating], what: str, s
         values = after[part].clip(0, 1)
         brightness = values.sum(2) * (len(BANDS) / channels)
         band = np.minimum(brightness.astype(np.intp), len(BANDS) - 1).ravel()
-        values -= before[part]
+        values -= unit_samples(before[part])
         squares = np.einsum("hwc,hwc->hw", values, values).ravel()
         sums += np.bincount(band, squares, len(BANDS))
         counts += np.bincount(band, None, len(BANDS))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from spikingir.inputs import pad_to_multiple
+from spikingir.inputs import pad_to_multiple, unit
 from spikingir.networks.base import RestorationNetwork
 from spikingir.spiking.formation import ESTIMATES_MAPS, dehazed, form_image, one_airlight
 
@@ -79,17 +79,20 @@ def estimated_size(height: int, width: int) -> tuple[int, int]:
 def reduced(image: Tensor) -> Tensor:
     """A photograph at the size that its maps are estimated at; each pixel is the mean over the area that it covers.
 
+    Args:
+        image: The photographs: floating point in [0, 1], or whole numbers of 8 or 16 bits.
+
     Shape:
         (B, C, H, W) to (B, C, h, w), see :func:`estimated_size`.
     """
     size = estimated_size(*image.shape[-2:])
     if size == image.shape[-2:]:
-        return image
-    small = image.new_empty(*image.shape[:2], *size)
+        return unit(image)
+    small = torch.empty(*image.shape[:2], *size, dtype=unit(image[:0]).dtype, device=image.device)
     for one, into in zip(image, small, strict=True):
         for plane, target in zip(one, into, strict=True):  # one at a time, for the memory
             # on a grid of 12 bits the sum over an area is exact in any order
-            target.copy_(functional.adaptive_avg_pool2d(_whole(plane[None]).div_(_GRID), size)[0])
+            target.copy_(functional.adaptive_avg_pool2d(_whole(unit(plane[None])).div_(_GRID), size)[0])
     return small
 
 
@@ -198,7 +201,7 @@ class GuidedMaps:
         """Image formation with the maps at the image's size, strip by strip.
 
         Args:
-            image: The photograph.
+            image: The photograph, as for :func:`reduced`.
             form: From some rows of the photograph and the maps there to the restored rows.
 
         Shape:
@@ -208,13 +211,13 @@ class GuidedMaps:
         rows, columns = (
             _Places.of(size, small) for size, small in zip(image.shape[-2:], self.slope.shape[-2:], strict=True)
         )
-        formed = torch.empty_like(image)
+        formed = torch.empty_like(image, dtype=unit(image[:0]).dtype)
         step = max(1, _STRIP // width)
         for top in range(0, height, step):
             strip = slice(top, min(height, top + step))
             near = rows.part(strip)
             a, b = (near.read(columns.read(x[..., near.span, :], -1), -2) for x in (self.slope, self.offset))
-            part = image[..., strip, :]
+            part = unit(image[..., strip, :])
             brightness = _brightness(part) / (part.shape[1] * _GRID)
             formed[..., strip, :] = form(part, a.mul_(brightness.to(a.dtype)).add_(b).to(part.dtype))
         return formed
@@ -228,7 +231,7 @@ def form_with_maps(formation: str, image: Tensor, small: Tensor, maps: Tensor) -
 
     Args:
         formation: Name of the image formation.
-        image: The photographs.
+        image: The photographs, as for :func:`reduced`.
         small: They :func:`reduced`, perhaps padded to the right and below.
         maps: What the body makes of ``small``.
 
@@ -246,10 +249,10 @@ def form_with_maps(formation: str, image: Tensor, small: Tensor, maps: Tensor) -
     share = removed(veil(k, b))
     clear = share == 0
     if clear.all():
-        return image
+        return unit(image).clone()
     guided = GuidedMaps.fit(small, maps * share.view(-1, 1, 1, 1).to(maps.dtype))
     formed = guided.form(image, lambda part, maps: eased(part, form(part, maps)))
-    formed[clear] = image[clear]
+    formed[clear] = unit(image[clear])
     return formed
 
 

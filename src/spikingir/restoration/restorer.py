@@ -17,19 +17,22 @@ from spikingir.deploy.engine import Engine
 from spikingir.deploy.fold import fold
 from spikingir.energy.paper import paper_energy
 from spikingir.errors import InputError
-from spikingir.inputs import with_level
+from spikingir.inputs import unit
 from spikingir.networks.base import RestorationNetwork
 from spikingir.photo.forms import open_image
 from spikingir.photo.photo import Photo
 from spikingir.restoration.findings import Finding, find
 from spikingir.restoration.maps import form_with_maps, reduced
+from spikingir.restoration.planes import Planes
 from spikingir.restoration.scaling import as_large, output_of, upscaled
-from spikingir.restoration.tiling import Progress, layout, memory_errors, padded, restore_tiled, trace_tiled
+from spikingir.restoration.tiling import Progress, layout, memory_errors, restore_tiled, trace_tiled
 from spikingir.spiking.formation import ESTIMATES_MAPS
 from spikingir.spiking.network import Schedule, SpikingNetwork, Trace
 from spikingir.tasks import task_of
 from spikingir.zoo.catalogue import ModelError
 from spikingir.zoo.pretrained import load_spiking
+
+_STRIP = 2**20  # pixels at a time
 
 Kind = TypeVar("Kind", bytes, Image.Image, NDArray[Any], Tensor, Photo)
 ImagePath = str | os.PathLike[str]
@@ -235,7 +238,7 @@ class Restorer:
         Shape:
             (B', C', H', W'): planes, with the noise level behind them where the network takes one, padded.
         """
-        return self._input(self._split(open_image(image)[0])[0], sigma, 1.0)
+        return self._input(self._split(open_image(image)[0])[0], sigma, 1.0).whole()
 
     @overload
     def trace(
@@ -299,9 +302,9 @@ class Restorer:
             seconds=seconds,
             spikes=sum(int(layer.spikes.sum()) for layer in trace.layers),
             spikes_per_neuron=trace.spikes_per_neuron,
-            synaptic_operations=energy.synaptic_operations * len(planes),
-            ann_mj=energy.ann_mj * len(planes),
-            snn_mj=energy.snn_mj * len(planes),
+            synaptic_operations=energy.synaptic_operations * planes.shape[0],
+            ann_mj=energy.ann_mj * planes.shape[0],
+            snn_mj=energy.snn_mj * planes.shape[0],
             finding=finding,
             trace=trace,
         )
@@ -316,7 +319,7 @@ class Restorer:
             return values[:, :-1], values[:, -1:]
         raise ValueError(f"the image has {channels} channels; expected 1 (gray) or 3 (RGB), and perhaps alpha")
 
-    def _input(self, pixels: Tensor, sigma: float | Tensor | None, strength: float) -> Tensor:
+    def _input(self, pixels: Tensor, sigma: float | Tensor | None, strength: float) -> Planes:
         """What the body reads: planes, with the level behind them where it takes one, padded.
 
         Raises:
@@ -333,17 +336,17 @@ class Restorer:
             and self.channels not in (self.network.config.channels, pixels.shape[1])
         ):
             raise InputError(f"strength is {strength:g}; expected 1, as the network makes {self.channels} channels")
-        planes = self._planes(pixels)
+        planes, stride = self._planes(pixels), layout(self.network).stride
         if not self.takes_level:
             if sigma is not None:
                 raise ModelError("the network takes no noise level; leave sigma out")
-            return padded(self.network, reduced(planes) if self._maps else planes)
+            return Planes.of(reduced(planes) if self._maps else planes, multiple=stride)
         if sigma is None:
             raise ModelError("the network needs the noise level of the photograph; give sigma, 0 to 255")
         level = torch.as_tensor(sigma, dtype=torch.float64) * (strength / 255)
         if level.dim() == 2:
             level = level.expand(len(planes), 1, *level.shape)
-        return padded(self.network, with_level(planes, level))
+        return Planes.of(planes, level, stride)
 
     def _planes(self, pixels: Tensor) -> Tensor:
         """What the network sees, (B', C', H, W) with C' as the network has it."""
@@ -356,11 +359,11 @@ class Restorer:
             )
         return pixels.reshape(-1, 1, *pixels.shape[2:]) if wanted == 1 else pixels.expand(-1, wanted, -1, -1)
 
-    def _formed(self, output: Tensor, given: Tensor, pixels: Tensor) -> Tensor:
+    def _formed(self, output: Tensor, given: Planes, pixels: Tensor) -> Tensor:
         """Restored planes, of what was run; those that have no veil as they came, bit for bit."""
         if not self._maps:
             return output
-        return form_with_maps(self.network.config.formation, self._planes(pixels), given, output)
+        return form_with_maps(self.network.config.formation, self._planes(pixels), given.whole(), output)
 
     def _pixels(self, restored: Tensor, pixels: Tensor, strength: float) -> Tensor:
         """The other way from :meth:`_planes` and from padding, with the share of the removed that is wanted."""
@@ -372,7 +375,14 @@ class Restorer:
             restored = restored.mean(1, keepdim=True)
         if self.takes_level or strength == 1:
             return restored
-        return upscaled(pixels, self.scale).to(restored).lerp(restored, strength)
+        before = upscaled(unit(pixels), self.scale).to(restored) if self.scale > 1 else pixels
+        rows = max(1, _STRIP // width)
+        for top in range(0, height, rows):  # for the memory
+            part = restored[..., top : top + rows, :]
+            was = unit(before[..., top : top + rows, :]).to(part)
+            # not lerp, which rounds once or twice by the place of a value in memory
+            part.sub_(was).mul_(strength).add_(was)
+        return restored
 
     def _require_form(self, image: object) -> None:
         """Refuse a photograph whose restored form no photograph has.
@@ -399,5 +409,6 @@ def _rows(images: Tensor) -> NDArray[Any]:
 def _join(pixels: Tensor, alpha: Tensor | None) -> Tensor:
     if alpha is None:
         return pixels
+    alpha = unit(alpha)
     factor = pixels.shape[-1] // alpha.shape[-1]
     return torch.cat([pixels, alpha if factor == 1 else upscaled(alpha, factor).clamp(0, 1)], 1)

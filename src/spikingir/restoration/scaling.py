@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from spikingir.inputs import unit
 from spikingir.photo.photo import resized
 from spikingir.spiking.formation import ESTIMATES_MAPS
 from spikingir.zoo.catalogue import ModelError
@@ -48,12 +49,14 @@ def upscaled(image: Tensor, factor: int) -> Tensor:
 
 
 def as_large(before: Tensor, after: Tensor) -> Tensor:
-    """A photograph in the size and the channels of the restored one, to compare them.
+    """A photograph in the size and the channels of the restored one, to compare them; as it is where it has these.
 
     Shape:
         (B, C, H, W) and (B, C', n H, n W) to the latter.
     """
-    large = upscaled(before, after.shape[-1] // before.shape[-1])
+    if before.shape == after.shape:
+        return before
+    large = upscaled(unit(before), after.shape[-1] // before.shape[-1])
     return large if large.shape == after.shape else large.mean(1, keepdim=True).expand_as(after)
 
 

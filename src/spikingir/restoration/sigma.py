@@ -1,5 +1,7 @@
 """How noisy a photograph is, and which model is for that."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -82,7 +84,7 @@ def model_for(sigma: float, task: TaskName = DENOISE.name, *, colour: bool = Fal
     return min(gray, key=lambda one: one[0])[1]
 
 
-def has_colours(pixels: NDArray[np.float32]) -> bool:
+def has_colours(pixels: NDArray[Any]) -> bool:
     """Whether a photograph has colours, which one of three equal channels has not.
 
     Shape:

@@ -27,6 +27,7 @@ from spikingir.graph.errors import TilingError
 from spikingir.graph.graph import Graph
 from spikingir.graph.reach import Reach
 from spikingir.inputs import pad_to_multiple
+from spikingir.restoration.planes import Planes
 from spikingir.spiking.network import WHOLE, LayerTrace, SpikingNetwork, Trace, Window, check_input
 from spikingir.zoo.catalogue import ModelError
 
@@ -203,7 +204,7 @@ def padded(network: Network, image: Tensor) -> Tensor:
 
 def restore_tiled(
     network: Network,
-    image: Tensor,
+    image: Tensor | Planes,
     tile: int | None = None,
     halo: int | None = None,
     *,
@@ -222,7 +223,7 @@ def restore_tiled(
 
     Args:
         network: The network, folded or not.
-        image: Degraded image.
+        image: Degraded image, or what is read of it part by part.
         tile: Side of the tiles in pixels, rounded up to a multiple of the network's stride;
             :func:`default_tile` unless given.
         halo: Margin in pixels, rounded up likewise; the network's receptive field unless given.
@@ -250,7 +251,7 @@ def restore_tiled(
 
 def trace_tiled(
     network: Network,
-    image: Tensor,
+    image: Tensor | Planes,
     tile: int | None = None,
     *,
     engine: Engine = "auto",
@@ -263,7 +264,7 @@ def trace_tiled(
     whole image; what halos compute a second time is not in them. Residual membranes and spike trains are not kept;
     ``counts`` keeps how often each neuron fired (memory: four bytes a neuron).
     """
-    counted: list[list[LayerTrace]] = [[] for _ in image]
+    counted: list[list[LayerTrace]] = [[] for _ in range(image.shape[0])]
     trace = network.trace if not isinstance(network, FoldedNetwork) else partial(run_traced, network, engine=engine)
 
     def compute(piece: Tensor, windows: Mapping[str, Window]) -> tuple[Tensor, Trace]:
@@ -282,7 +283,7 @@ def trace_tiled(
 @torch.no_grad()
 def _run(
     network: Network,
-    image: Tensor,
+    image: Tensor | Planes,
     tile: int | None,
     halo: int | None,
     progress: Progress,
@@ -292,11 +293,12 @@ def _run(
     counts: bool = False,
 ) -> Tensor:
     """Tiles from last to first: the last one tells the size of the output."""
-    check_input(network.config, image)
+    check_input(network.config, image.shape)
     if 0 in image.shape:
         raise ValueError(f"the image is empty: its shape is {tuple(image.shape)}")
+    planes = Planes(image) if isinstance(image, Tensor) else image
     plan = layout(network)
-    height, width = image.shape[-2:]
+    images, _, height, width = planes.shape
     if tile is None:
         tile = default_tile(network, (height, width), traced=counted is not None, engine=engine)
     halo = plan.halo if halo is None else halo
@@ -312,12 +314,12 @@ def _run(
     # as many tiles, but equal ones: they take less memory, and halos are no larger
     even = [math.ceil(side / math.ceil(side / tile) / plan.stride) * plan.stride for side in (height, width)]
     whole = list(product(*(_spans(side, part, halo) for side, part in zip((height, width), even, strict=True))))
-    todo = [(i, rows, columns) for i in reversed(range(len(image))) for rows, columns in whole]
+    todo = [(i, rows, columns) for i in reversed(range(images)) for rows, columns in whole]
     device = next(chain(network.parameters(), network.buffers())).device
-    restored, done = image.new_empty(0), 0
+    restored, done = torch.empty(0), 0
     while todo:
         i, rows, columns = todo[-1]
-        piece = image[i : i + 1, :, rows.start : rows.stop, columns.start : columns.stop].to(device)
+        piece = planes.part(i, slice(rows.start, rows.stop), slice(columns.start, columns.stop)).to(device)
         windows = {name: (rows.own(wire.rows), columns.own(wire.columns)) for name, wire in plan.wires.items()}
         try:
             # cuDNN, on GPUs, may choose TensorFloat-32 or Winograd's transforms, whose sums are not exact
@@ -347,11 +349,11 @@ def _run(
         top, left = int(rows.first / plan.output.rows.stride), int(columns.first / plan.output.columns.stride)
         if not restored.numel():
             # in the image's order, in which it will be written
-            last = image.is_contiguous(memory_format=torch.channels_last)
+            last = planes.samples.is_contiguous(memory_format=torch.channels_last)
             restored = torch.empty(
-                (len(image), *own.shape[1:2], top + own.shape[-2], left + own.shape[-1]),
+                (images, *own.shape[1:2], top + own.shape[-2], left + own.shape[-1]),
                 dtype=own.dtype,
-                device=image.device,
+                device=planes.samples.device,
                 memory_format=torch.channels_last if last else torch.contiguous_format,
             )
         restored[i, :, top : top + own.shape[-2], left : left + own.shape[-1]] = own[0]

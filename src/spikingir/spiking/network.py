@@ -365,7 +365,7 @@ class SpikingNetwork(nn.Module):
         trains: bool,
         counts: dict[str, Tensor] | None = None,
     ) -> Tensor:
-        check_input(self.config, image)
+        check_input(self.config, image.shape)
         fire = self._fire_phased if self.config.phased else self._fire_clocked
         output = self.nodes[-1].name
         read: list[Tensor] = []
@@ -482,16 +482,16 @@ def require_layers(known: Iterable[str], wanted: Iterable[str]) -> None:
             raise InputError(f"there is no layer {name!r}; the network has {', '.join(names)}")
 
 
-def check_input(config: SpikingConfig, image: Tensor) -> None:
-    """Whether an image has the channels that the body reads.
+def check_input(config: SpikingConfig, shape: Sequence[int]) -> None:
+    """Whether images of a shape have the channels that the body reads.
 
     Raises:
         ValueError: It has not.
     """
     channels = config.input_channels
-    if image.dim() != 4 or image.shape[1] != channels:
+    if len(shape) != 4 or shape[1] != channels:
         level = ", the last channel the noise level" if channels > config.channels else ""
-        raise InputError(f"expected images of shape (B, {channels}, H, W){level}, got {tuple(image.shape)}")
+        raise InputError(f"expected images of shape (B, {channels}, H, W){level}, got {tuple(shape)}")
 
 
 def require_spiking(network: object) -> None:

@@ -87,7 +87,7 @@ class Limits:
     """
 
     megabytes: int = 64
-    megapixels: float = 40.0
+    megapixels: float = 64.0
     waiting: int = 10
     time_steps: int = 64
     kept_megabytes: int = 2048
@@ -251,11 +251,11 @@ class Service:
             written = encode_result(path.read_bytes(), photo, restored, file, format, finding, Options())
             path.with_name("result").write_bytes(written.content)
             for side, picture in (("before", photo), ("after", photo if restored is None else restored)):
-                np.save(path.with_name(f"{side}.npy"), to_samples(picture.pixels, picture.alpha, photo.bits))
+                np.save(path.with_name(f"{side}.npy"), to_samples(picture.samples, picture.alpha, photo.bits))
         config = choice.restorer.network.config
         outcome = Outcome(
             file.name,
-            size=(photo.pixels.shape[1], photo.pixels.shape[0]),
+            size=photo.size,
             model=shown,
             sigma=choice.sigma,
             finding=written.finding,
@@ -273,8 +273,8 @@ class Service:
         report = {
             "file": file.name,
             "bytes": len(written.content),
-            "width": photo.pixels.shape[1],
-            "height": photo.pixels.shape[0],
+            "width": photo.size[0],
+            "height": photo.size[1],
             "bits": photo.bits,
             "task": choice.task.name,
             "schedule": config.schedule,
@@ -357,12 +357,13 @@ def mix(photo: Photo, restored: Samples, strength: float) -> Photo:
     Shape:
         ``restored``: (H, W, C), of as many bits as the photograph.
     """
-    pixels = restored[..., : photo.pixels.shape[2]].astype(np.float32)
+    pixels = restored[..., : photo.samples.shape[2]].astype(np.float32)
     pixels /= np.float32(2**photo.bits - 1)
-    pixels -= photo.pixels
+    before = photo.pixels
+    pixels -= before
     pixels *= np.float32(strength)
-    pixels += photo.pixels
-    return replace(photo, pixels=pixels)
+    pixels += before
+    return replace(photo, samples=pixels)
 
 
 def plain_name(name: str) -> str:
