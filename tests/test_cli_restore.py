@@ -136,6 +136,18 @@ def test_what_is_empty_or_no_image_is_not_done(denoise: Run, here: Path, content
     assert opened(here / "out" / "a_denoised.png").size == (16, 12)
 
 
+@pytest.mark.parametrize(
+    ("model", "said"), [("denoise-grya", "there is no model 'denoise-grya'"), ("dehaze", "dehaze removes haze; run")]
+)
+def test_a_wrong_model_is_refused_where_the_result_exists(
+    denoise: Run, here: Path, capsys: pytest.CaptureFixture[str], model: str, said: str
+) -> None:
+    assert denoise("photos/a.png", "-o", "out/")[0] == 0
+    assert main(["denoise", "photos/a.png", "-o", "out/", "--model", model]) > 0
+    out, err = capsys.readouterr()
+    assert (out, err.startswith(f"spikingir: {said}")) == ("", True), err
+
+
 def test_a_file_that_the_user_names_is_not_taken_for_a_result(denoise: Run, here: Path) -> None:
     picture(7).save("other.png")
     code, out, err = denoise("photos/a.png", "-o", "other.png")

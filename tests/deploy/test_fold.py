@@ -236,8 +236,12 @@ def test_refusals() -> None:
     network = spiking("plain", "if", time_steps=4)
     with pytest.raises(FoldError, match="float64"):
         fold(network, grid=None)
-    with pytest.raises(FoldError, match=r"1\.\.20"):
-        fold(network, grid=40)
+    for grid in (0, 40, 4.5, True):
+        with pytest.raises(FoldError, match=f"grid is {grid}; expected a whole number from 1 to 20"):
+            fold(network, grid=grid)  # type: ignore[arg-type]
+    for bits in (1, 17, 4.5):
+        with pytest.raises(FoldError, match=f"weight_bits is {bits}; expected a whole number from 2 to 16"):
+            fold(network, weight_bits=bits)  # type: ignore[arg-type]
     with pytest.raises(FoldError, match="float16"):
         fold(network, dtype=torch.float16)
     with pytest.raises(ValueError, match="within 8"):

@@ -1,6 +1,7 @@
 """What a model says of itself, and which of its networks serves a wish."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from spikingir.zoo.catalogue import (
     choose_variant,
     model_names,
     read_model,
-    unknown_model,
+    require_model,
 )
 from spikingir.zoo.pretrained import load_ann, load_spiking, open_model
 
@@ -219,8 +220,10 @@ def test_models_come_in_the_order_of_what_a_person_wants(tmp_path: Path, monkeyp
 def test_a_name_that_is_nearly_right_gets_its_family(name: str, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     known = ["dehaze", "denoise-gray-15", "denoise-gray-25", "denoise-gray-50"]
     monkeypatch.setattr("spikingir.zoo.catalogue.model_names", lambda: known)
-    assert str(unknown_model(name)).endswith(f"; did you mean {family}?")
-    assert str(unknown_model("x")).endswith(f"; those that ship: {', '.join(known)}")
+    with pytest.raises(ModelError, match=f"; did you mean {re.escape(family)}\\?$"):
+        require_model(name)
+    with pytest.raises(ModelError, match=f"; those that ship: {', '.join(known)}$"):
+        require_model("x")
 
 
 def test_an_empty_name_is_no_model() -> None:

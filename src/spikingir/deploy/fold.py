@@ -112,15 +112,15 @@ def fold(
     require_spiking(network)
     if grid is None and dtype != torch.float64:
         raise FoldError("without a grid only float64 keeps spikes as they are; pass grid or dtype=torch.float64")
-    if grid is not None and not 1 <= grid <= 20:
-        raise FoldError(f"grid is {grid}; expected 1..20, or None for no grid")
+    if grid is not None and not (type(grid) is int and 1 <= grid <= 20):
+        raise FoldError(f"grid is {grid}; expected a whole number from 1 to 20, or None for no grid")
     if weight_bits == "auto":
         weight_bits = WEIGHT_BITS if network.config.coding == "binary" and grid is not None else None
     if weight_bits is not None:
         if grid is None:
             raise FoldError("weight_bits needs a grid; pass grid too")
-        if not 2 <= weight_bits <= 16:
-            raise FoldError(f"weight_bits is {weight_bits}; expected 2..16, or None")
+        if not (type(weight_bits) is int and 2 <= weight_bits <= 16):
+            raise FoldError(f"weight_bits is {weight_bits}; expected a whole number from 2 to 16, or None")
         dtype = torch.float64
     if dtype not in (torch.float32, torch.float64):
         raise FoldError(f"dtype is {dtype}; expected float32 or float64")

@@ -87,14 +87,18 @@ class Wishes:
 class Chooser:
     """The restorer for each photograph; every model is loaded once, when the first photograph needs it.
 
+    Raises:
+        UsageError: The model is for another task.
+
     Raises, when called:
         ModelError: There is no such model.
         DeviceError: There is no such device.
-        UsageError: The model is for another task, or does not take the ``sigma`` or the ``strength`` that was asked
-            for.
+        UsageError: The model does not take the ``sigma`` or the ``strength`` that was asked for.
     """
 
     def __init__(self, wishes: Wishes) -> None:
+        if wishes.model != AUTO and (task := declared_task(wishes.model)) not in (None, wishes.task):
+            raise UsageError(f"{wishes.model} removes {find_task(task).removes}; run spikingir {task} with it")
         self.wishes = wishes
         self._loaded: dict[str, Restorer] = {}
 
@@ -150,8 +154,6 @@ class Chooser:
         """The restorer with a model, by name or path."""
         if model not in self._loaded:
             wishes = self.wishes
-            if (task := declared_task(model)) not in (None, wishes.task):
-                raise UsageError(f"{model} removes {find_task(task).removes}; run spikingir {task} with it")
             from spikingir.restoration.restorer import Restorer
 
             restorer = Restorer.from_pretrained(

@@ -183,33 +183,31 @@ def model_files(model: str) -> list[Path]:
     """Files of a model by its name or path, whatever is in them.
 
     Raises:
-        ModelError: The name is empty.
+        ModelError: There is no such model.
     """
-    require_name(model)
+    require_model(model)
     folder = SHIPPED / model if model in model_names() else Path(model)
     return sorted(folder.iterdir()) if folder.is_dir() else [folder]
 
 
-def require_name(model: str) -> None:
-    """Check that a model is named at all: as a path, an empty name would be the folder that one is in.
+def require_model(model: str) -> None:
+    """Check that there is a model of a name or a path, whatever is in it.
 
     Raises:
-        ModelError: It is not.
+        ModelError: There is none; the error says which there are, of a name that is nearly right all of the family.
     """
-    if not model:
-        raise ModelError(f"the name of the model is empty; expected one of {', '.join(model_names())}, or a path")
-
-
-def unknown_model(name: str) -> ModelError:
-    """The error that says which models there are; of a name that is nearly right, all of the family."""
     known = model_names()
-    nearest = difflib.get_close_matches(name, known, 1) or [other for other in known if other.startswith(name)][:1]
+    if not model:  # as a path it would be the folder that one is in
+        raise ModelError(f"the name of the model is empty; expected one of {', '.join(known)}, or a path")
+    if model in known or Path(model).exists():
+        return
+    nearest = difflib.get_close_matches(model, known, 1) or [other for other in known if other.startswith(model)][:1]
     if nearest:
         family = [other for other in known if _family(other) == _family(nearest[0])]
         hint = f"did you mean {' or '.join(family)}?"
     else:
         hint = f"those that ship: {', '.join(known) or 'none'}"
-    return ModelError(f"there is no model {name!r}: neither one that ships, nor a file, nor a folder; {hint}")
+    raise ModelError(f"there is no model {model!r}: neither one that ships, nor a file, nor a folder; {hint}")
 
 
 def _family(name: str) -> str:

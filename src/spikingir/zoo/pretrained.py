@@ -22,8 +22,7 @@ from spikingir.zoo.catalogue import (
     model_names,
     read_model,
     read_shipped,
-    require_name,
-    unknown_model,
+    require_model,
 )
 
 _DEFAULT_FILE = "snn.safetensors"
@@ -56,7 +55,7 @@ def open_model(model: str | os.PathLike[str]) -> Model:
         StorageError: A file does not hold a spiking network.
     """
     name, path = os.fspath(model), Path(model)
-    require_name(name)
+    require_model(name)
     if name in model_names():
         return read_shipped(name)
     if (path / CONFIG_FILE).is_file():
@@ -66,9 +65,7 @@ def open_model(model: str | os.PathLike[str]) -> Model:
         if not networks:
             raise ModelError(f"the folder {name} holds no {_DEFAULT_FILE}; expected one, or name the file itself")
         return _without_configuration(path, path.resolve().name, networks)
-    if path.is_file():
-        return _without_configuration(path.parent, path.name, [path])
-    raise unknown_model(name)
+    return _without_configuration(path.parent, path.name, [path])
 
 
 def load_spiking(
