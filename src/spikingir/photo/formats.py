@@ -64,18 +64,23 @@ HEAD = 16
 """Bytes at the beginning of a file that tell its format."""
 
 _SIGNATURES = (
+    (8, b"CR\2\0", "a camera's raw"),  # the rest of which is TIFF
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
     (0, b"\xff\xd8\xff", "JPEG"),
     (8, b"WEBP", "WebP"),
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),
-    (0, b"II+\0", "BigTIFF"),
-    (0, b"MM\0+", "BigTIFF"),
-    (0, b"GIF8", "GIF"),
+    (0, b"II+\0", "a BigTIFF"),
+    (0, b"MM\0+", "a BigTIFF"),
+    (0, b"GIF8", "a GIF"),
     (0, b"BM", "BMP"),
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftypmif", "HEIC"),
-    (4, b"ftypavif", "AVIF"),
+    (4, b"ftyphei", "a HEIC"),
+    (4, b"ftypmif", "a HEIC"),
+    (4, b"ftypavif", "an AVIF"),
+    (4, b"ftypcrx", "a camera's raw"),
+    (0, b"FUJIFILMCCD-RAW", "a camera's raw"),
+    (0, b"IIRO", "a camera's raw"),
+    (0, b"IIU\0", "a camera's raw"),
 )
 
 
@@ -91,7 +96,7 @@ def format_of(head: bytes, name: str) -> Format:
     if kind is None:
         raise ImageError(f"{name} is no image of a known format; {EXPECTED}: give another file")
     if kind.lower() not in FORMATS:
-        raise ImageError(f"{name} is a {kind} image; {EXPECTED}: convert it first")
+        raise ImageError(f"{name} is {kind} image; {EXPECTED}: convert it first")
     return FORMATS[kind.lower()]
 
 
