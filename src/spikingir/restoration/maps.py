@@ -249,7 +249,7 @@ def form_with_maps(formation: str, image: Tensor, small: Tensor, maps: Tensor) -
     share = removed(veil(k, b))
     clear = share == 0
     if clear.all():
-        return unit(image).clone()
+        return image.clone() if image.is_floating_point() else unit(image)
     guided = GuidedMaps.fit(small, maps * share.view(-1, 1, 1, 1).to(maps.dtype))
     formed = guided.form(image, lambda part, maps: eased(part, form(part, maps)))
     formed[clear] = unit(image[clear])

@@ -12,8 +12,8 @@ from spikingir.inputs import level_channel, pad_to_multiple, unit
 class Planes:
     """What a network reads of photographs: their values in [0, 1], the noise level behind them, at padded sizes.
 
-    It is made part by part. So a large photograph is in memory once, in the numbers that it came in: a third of what
-    its values take, and all three together.
+    They are made part by part, so that a large photograph stays in memory in the numbers that it came in. Of 8 bits
+    these take a quarter of what its values in float32 do.
 
     Attributes:
         samples: The photographs: floating point in [0, 1], or whole numbers of 8 or 16 bits.
