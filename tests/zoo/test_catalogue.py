@@ -224,6 +224,8 @@ def test_a_name_that_is_nearly_right_gets_its_family(name: str, family: str, mon
         require_model(name)
     with pytest.raises(ModelError, match=f"; those that ship: {', '.join(known)}$"):
         require_model("x")
+    with pytest.raises(ModelError, match="there is no model '/dev/null'"):  # neither a file nor a folder
+        require_model("/dev/null")
 
 
 def test_an_empty_name_is_no_model() -> None:

@@ -105,7 +105,7 @@ def _open_array(array: NDArray[Any]) -> tuple[Tensor, Callable[[Tensor], Any]]:
     whole = array.dtype.kind == "u"
     # float64 keeps its precision, whatever is shorter is worth float32
     kind = array.dtype if whole else np.float64 if array.dtype.itemsize > 4 else np.float32
-    values = _tensor((array[..., None] if array.ndim == 2 else array).astype(kind, "C", copy=False))
+    values = _tensor((array[..., None] if array.ndim == 2 else array).astype(kind, copy=False))
     if not whole:
         _checked(values)
 
@@ -119,13 +119,13 @@ def _open_array(array: NDArray[Any]) -> tuple[Tensor, Callable[[Tensor], Any]]:
 
 
 def _tensor(rows: NDArray[Any]) -> Tensor:
-    """One image, as a network has it, in the same memory.
+    """One image, as a network has it; in the same memory where that is in order and can be written.
 
     Shape:
         (H, W, C) to (1, C, H, W).
     """
-    writable = rows if rows.flags.writeable else rows.copy()  # torch warns of what is not
-    return torch.from_numpy(np.ascontiguousarray(writable)).permute(2, 0, 1)[None]
+    # torch warns of an array that cannot be written
+    return torch.from_numpy(np.require(rows, requirements=["C", "W"])).permute(2, 0, 1)[None]
 
 
 def _open_tensor(tensor: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:

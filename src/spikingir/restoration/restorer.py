@@ -375,7 +375,7 @@ class Restorer:
             restored = restored.mean(1, keepdim=True)
         if self.takes_level or strength == 1:
             return restored
-        before = upscaled(unit(pixels), self.scale).to(restored) if self.scale > 1 else pixels
+        before = upscaled(unit(pixels), self.scale) if self.scale > 1 else pixels
         rows = max(1, _STRIP // width)
         for top in range(0, height, rows):  # for the memory
             part = restored[..., top : top + rows, :]

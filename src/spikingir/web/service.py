@@ -16,7 +16,7 @@ from PIL import Image
 from spikingir.errors import SpikingIRError
 from spikingir.photo.formats import HEAD, RAISE_LIMIT, SUFFIXES, ImageError, format_of
 from spikingir.photo.images import Photo, default_output, encode_image, read_image
-from spikingir.photo.photo import Samples, to_samples
+from spikingir.photo.photo import Samples, to_samples, unit_samples
 from spikingir.restoration.batch import Options, Outcome, Progress, as_record, encode_result, restore
 from spikingir.restoration.choice import Chooser, Device, Wishes
 from spikingir.tasks import DENOISE, RENAMED
@@ -357,9 +357,7 @@ def mix(photo: Photo, restored: Samples, strength: float) -> Photo:
     Shape:
         ``restored``: (H, W, C), of as many bits as the photograph.
     """
-    pixels = restored[..., : photo.samples.shape[2]].astype(np.float32)
-    pixels /= np.float32(2**photo.bits - 1)
-    before = photo.pixels
+    before, pixels = photo.pixels, unit_samples(restored[..., : photo.samples.shape[2]])
     pixels -= before
     pixels *= np.float32(strength)
     pixels += before

@@ -199,7 +199,7 @@ def require_model(model: str) -> None:
     known = model_names()
     if not model:  # as a path it would be the folder that one is in
         raise ModelError(f"the name of the model is empty; expected one of {', '.join(known)}, or a path")
-    if model in known or Path(model).exists():
+    if model in known or Path(model).is_file() or Path(model).is_dir():
         return
     nearest = difflib.get_close_matches(model, known, 1) or [other for other in known if other.startswith(model)][:1]
     if nearest:
