@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from spikingir.data.errors import DataError
+from spikingir.data.noise import sample_generator
 from spikingir.data.outdoor import list_outdoor, sky_mask
 from spikingir.data.real_haze import RealHazePatches
 from spikingir.data.scenes import Scene
@@ -75,6 +76,31 @@ def test_the_haze_is_its_equation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0.005 < cast.mean() < 0.04
 
 
+def test_a_share_of_the_indoor_haze_is_as_reside_makes_it() -> None:
+    """A gray airlight in [0.7, 1], beta in [0.6, 1.8] of the farthest depth, the scene as it is; others stay."""
+    indoor = scene("in", 0.039, 60)
+    reside, without = (
+        RealHazePatches([indoor], [scene("out", 1 / 255, 61)], 16, reside=share, airlight=(0.25, 0.6))
+        for share in (1.0, 0.0)
+    )
+    lights = []
+    for i in range(200):
+        (hazy, clean), (hazy_before, clean_before) = reside[i], without[i]
+        inside = int(torch.randint(2, (), generator=sample_generator(0, i))) == 0
+        if not inside or torch.equal(hazy, clean):
+            continue
+        assert torch.allclose(clean, torch.tensor(60 / 255), atol=1e-6)
+        assert torch.equal(hazy[0], hazy[1])
+        assert torch.equal(hazy[1], hazy[2])
+        assert not torch.equal(hazy, hazy_before)
+        lights.append(float(hazy.max()))
+        assert clean_before.shape == clean.shape
+    assert len(lights) > 60
+    assert max(lights) > 0.62  # of an airlight above the others'
+    as_ever = patches(airlight=(0.25, 0.6))
+    assert all(torch.equal(without[i][0], as_ever[i][0]) for i in range(8))
+
+
 def test_brightness_of_half_the_patches_changes() -> None:
     levels = [round(float(patches()[i][1].mean() * 255), 2) for i in range(200)]
     same = sum(level in (60, 61) for level in levels)
@@ -88,6 +114,7 @@ def test_brightness_of_half_the_patches_changes() -> None:
         ({"airlight": (0.5, 1.5)}, "airlight is"),
         ({"airlight": (0.9, 0.5)}, "airlight is"),
         ({"beta": 1.0}, "beta is 1.0"),
+        ({"reside": 1.5}, "reside is 1.5; expected a share"),
     ],
 )
 def test_ranges_out_of_order_are_refused(options: dict[str, object], message: str) -> None:

@@ -20,7 +20,7 @@ from spikingir.training import follow as following
 from spikingir.training.config import FitConfig
 from spikingir.training.finetune import finetuning
 from spikingir.training.follow import follow
-from spikingir.training.recipe import Haze, Noise, Recipe, RecipeError, Stage, load_recipe, recipe_names
+from spikingir.training.recipe import Haze, Noise, RealHaze, Recipe, RecipeError, Stage, load_recipe, recipe_names
 from spikingir.zoo.catalogue import Model, Variant, choose_variant
 
 TINY = """
@@ -168,6 +168,7 @@ def test_a_quantised_network_is_saved_phased_whatever_its_stage_says(
         ('name = "qann"', 'name = "model"', r"stages\[1\]\.name is 'model', the folder of what is published"),
         ('kind = "qann"', 'kind = "qann"\npublish = "../x"', r"stages\[1\]\.publish is '\.\./x'; expected a name"),
         ('start = "ann"', 'start = "snn"', r"stages\[1\]\.start is 'snn', a stage that comes no earlier: a cycle"),
+        ('kind = "ann"', 'kind = "ann"\nblocks = [2]', r"blocks is \[2\], and start is missing"),
         ('start = "ann"', 'averaged_with = "ann"', r"averaged_with is 'ann', and start is missing"),
         ('start = "ann"', 'start = "qann"', r"stages\[1\]\.start is 'qann', a stage that comes no earlier: a cycle"),
         (
@@ -313,6 +314,28 @@ def test_a_network_of_photographs_goes_on_from_one_with_a_level(
         follow(missing, tmp_path, tmp_path / "runs" / "other", progress=False)
 
 
+def test_a_network_grows_is_quantised_and_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "can_compile", lambda: False)
+    folder_of_images(tmp_path)
+    text = TINY.replace('"dncnn"', '"multiscale"').replace("layers = 3, width = 4", "width = 4, blocks = [1, 1]")
+    text = text.replace("time_steps = 4", 'time_steps = 4\ncoding = "binary"\nblocks = [2, 1]')
+    text = text[: text.index('[[stages]]\nname = "snn"')]
+    ann = text[text.index("[[stages]]") : text.index('[[stages]]\nname = "qann"')]
+    recipe = load_recipe(write(tmp_path, text + ann.replace('name = "ann"', 'name = "free"\nstart = "qann"')))
+    done = follow(recipe, tmp_path, tmp_path / "run", progress=False)
+    options = {name: load_network(done[name]).options for name in ("ann", "free")}
+    assert (options["ann"]["blocks"], options["free"]["blocks"]) == ((1, 1), (2, 1))
+    assert options["free"]["activation_bits"] == ()
+    assert load_network(done["qann"].with_name(following.QUANTISED)).options["activation_bits"] == (4, 4)
+    many = text.replace("blocks = [2, 1]\n", "activation_bits = [4, 3, 3]\n")
+    with pytest.raises(RecipeError, match=r"activation_bits is \[4, 3, 3\], and the network has 2 scales"):
+        follow(load_recipe(write(tmp_path, many)), tmp_path, tmp_path / "many", progress=False)
+    assert from_pretrained(done["qann"]).config.phased
+    other = TINY.replace('start = "ann"\n', 'start = "ann"\nblocks = [2, 1]\n')
+    with pytest.raises(RecipeError, match="stage qann: blocks is for a multi-scale network; ann is none"):
+        follow(load_recipe(write(tmp_path, other)), tmp_path, tmp_path / "other", progress=False)
+
+
 def test_a_network_of_real_haze_never_sees_the_scenes_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "can_compile", lambda: False)
     scenes = [
@@ -337,8 +360,12 @@ def test_a_network_of_real_haze_never_sees_the_scenes_left_out(tmp_path: Path, m
     assert validated <= {"0003", "0007", "0011", "0015", "0019"}
     assert max(trained | validated) < "0020"
     assert not trained & validated
+    reside = replace(recipe.stages[0], real_haze=RealHaze(held_back=0.25, reside=0.5))
+    assert following.training_data(recipe, reside, tmp_path)[0].reside == 0.5
     done = follow(recipe, tmp_path, tmp_path / "run", progress=False)
     assert load_network(done["ann"]).options["form"] == "soft"
+    with pytest.raises(RecipeError, match=r"real_haze.*reside"):
+        follow(replace(recipe, stages=(reside, *recipe.stages[1:])), tmp_path, tmp_path / "run", progress=False)
     few = load_recipe(write(tmp_path, text.replace("held_back = 0.25", "left_out = 60")))
     with pytest.raises(DataError, match="has 60 scenes, of which 60 are left out"):
         follow(few, tmp_path, tmp_path / "none", progress=False)

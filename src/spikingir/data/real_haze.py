@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from spikingir.data.camera import add_camera_noise, as_file
-from spikingir.data.haze import AOD_DEPTH, transmission
+from spikingir.data.haze import AOD_DEPTH, add_haze, transmission
 from spikingir.data.noise import sample_generator
 from spikingir.data.scenes import Scene, require_room
 from spikingir.errors import InputError
@@ -19,6 +19,8 @@ WITHOUT_HAZE = 1 / 8
 
 _SMALLEST = 0.5  # scale of an image that a patch is cut from
 _BETA_INDOORS = (0.3, 1.8)
+_BETA_RESIDE = (0.6, 1.8)
+_AIRLIGHT_RESIDE = (0.7, 1.0)
 _BETA_OUTDOORS = (0.3, 1.2)  # of half of the patches; the others have dense haze
 _DENSE = 0.8
 _CAST = 0.03  # standard deviation of the airlight between colours
@@ -37,7 +39,9 @@ class RealHazePatches(Dataset[tuple[Tensor, Tensor]]):
     ``I = J t + A (1 - t)``, ``t = exp(-beta d)``. Depth ``d`` of an indoor scene is relative to its farthest point
     (RESIDE) or to 5.7 m (AOD-Net), of an outdoor scene as the scene has it. Scene, scale, position, mirroring,
     brightness and gamma of ``J``, ``beta``, ``A`` with a slight colour cast, noise and JPEG are drawn per sample. One
-    in eight has no haze and is its own target.
+    in eight has no haze and is its own target. Of the indoor patches with haze, a share may be as RESIDE makes its own
+    (Li et al. 2019, "Benchmarking Single-Image Dehazing and Beyond"): the scene as it is, depth relative to its
+    farthest point, ``beta`` in [0.6, 1.8], a gray ``A`` in [0.7, 1], and nothing behind it.
 
     Args:
         indoor: Scenes with depth in metres.
@@ -46,6 +50,7 @@ class RealHazePatches(Dataset[tuple[Tensor, Tensor]]):
         seed: Seed of the whole set.
         beta: Greatest scattering coefficient, that of outdoor scenes.
         airlight: Least and greatest atmospheric light ``A``; bright light is the more frequent.
+        reside: Share of the indoor patches with haze that are RESIDE's.
 
     Shape:
         Each item: two tensors ``(3, size, size)``.
@@ -60,12 +65,15 @@ class RealHazePatches(Dataset[tuple[Tensor, Tensor]]):
     seed: int = 0
     beta: float = 3.0
     airlight: tuple[float, float] = (0.25, 1.0)
+    reside: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.airlight[0] <= self.airlight[1] <= 1:
             raise InputError(f"airlight is {self.airlight}; expected least and greatest, between 0 and 1")
         if self.beta < _BETA_OUTDOORS[1]:
             raise InputError(f"beta is {self.beta}; expected at least {_BETA_OUTDOORS[1]}")
+        if not 0 <= self.reside <= 1:
+            raise InputError(f"reside is {self.reside}; expected a share from 0 to 1")
         require_room((*self.indoor, *self.outdoor), self.size)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
@@ -77,6 +85,10 @@ class RealHazePatches(Dataset[tuple[Tensor, Tensor]]):
         hazeless, changed, gain, gamma, relative, dense, strength, light, noisy, noise = torch.rand(
             10, generator=generator
         ).tolist()
+        # drawn only where it is asked for, so that other sets stay as they are
+        if inside and self.reside and torch.rand((), generator=generator) < self.reside and hazeless >= WITHOUT_HAZE:
+            of_scene = _between(_BETA_RESIDE, strength), _between(_AIRLIGHT_RESIDE, light), scene.farthest
+            return add_haze(clean, depth, *of_scene), clean
         if changed < _CHANGED:
             clean = (_between(_GAIN, gain) * clean).clamp(0, 1) ** _between(_GAMMA, gamma)
         if hazeless < WITHOUT_HAZE:

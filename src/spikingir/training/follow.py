@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spikingir.conversion.convert import METHODS, convert
-from spikingir.conversion.qcfs import QCFS, quantise_activations
+from spikingir.conversion.qcfs import QCFS, quantise_activations, release_activations
 from spikingir.data.camera import read_curves
 from spikingir.data.errors import DataError
 from spikingir.data.folders import list_images, read_gray, read_rgb, to_tensor
@@ -25,6 +25,7 @@ from spikingir.data.real_haze import RealHazePatches
 from spikingir.data.scenes import SceneFiles, hold_back
 from spikingir.files import write_text
 from spikingir.networks.base import RestorationNetwork
+from spikingir.networks.growth import grown
 from spikingir.networks.multiscale import MultiScaleNet, without_level
 from spikingir.networks.registry import build_network
 from spikingir.schema import nearest
@@ -129,7 +130,7 @@ def _check_same(recipe: Recipe, stage: Stage, directory: Path) -> None:
 
 def _description(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     """What a stage's result depends on, beside the images themselves: plain values by dotted names."""
-    parts = asdict(recipe) | asdict(stage)
+    parts = asdict(recipe) | {k: v for k, v in asdict(stage).items() if k != "real_haze" or v is not None}
     kept = {k: parts[k] for k in parts if k not in ("name", "stages", "default", "licence", "note")}
     flat = json.loads(json.dumps(_flat(kept)))  # tuples become lists, as in a file
     return {k: v for k, v in flat.items() if k not in _WITHOUT_EFFECT}
@@ -211,7 +212,7 @@ def training_data(recipe: Recipe, stage: Stage, root: Path) -> tuple[Dataset[Pai
     if recipe.photographs is not None:
         return _photographs(recipe.photographs, stage, root)
     if recipe.real_haze is not None:
-        return _real_haze(recipe.real_haze, stage, root)
+        return _real_haze(stage.real_haze or recipe.real_haze, stage, root)
     assert recipe.haze is not None
     kept, apart = hold_back(list_nyu(root / recipe.haze.folder), recipe.haze.held_back)
     held_back = _hazy(apart, recipe.haze.airlight)
@@ -266,6 +267,7 @@ def _real_haze(data: RealHaze, stage: Stage, root: Path) -> tuple[Dataset[Pair],
         stage.fit.seed,
         data.beta,
         data.airlight,
+        data.reside,
     )
     return patches, _hazy(inside_apart, _SOTS_AIRLIGHT) + _hazy(outside_apart, _SOTS_AIRLIGHT)
 
@@ -298,18 +300,27 @@ def _network(
             start = _mean(stage, start, _named(recipe, stage, stage.averaged_with, directory))
         if isinstance(start, MultiScaleNet) and start.form == "level" and recipe.options.get("form") == "residual":
             start = without_level(start, _BLIND_LEVEL)
+        if stage.blocks:
+            if not isinstance(start, MultiScaleNet):
+                raise RecipeError(f"stage {stage.name}: blocks is for a multi-scale network; {stage.start} is none")
+            generator = torch.Generator().manual_seed(stage.fit.seed)
+            start = grown(start, stage.blocks, calibration_of(pairs), generator)
     elif stage.kind == "qann":
         raise RecipeError(f"stage {stage.name}: a network of kind {stage.kind} starts from another one; name it")
     else:
         start = build_network(recipe.architecture, **recipe.options)
         start.reset_parameters(torch.Generator().manual_seed(stage.fit.seed))
     if stage.kind == "ann":
-        return _conventional(stage, start)
+        network = _conventional(stage, start)
+        if network.activation_bits:
+            network = cast(RestorationNetwork, release_activations(network))
+            network.activation_bits = ()
+        return network
     compiled = can_compile()
     if stage.kind == "qann":
         how = recipe.conversion
         network = _conventional(stage, start)
-        bits = (stage.activation_bits or (stage.time_steps,)) if stage.coding == "binary" else ()
+        bits = _bits(stage, network)
         if not any(isinstance(module, QCFS) for module in network.modules()):
             quantised = quantise_activations(
                 network,
@@ -337,7 +348,7 @@ def _named(recipe: Recipe, stage: Stage, name: str, directory: Path) -> Restorat
     """The network that a stage starts from or learns from."""
     if any(other.name == name for other in recipe.stages):
         path = directory / name / MODEL
-        if stage.kind == "qann" and (quantised := path.with_name(QUANTISED)).exists():
+        if stage.kind != "snn" and (quantised := path.with_name(QUANTISED)).exists():
             path = quantised
         if not path.exists():
             raise RecipeError(f"stage {stage.name} needs {name}, which has not been run: no {path}")
@@ -363,6 +374,21 @@ def _mean(
         if value.is_floating_point():
             value.lerp_(theirs[key].to(value.dtype), 0.5)
     return network
+
+
+def _bits(stage: Stage, network: RestorationNetwork) -> tuple[int, ...]:
+    """Bits of the activations at each scale of a multi-scale network, the last given for all that are coarser."""
+    if stage.coding != "binary":
+        return ()
+    bits = stage.activation_bits or (stage.time_steps,)
+    if isinstance(network, MultiScaleNet):
+        scales = len(network.blocks)
+        if len(bits) > scales:
+            raise RecipeError(
+                f"stage {stage.name}: activation_bits is {list(bits)}, and the network has {scales} scales"
+            )
+        bits += bits[-1:] * (scales - len(bits))
+    return bits
 
 
 def _conventional(stage: Stage, network: RestorationNetwork | SpikingNetwork) -> RestorationNetwork:

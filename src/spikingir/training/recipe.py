@@ -140,6 +140,7 @@ class RealHaze:
         held_back: Share of the other scenes that is kept for validation and never trained on.
         beta: Greatest scattering coefficient.
         airlight: Least and greatest atmospheric light.
+        reside: Share of the indoor patches with haze that have it as RESIDE makes it.
     """
 
     indoor: str = "dehaze/nyu/train"
@@ -148,6 +149,7 @@ class RealHaze:
     held_back: Annotated[float, Range(0, 1, open_least=True, open_most=True)] = 0.03
     beta: Annotated[float, Range(0, 100, open_least=True)] = 3.0
     airlight: tuple[_Airlight, _Airlight] = (0.25, 1.0)
+    reside: _Share = 0.0
 
     task: ClassVar[TaskName] = DEHAZE.name
     not_for: ClassVar[str] = (
@@ -179,14 +181,16 @@ class Stage:
 
     Attributes:
         name: Name, and folder of its files.
-        kind: ``ann``; ``qann``, the ANN of ``start`` with QCFS activations of ``time_steps`` levels, saved as the
-            phased SNN that it is; or ``snn``.
+        kind: ``ann``, where ``start`` is a ``qann`` without its quantisers; ``qann``, the ANN of ``start`` with QCFS
+            activations of ``time_steps`` levels, saved as the phased SNN that it is; or ``snn``.
         patch: Side of the training patches in pixels.
         fit: The run itself.
         start: What this one starts from: a stage, a stage of another recipe that was run in the same folder
             (``denoise-color/ann``), a network of a model that ships (``denoise-gray-25/ann``), or a file; none for
             random weights, of an SNN by conversion (DnSNN), which a ``qann`` cannot do. Where a blind network is
             wanted of one with a level input, the level is fixed at 10 / 255.
+        blocks: Blocks at each scale of a multi-scale network that is deeper than the one it starts from, see
+            :func:`spikingir.networks.growth.grown`.
         averaged_with: Another network, named like ``start``: training starts from the mean of both's weights. A network
             and what it became by more training often restore images of another kind less well than their mean does.
         teacher: Network whose restored images are part of the target, as ``fit.distillation`` says; named like
@@ -198,7 +202,9 @@ class Stage:
         weight_bits: Bits that the weights of a phased network are rounded to when it is published, see
             :func:`spikingir.round_weights`; not rounded unless given.
         publish: File of the model folder that the result becomes, without its suffix: ``ann``, ``snn``,
-            ``snn-phased-t8``; none for a step on the way.
+            ``snn-phased-t8``; none for a step on the way. What is published as ``ann-phased-t8`` is the conventional
+            network that ``snn-phased-t8`` is compared with, in place of ``ann``.
+        real_haze: What a dehazer of photographs is trained on in this stage, in place of the recipe's.
     """
 
     name: _FileName
@@ -206,6 +212,7 @@ class Stage:
     patch: Annotated[int, Range(1, 4096)]
     fit: FitConfig
     start: str | None = None
+    blocks: tuple[Annotated[int, Range(0, 64)], ...] = ()
     averaged_with: str | None = None
     teacher: str | None = None
     time_steps: Annotated[int, Range(1, 1024)] = 10
@@ -214,6 +221,7 @@ class Stage:
     activation_bits: tuple[Annotated[int, Range(1, 8)], ...] = ()
     weight_bits: Annotated[int, Range(2, 16)] | None = None
     publish: _FileName | None = None
+    real_haze: RealHaze | None = None
 
     def __post_init__(self) -> None:
         require_valid(self)
@@ -221,6 +229,8 @@ class Stage:
             raise SchemaError("a teacher and fit.distillation above 0 go together; it has one without the other")
         if self.averaged_with is not None and self.start is None:
             raise SchemaError(f"averaged_with is {self.averaged_with!r}, and start is missing; name two networks")
+        if self.blocks and self.start is None:
+            raise SchemaError(f"blocks is {list(self.blocks)}, and start is missing; name the network that is to grow")
         if not self.fit.steps and self.averaged_with is None:
             raise SchemaError("fit.steps is 0; only a stage that takes the mean of two networks trains nothing")
         if isinstance(self.schedule, int) and self.schedule >= self.time_steps:
