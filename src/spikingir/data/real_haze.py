@@ -21,6 +21,7 @@ _SMALLEST = 0.5  # scale of an image that a patch is cut from
 _BETA_INDOORS = (0.3, 1.8)
 _BETA_RESIDE = (0.6, 1.8)
 _AIRLIGHT_RESIDE = (0.7, 1.0)
+_WHITE_RESIDE = 0.5  # share of its patches whose airlight is 1, as in all of SOTS-indoor
 _BETA_OUTDOORS = (0.3, 1.2)  # of half of the patches; the others have dense haze
 _DENSE = 0.8
 _CAST = 0.03  # standard deviation of the airlight between colours
@@ -41,7 +42,8 @@ class RealHazePatches(Dataset[tuple[Tensor, Tensor]]):
     brightness and gamma of ``J``, ``beta``, ``A`` with a slight colour cast, noise and JPEG are drawn per sample. One
     in eight has no haze and is its own target. Of the indoor patches with haze, a share may be as RESIDE makes its own
     (Li et al. 2019, "Benchmarking Single-Image Dehazing and Beyond"): the scene as it is, depth relative to its
-    farthest point, ``beta`` in [0.6, 1.8], a gray ``A`` in [0.7, 1], and nothing behind it.
+    farthest point, ``beta`` in [0.6, 1.8], a gray ``A``, of half of them 1 and of the others in [0.7, 1], and nothing
+    behind it.
 
     Args:
         indoor: Scenes with depth in metres.
@@ -87,8 +89,8 @@ class RealHazePatches(Dataset[tuple[Tensor, Tensor]]):
         ).tolist()
         # drawn only where it is asked for, so that other sets stay as they are
         if inside and self.reside and torch.rand((), generator=generator) < self.reside and hazeless >= WITHOUT_HAZE:
-            of_scene = _between(_BETA_RESIDE, strength), _between(_AIRLIGHT_RESIDE, light), scene.farthest
-            return add_haze(clean, depth, *of_scene), clean
+            gray = 1.0 if relative < _WHITE_RESIDE else _between(_AIRLIGHT_RESIDE, light)
+            return add_haze(clean, depth, _between(_BETA_RESIDE, strength), gray, scene.farthest), clean
         if changed < _CHANGED:
             clean = (_between(_GAIN, gain) * clean).clamp(0, 1) ** _between(_GAMMA, gamma)
         if hazeless < WITHOUT_HAZE:

@@ -202,8 +202,7 @@ class Stage:
         weight_bits: Bits that the weights of a phased network are rounded to when it is published, see
             :func:`spikingir.round_weights`; not rounded unless given.
         publish: File of the model folder that the result becomes, without its suffix: ``ann``, ``snn``,
-            ``snn-phased-t8``; none for a step on the way. What is published as ``ann-phased-t8`` is the conventional
-            network that ``snn-phased-t8`` is compared with, in place of ``ann``.
+            ``snn-phased-t8``; none for a step on the way.
         real_haze: What a dehazer of photographs is trained on in this stage, in place of the recipe's.
     """
 
