@@ -77,7 +77,7 @@ def test_the_haze_is_its_equation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_share_of_the_indoor_haze_is_as_reside_makes_it() -> None:
-    """A gray airlight of 1 or in [0.7, 1], beta in [0.6, 1.8] of the farthest depth, the scene as it is; others stay."""
+    """A gray airlight of 1 or in [0.7, 1], beta in [0.6, 1.8], the scene as it is; other patches stay as they are."""
     indoor = scene("in", 0.039, 60)
     reside, without = (
         RealHazePatches([indoor], [scene("out", 1 / 255, 61)], 16, reside=share, airlight=(0.25, 0.6))

@@ -117,7 +117,7 @@ def test_a_quantised_network_is_saved_phased_whatever_its_stage_says(
         ("sigma = 25", "sgima = 25", r"tiny\.toml\.noise: unknown key 'sgima'; did you mean 'sigma'"),
         ('kind = "ann"', 'kind = "cnn"', r"stages\[0\]\.kind is 'cnn'; expected ann, qann, snn"),
         ("patch = 12", 'patch = "12"', r"stages\[0\]\.patch is '12'; expected a whole number"),
-        ("steps = 3", "steps = 0", "fit.steps is 0; only a stage that takes the mean"),
+        ("steps = 3", "steps = 0", "fit.steps is 0; only a stage that takes a mean"),
         ('name = "tiny"', "name = ", "is not TOML"),
         ('architecture = "dncnn"', "", "the key 'architecture' is missing"),
         ("distillation = 0.5", "distillation = 2.0", r"distillation is 2\.0; expected a number from 0 to 1"),
@@ -402,6 +402,15 @@ def test_a_stage_starts_from_the_mean_of_two_networks(tmp_path: Path, monkeypatc
     assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     for a, b, found in zip(one.parameters(), two.parameters(), both.parameters(), strict=True):
         torch.testing.assert_close(found, (a + b) / 2, atol=1e-6, rtol=0)
+    third = mean.replace('"mean"\n', '"third"\naveraged_share = 0.25\nnorm_batches = 3\n')
+    done = follow(load_recipe(write(tmp_path, ann + other + third)), tmp_path, tmp_path / "third", progress=False)
+    one, two, some = (load_network(done[name]) for name in ("ann", "other", "third"))
+    for a, b, found in zip(one.parameters(), two.parameters(), some.parameters(), strict=True):
+        torch.testing.assert_close(found, 0.75 * a + 0.25 * b, atol=1e-6, rtol=0)
+    norms = [[m for m in n.modules() if isinstance(m, torch.nn.BatchNorm2d)] for n in (one, two, some)]
+    assert norms[0]
+    for a, b, found in zip(*norms, strict=True):  # of patches, not the others' mean
+        assert not torch.allclose(found.running_mean, 0.75 * a.running_mean + 0.25 * b.running_mean, atol=1e-6)
     wide = (ann + mean).replace('averaged_with = "other"', 'averaged_with = "denoise-gray-25/ann"')
     with pytest.raises(RecipeError, match="ann and denoise-gray-25/ann are not the same network"):
         follow(load_recipe(write(tmp_path, wide)), tmp_path, tmp_path / "wide", progress=False)

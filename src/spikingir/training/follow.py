@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 from torch.utils.data import Dataset
 
 from spikingir.conversion.convert import METHODS, convert
@@ -298,6 +299,12 @@ def _network(
         start = _named(recipe, stage, stage.start, directory)
         if stage.averaged_with is not None:
             start = _mean(stage, start, _named(recipe, stage, stage.averaged_with, directory))
+        if stage.norm_batches:
+            size = stage.fit.batch_size
+            batches = (
+                torch.stack([pairs[size * batch + i][0] for i in range(size)]) for batch in range(stage.norm_batches)
+            )
+            update_bn(batches, start)
         if isinstance(start, MultiScaleNet) and start.form == "level" and recipe.options.get("form") == "residual":
             start = without_level(start, _BLIND_LEVEL)
         if stage.blocks:
@@ -365,14 +372,14 @@ def _named(recipe: Recipe, stage: Stage, name: str, directory: Path) -> Restorat
 def _mean(
     stage: Stage, network: RestorationNetwork | SpikingNetwork, other: RestorationNetwork | SpikingNetwork
 ) -> RestorationNetwork | SpikingNetwork:
-    """The mean of two networks that differ in their numbers alone (Wortsman et al. 2022, "Robust fine-tuning")."""
+    """A mean of two networks that differ in their numbers alone (Wortsman et al. 2022, "Robust fine-tuning")."""
     ours, theirs = network.state_dict(), other.state_dict()
     shapes, others = ({key: value.shape for key, value in state.items()} for state in (ours, theirs))
     if shapes != others:
         raise RecipeError(f"stage {stage.name}: {stage.start} and {stage.averaged_with} are not the same network")
     for key, value in ours.items():
         if value.is_floating_point():
-            value.lerp_(theirs[key].to(value.dtype), 0.5)
+            value.lerp_(theirs[key].to(value.dtype), stage.averaged_share)
     return network
 
 

@@ -193,6 +193,9 @@ class Stage:
             :func:`spikingir.networks.growth.grown`.
         averaged_with: Another network, named like ``start``: training starts from the mean of both's weights. A network
             and what it became by more training often restore images of another kind less well than their mean does.
+        averaged_share: The share of that other network in the mean.
+        norm_batches: Batches of training patches that batch norms take mean and variance of anew before training:
+            those of a mean of two networks are not the mean of theirs. 0 leaves them.
         teacher: Network whose restored images are part of the target, as ``fit.distillation`` says; named like
             ``start``.
         time_steps: ``T`` of an SNN.
@@ -213,6 +216,8 @@ class Stage:
     start: str | None = None
     blocks: tuple[Annotated[int, Range(0, 64)], ...] = ()
     averaged_with: str | None = None
+    averaged_share: Annotated[float, Range(0, 1, open_least=True, open_most=True)] = 0.5
+    norm_batches: Annotated[int, Range(0, 65536)] = 0
     teacher: str | None = None
     time_steps: Annotated[int, Range(1, 1024)] = 10
     schedule: Literal["clocked", "phased"] | Annotated[int, Range(0, 1023)] = "clocked"
@@ -230,8 +235,10 @@ class Stage:
             raise SchemaError(f"averaged_with is {self.averaged_with!r}, and start is missing; name two networks")
         if self.blocks and self.start is None:
             raise SchemaError(f"blocks is {list(self.blocks)}, and start is missing; name the network that is to grow")
-        if not self.fit.steps and self.averaged_with is None:
-            raise SchemaError("fit.steps is 0; only a stage that takes the mean of two networks trains nothing")
+        if not self.fit.steps and self.averaged_with is None and not self.blocks:
+            raise SchemaError(
+                "fit.steps is 0; only a stage that takes a mean of two networks or deepens one trains nothing"
+            )
         if isinstance(self.schedule, int) and self.schedule >= self.time_steps:
             raise SchemaError(f"schedule is {self.schedule}; a delay is below time_steps, here {self.time_steps}")
         if self.weight_bits is not None and (self.kind == "ann" or (self.kind == "snn" and self.schedule != "phased")):
