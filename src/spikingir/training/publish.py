@@ -140,7 +140,10 @@ def _card(recipe: Recipe, model: Model, runs: Mapping[str, Mapping[str, Any]]) -
         psnr = "" if run["psnr"] is None else f"{run['psnr']:.2f} dB"
         start = stage.start or "random weights"
         if stage.averaged_with is not None:
-            start = f"mean of {start} and {stage.averaged_with}"
+            share = "" if stage.averaged_share == 0.5 else f" ({stage.averaged_share:.0%})"
+            start = f"mean of {start} and {stage.averaged_with}{share}"
+        if stage.blocks:
+            start += f", deepened to {', '.join(map(str, stage.blocks))} blocks"
         if stage.teacher is not None:
             start += f", taught by {stage.teacher}"
         stages.append([stage.name, start, clock, str(run["steps"]), patches, f"{run['seconds'] / 3600:.2f}", psnr])
@@ -185,11 +188,13 @@ def _data(recipe: Recipe) -> str:
     if recipe.real_haze is not None:
         real = recipe.real_haze
         low, high = real.airlight
+        reside = {stage.name: stage.real_haze.reside for stage in recipe.stages if stage.real_haze is not None}
+        own = "".join(f" In {name}, {share:.0%} of the indoor haze is RESIDE's own." for name, share in reside.items())
         return (
             f"`{real.indoor}` and `{real.outdoor}` of the image collection; haze by the atmospheric scattering model, "
             f"drawn for each patch, beta to {real.beta:g}, atmospheric light of {low:g} to {high:g}, with noise and "
             f"JPEG. The last {real.left_out} outdoor scenes by name were left out for tests, and "
-            f"{100 * real.held_back:g} % of the others, in runs of neighbours, were held back."
+            f"{100 * real.held_back:g} % of the others, in runs of neighbours, were held back.{own}"
         )
     assert recipe.haze is not None
     low, high = recipe.haze.airlight
