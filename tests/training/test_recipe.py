@@ -168,6 +168,7 @@ def test_a_quantised_network_is_saved_phased_whatever_its_stage_says(
         ('name = "qann"', 'name = "model"', r"stages\[1\]\.name is 'model', the folder of what is published"),
         ('kind = "qann"', 'kind = "qann"\npublish = "../x"', r"stages\[1\]\.publish is '\.\./x'; expected a name"),
         ('start = "ann"', 'start = "snn"', r"stages\[1\]\.start is 'snn', a stage that comes no earlier: a cycle"),
+        ('kind = "ann"', 'kind = "ann"\nreal_haze = {}', r"stages\[0\]\.real_haze is given, and the recipe has no"),
         ('kind = "ann"', 'kind = "ann"\nblocks = [2]', r"blocks is \[2\], and start is missing"),
         ('start = "ann"', 'averaged_with = "ann"', r"averaged_with is 'ann', and start is missing"),
         ('start = "ann"', 'start = "qann"', r"stages\[1\]\.start is 'qann', a stage that comes no earlier: a cycle"),

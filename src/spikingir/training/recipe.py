@@ -206,7 +206,7 @@ class Stage:
             :func:`spikingir.round_weights`; not rounded unless given.
         publish: File of the model folder that the result becomes, without its suffix: ``ann``, ``snn``,
             ``snn-phased-t8``; none for a step on the way.
-        real_haze: What a dehazer of photographs is trained on in this stage, in place of the recipe's.
+        real_haze: What a dehazer of photographs is trained on in this stage: a whole table in place of the recipe's.
     """
 
     name: _FileName
@@ -287,6 +287,10 @@ class Recipe:
         for i, stage in enumerate(self.stages):
             if stage.name in names[:i]:
                 raise SchemaError(f"stages[{i}].name is {stage.name!r}, as an earlier one is; expected another")
+            if stage.real_haze is not None and self.real_haze is None:
+                raise SchemaError(
+                    f"stages[{i}].real_haze is given, and the recipe has no real_haze to stand in place of"
+                )
             if stage.name == "model":
                 raise SchemaError(f"stages[{i}].name is 'model', the folder of what is published; expected another")
             for key in ("start", "averaged_with", "teacher"):
