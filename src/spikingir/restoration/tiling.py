@@ -123,7 +123,7 @@ def default_tile(
     engine: Engine = "torch",
     memory: int = MEMORY,
 ) -> int:
-    """Side of the largest tiles that need at most about ``memory`` bytes, halo included.
+    """Side of the largest tiles that need at most about ``memory`` bytes, halo included; no smaller than the halo.
 
     Args:
         network: The network.
@@ -137,7 +137,8 @@ def default_tile(
     pixels = int(memory / (_bytes_per_pixel(network, plan.wires, traced) if bytes_ is None else bytes_))
     if size is not None and size[0] * size[1] <= pixels:
         return max(size)
-    tile = max(math.isqrt(pixels) - 2 * plan.halo, _SMALLEST_TILE)
+    # where halos are wider than the memory, tiles as wide as a halo: smaller ones would compute little but halos
+    tile = max(math.isqrt(pixels) - 2 * plan.halo, plan.halo, _SMALLEST_TILE)
     return math.ceil(tile / plan.stride) * plan.stride
 
 
