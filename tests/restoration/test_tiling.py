@@ -10,7 +10,9 @@ from spikingir.conversion.convert import convert
 from spikingir.deploy.fold import fold
 from spikingir.deploy.folded import FoldedNetwork
 from spikingir.graph.errors import TilingError
+from spikingir.inputs import with_level
 from spikingir.networks import AODNet, DnCNN
+from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.restoration.tiling import MEMORY, default_tile, layout, restore_tiled, trace_tiled
 from spikingir.spiking.network import SpikingNetwork
 
@@ -213,6 +215,15 @@ def test_default_tile_keeps_to_the_memory() -> None:
     assert default_tile(network, (side, side)) == side
     assert default_tile(network, (side // 2, 2 * side - 10)) == 2 * side - 10
     assert default_tile(network, (side + 10, side + 10)) == default_tile(network)
+
+
+def test_no_tile_is_smaller_than_its_halo() -> None:
+    deep = MultiScaleNet(width=4, blocks=(1, 1, 1, 4))
+    deep.reset_parameters(torch.Generator().manual_seed(0))
+    network = fold(convert(deep.eval(), with_level(torch.rand(2, 1, 32, 32), 0.1), time_steps=2, schedule="phased"))
+    halo = layout(network).halo
+    assert halo > 100
+    assert default_tile(network, traced=True, memory=2**20) == halo
 
 
 def test_progress_and_batches() -> None:
