@@ -60,24 +60,25 @@ def grown(
     last = len(blocks) - 1
     chains = [(f"{part}.{i}", i) for i in range(last) for part in ("encoder", "decoder")]
     for place, scale in [*chains, ("middle", last)]:
+        added = range(network.blocks[scale], blocks[scale])
+        if not added:
+            continue
         read = network.body.get_submodule(_last_of(place, scale, network.blocks[scale]))
-        for number in range(network.blocks[scale], blocks[scale]):
+        residual = network.top_residual or scale > 0
+        statistics = None if residual else _statistics(network, read, images)
+        for number in added:
             block = dict(larger.body.get_submodule(f"{place}.{number}").named_children())
-            residual = network.top_residual or scale > 0
             if "inject" in block:
                 nn.init.zeros_(_parts(block["inject"])[1].weight)
-            if residual:
+            if statistics is None:
                 nn.init.zeros_(_parts(block["conv2"])[1].weight)
             else:
-                statistics = _statistics(network, read, images)
                 _pass_on(*_parts(block["conv1"]), *statistics)
                 _pass_on(*_parts(block["conv2"]), *statistics)
             if isinstance(read, QCFS):
                 inner, outer = cast(QCFS, block["relu1"]), cast(QCFS, block["relu2"])
+                inner.log_clip_level.copy_(torch.tensor(math.log(_CLIP)) if residual else read.log_clip_level)
                 outer.log_clip_level.copy_(read.log_clip_level)
-                inner.log_clip_level.copy_(read.log_clip_level)
-                if residual:
-                    nn.init.constant_(inner.log_clip_level, math.log(_CLIP))
     return larger.train(network.training)
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from spikingir.conversion.convert import METHODS, convert
 from spikingir.conversion.qcfs import QCFS, quantise_activations, release_activations
@@ -301,10 +301,7 @@ def _network(
             start = _mean(stage, start, _named(recipe, stage, stage.averaged_with, directory))
         if stage.norm_batches:
             size = stage.fit.batch_size
-            batches = (
-                torch.stack([pairs[size * batch + i][0] for i in range(size)]) for batch in range(stage.norm_batches)
-            )
-            update_bn(batches, start)
+            update_bn(DataLoader(Subset(pairs, range(size * stage.norm_batches)), size), start)
         if isinstance(start, MultiScaleNet) and start.form == "level" and recipe.options.get("form") == "residual":
             start = without_level(start, _BLIND_LEVEL)
         if stage.blocks:
