@@ -1,5 +1,6 @@
 """Recipes: data that says exactly what it does, and refuses what it does not know."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from spikingir.networks.registry import build_network
 from spikingir.schema import SchemaError
 from spikingir.store import from_pretrained, load_any, load_network, save_network
 from spikingir.training import follow as following
+from spikingir.training.checkpoints import load_checkpoint, save_checkpoint
 from spikingir.training.config import FitConfig
 from spikingir.training.finetune import finetuning
 from spikingir.training.follow import follow
@@ -97,6 +99,28 @@ def test_a_recipe_is_followed_stage_by_stage(tmp_path: Path, monkeypatch: pytest
         follow(recipe, tmp_path, tmp_path / "run", stages=["sn"])
     other = load_recipe(write(tmp_path, TINY.replace("sigma = 25", "sigma = 50")))
     with pytest.raises(RecipeError, match=r"trained otherwise \(noise\.sigma: 25\.0 there, 50\.0 here\)"):
+        follow(other, tmp_path, tmp_path / "run")
+
+
+def test_a_stage_of_an_earlier_version_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that it did not know are at their defaults, in what describes a stage and in a checkpoint."""
+    monkeypatch.setattr(following, "can_compile", lambda: False)
+    folder_of_images(tmp_path)
+    recipe = load_recipe(write(tmp_path, TINY))
+    done = follow(recipe, tmp_path, tmp_path / "run", stages=["ann"], progress=False)
+    file = done["ann"].with_name("stage.json")
+    description = json.loads(file.read_text())
+    later = ("blocks", "averaged_share", "norm_batches", "fit.energy", "noise.held_back_side")
+    file.write_text(json.dumps({key: value for key, value in description.items() if key not in later}))
+    checkpoint = done["ann"].with_name("checkpoint.pt")
+    state = load_checkpoint(checkpoint)
+    for setting in ("energy", "muon_rate", "processes"):
+        del state["run"][setting]
+    save_checkpoint(state, checkpoint)
+    done["ann"].unlink()
+    assert follow(recipe, tmp_path, tmp_path / "run", stages=["ann"], progress=False) == done
+    other = load_recipe(write(tmp_path, TINY.replace("steps = 3", "energy = 0.5, steps = 3")))
+    with pytest.raises(RecipeError, match=r"fit\.energy: 0\.0 there, 0\.5 here"):
         follow(other, tmp_path, tmp_path / "run")
 
 

@@ -32,6 +32,7 @@ from spikingir.training.muon import Muon, takes_muon
 Pair = tuple[Tensor, Tensor]
 
 _LEVEL_FLOOR = 5.0
+_DEFAULTS = asdict(FitConfig(steps=1)) | {"processes": 1}
 
 
 class TrainingError(SpikingIRError):
@@ -117,7 +118,7 @@ def fit(
     run = {**asdict(config), "processes": processes}
     first, spent, psnr = 0, 0.0, math.nan
     if state is not None:
-        if differences := difference(state["run"], run):  # a setting that a checkpoint does not know is at its default
+        if differences := difference(state["run"], run, _DEFAULTS):
             raise TrainingError(
                 f"{checkpoint} was written by another configuration ({differences}); use another folder or delete it"
             )
@@ -310,6 +311,12 @@ def _moving_average(decay: float) -> Any:
     return update
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """In what two descriptions of a run differ; empty where they do not."""
-    return ", ".join(f"{k}: {old.get(k)} there, {new.get(k)} here" for k in {**old, **new} if old.get(k) != new.get(k))
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """In what two descriptions of a run differ; empty where they do not.
+
+    ``defaults`` holds what an old one is at in settings that it does not know.
+    """
+    known = {**defaults, **old}
+    return ", ".join(
+        f"{k}: {known.get(k)} there, {new.get(k)} here" for k in {**old, **new} if known.get(k) != new.get(k)
+    )

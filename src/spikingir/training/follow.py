@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,9 +34,10 @@ from spikingir.spiking.network import SpikingNetwork
 from spikingir.store import load_any, save_network, save_pretrained
 from spikingir.training.budget import fit_to_time
 from spikingir.training.checkpoints import CHECKPOINT, load_checkpoint
+from spikingir.training.config import FitConfig
 from spikingir.training.fit import FitResult, Pair, difference, fit
 from spikingir.training.machine import launch
-from spikingir.training.recipe import Noise, Photographs, RealHaze, Recipe, RecipeError, Stage
+from spikingir.training.recipe import Conversion, Haze, Noise, Photographs, RealHaze, Recipe, RecipeError, Stage
 from spikingir.zoo.catalogue import SHIPPED
 
 MODEL = "model.safetensors"
@@ -125,16 +126,28 @@ def _check_same(recipe: Recipe, stage: Stage, directory: Path) -> None:
     if not file.exists():
         return
     there, here = json.loads(file.read_text(encoding="utf-8")), _description(recipe, stage)
-    if differences := difference(there, here):
+    if differences := difference(there, here, _defaults()):
         raise RecipeError(f"{file.parent} was trained otherwise ({differences}); delete it, or give another --runs")
 
 
 def _description(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     """What a stage's result depends on, beside the images themselves: plain values by dotted names."""
-    parts = asdict(recipe) | {k: v for k, v in asdict(stage).items() if k != "real_haze" or v is not None}
+    parts = asdict(recipe) | asdict(replace(stage, real_haze=recipe.haze_of(stage)))
     kept = {k: parts[k] for k in parts if k not in ("name", "stages", "default", "licence", "note")}
-    flat = json.loads(json.dumps(_flat(kept)))  # tuples become lists, as in a file
-    return {k: v for k, v in flat.items() if k not in _WITHOUT_EFFECT}
+    return {k: v for k, v in _as_read(_flat(kept)).items() if k not in _WITHOUT_EFFECT}
+
+
+def _defaults() -> dict[str, Any]:
+    """What a stage described by an earlier version is at in settings that it did not know."""
+    tables = {"": Stage, "fit.": FitConfig, "noise.": Noise, "haze.": Haze, "photographs.": Photographs}
+    tables |= {"real_haze.": RealHaze, "conversion.": Conversion}
+    known = {prefix + f.name: f.default for prefix, table in tables.items() for f in fields(table)}
+    return _as_read({k: v for k, v in known.items() if v is not MISSING})
+
+
+def _as_read(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """As a file gives it back, where tuples are lists."""
+    return cast(dict[str, Any], json.loads(json.dumps(flat)))
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -212,8 +225,8 @@ def training_data(recipe: Recipe, stage: Stage, root: Path) -> tuple[Dataset[Pai
         return patches, list(_noisy(clean[:: noise.held_back_every], noise, sum(levels) / 2, takes_level))
     if recipe.photographs is not None:
         return _photographs(recipe.photographs, stage, root)
-    if recipe.real_haze is not None:
-        return _real_haze(stage.real_haze or recipe.real_haze, stage, root)
+    if (real := recipe.haze_of(stage)) is not None:
+        return _real_haze(real, stage, root)
     assert recipe.haze is not None
     kept, apart = hold_back(list_nyu(root / recipe.haze.folder), recipe.haze.held_back)
     held_back = _hazy(apart, recipe.haze.airlight)

@@ -307,6 +307,10 @@ class Recipe:
         """What the model is trained on."""
         return self._given()[0]
 
+    def haze_of(self, stage: Stage) -> RealHaze | None:
+        """What a dehazer of photographs is trained on in a stage."""
+        return stage.real_haze or self.real_haze
+
     @property
     def task(self) -> TaskName:
         """What the model removes."""
