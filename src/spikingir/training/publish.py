@@ -188,8 +188,13 @@ def _data(recipe: Recipe) -> str:
     if recipe.real_haze is not None:
         real = recipe.real_haze
         low, high = real.airlight
-        reside = {stage.name: stage.real_haze.reside for stage in recipe.stages if stage.real_haze is not None}
-        own = "".join(f" In {name}, {share:.0%} of the indoor haze is RESIDE's own." for name, share in reside.items())
+        stages: dict[float, list[str]] = {}
+        for stage in recipe.stages:
+            if stage.real_haze is not None:
+                stages.setdefault(stage.real_haze.reside, []).append(stage.name)
+        own = "".join(
+            f" {share:.0%} of the indoor haze is RESIDE's own in {', '.join(of)}." for share, of in stages.items()
+        )
         return (
             f"`{real.indoor}` and `{real.outdoor}` of the image collection; haze by the atmospheric scattering model, "
             f"drawn for each patch, beta to {real.beta:g}, atmospheric light of {low:g} to {high:g}, with noise and "
