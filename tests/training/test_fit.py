@@ -1,9 +1,11 @@
 """The training loop: it learns, it resumes exactly, it stops cleanly."""
 
+import copy
 import json
 import math
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from spikingir.conversion.convert import convert
 from spikingir.networks.dncnn import DnCNN
 from spikingir.training.checkpoints import load_checkpoint
 from spikingir.training.config import FitConfig, rate_at
-from spikingir.training.fit import TrainingError, TrainingStopped, _loss, fit, validate
+from spikingir.training.fit import TrainingError, TrainingStopped, _loss, _recorded, fit, validate
 
 Pair = tuple[Tensor, Tensor]
 
@@ -195,3 +197,31 @@ def test_a_checkpoint_without_a_newer_setting_is_gone_on_from(tmp_path: Path) ->
     torch.save(state, tmp_path / "checkpoint.pt")
     with pytest.raises(TrainingError, match="steps: 13 there, 12 here"):
         run(ann(), tmp_path)
+
+
+def test_recording_a_step_for_a_gpu_leaves_the_network_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = ann().train()
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+
+    def record(model: nn.Module, sample: tuple[Tensor], allow_unused_input: bool) -> None:
+        assert sample[0].shape == (CONFIG.batch_size, 1, 12, 12)
+        model(*sample)  # as torch does, which moves the statistics of batch norms
+        model.forward = lambda image: 2 * image
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", record)
+    image = torch.rand(2, 1, 12, 12)
+    with _recorded(network, Pairs(), CONFIG, "float32", torch.device("cpu")):
+        assert torch.equal(network(image), 2 * image)
+        assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())
+    assert not torch.equal(network(image), 2 * image)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_frozen_norms_keep_their_statistics(tmp_path: Path, frozen: bool) -> None:
+    network = ann()
+    before = copy.deepcopy(network.state_dict())
+    run(network, tmp_path, config=replace(CONFIG, frozen_norms=frozen))
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    statistics = {name for name in before if name.endswith(("running_mean", "running_var"))}
+    assert statistics & changed == (set() if frozen else statistics)
+    assert {name for name, _ in network.named_parameters()} <= changed

@@ -34,6 +34,8 @@ class FitConfig:
             ANN that is quantised for a binary one.
         clip_norm: Bound on the norm of the gradient of what Adam trains; 0 for none. Muon's steps need none.
         ema: Decay of the moving average of the weights, which is what is validated and kept.
+        frozen_norms: Whether batch norms keep their statistics, so that the network is trained as it will run. For a
+            last stage: the statistics of a batch add more noise then than there is left to learn.
         precision: ``auto`` measures on this machine whether bfloat16 convolutions are the faster ones.
         seed: Seed of the weights' initialisation and of the data.
         checkpoint_minutes: Time between checkpoints.
@@ -54,6 +56,7 @@ class FitConfig:
     energy: Annotated[float, Range(0, 1000)] = 0.0
     clip_norm: Annotated[float, Range(0, 1e6)] = 0.5
     ema: _Share = 0.999
+    frozen_norms: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: Annotated[int, Range(0, 2**62)] = 0
     checkpoint_minutes: Annotated[float, Range(0, 1e6)] = 5.0

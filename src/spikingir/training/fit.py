@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from spikingir.errors import SpikingIRError
 from spikingir.networks.base import RestorationNetwork
+from spikingir.networks.multiscale import MultiScaleNet
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.training.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
 from spikingir.training.config import FitConfig, rate_at
@@ -151,8 +153,16 @@ def fit(
         log.write(step=0, loss=math.nan, seconds=round(time.monotonic() - started, 1), rate=0.0, psnr=psnr)
         save(0)
     model.train()
+    if config.frozen_norms:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
     losses: list[Tensor] = []
-    with termination() as stop, progress_bar(progress and leads, config.steps, first) as tell:
+    bar = progress_bar(progress and leads, config.steps, first)
+    # of the networks here, the one that this was tried with
+    records = fabric.device.type == "cuda" and processes == 1 and isinstance(network, MultiScaleNet)
+    recorded = _recorded(trained, pairs, config, precision, fabric.device) if records else nullcontext()
+    with recorded, termination() as stop, bar as tell:
         for step in range(first, config.steps):
             factor = rate_at(config, step)
             for group in (group for optimizer in optimizers for group in optimizer.param_groups):
@@ -234,6 +244,25 @@ def _loss(config: FitConfig, restored: Tensor, target: Tensor, degraded: Tensor)
 def _target(teacher: nn.Module, degraded: Tensor, clean: Tensor, share: float) -> Tensor:
     """The clean image with a share of the teacher's."""
     return clean.lerp(cast(Tensor, teacher(degraded)).float(), share)
+
+
+@contextmanager
+def _recorded(
+    model: nn.Module, pairs: Dataset[Pair], config: FitConfig, precision: str, device: torch.device
+) -> Iterator[None]:
+    """Forward and backward pass as CUDA graphs: of a small network, a GPU waits for Python most of the time."""
+    degraded = torch.stack([pairs[0][0]] * config.batch_size).to(device, memory_format=torch.channels_last)
+    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    # the graph must hold the casts of weights, so that each pass does them anew
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False):
+        torch.cuda.make_graphed_callables(model, (degraded,), allow_unused_input=True)
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            buffer.copy_(kept[name])  # recording ran the network, which moved what batch norms keep
+    try:
+        yield
+    finally:
+        del model.forward  # torch put it there; in a copy of the network it would run the original
 
 
 class _Order(Sampler[int]):
