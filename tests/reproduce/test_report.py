@@ -247,7 +247,7 @@ def test_models_of_many_levels(benchmark: Benchmark) -> None:
     assert level.subject("denoise-gray-25").sigma == 25
     assert level.subject("denoise-photo").sigma is None  # blind
     assert level.subject("denoise-gray-15").sigma == 15
-    with pytest.raises(UnavailableError, match="a binary network there, which runs at T = 5 alone"):
+    with pytest.raises(UnavailableError, match="a binary network there, which runs at T = 6 alone"):
         spiking_network(level.subject("denoise-gray"), "phased", 3)
 
 
