@@ -349,13 +349,15 @@ def test_a_network_grows_is_quantised_and_released(tmp_path: Path, monkeypatch: 
     finer = text[text.index('[[stages]]\nname = "qann"') :].replace('name = "qann"\n', 'name = "finer"\n')
     finer = finer.replace('start = "ann"', 'start = "qann"').replace("blocks = [2, 1]", "activation_bits = [4, 3]")
     free = ann.replace('name = "ann"', 'name = "free"\nstart = "qann"')
-    recipe = load_recipe(write(tmp_path, text + free + finer))
+    own = finer.replace('"finer"', '"own"').replace('coding = "binary"\nactivation_bits = [4, 3]\n', "")
+    recipe = load_recipe(write(tmp_path, text + free + finer + own))
     done = follow(recipe, tmp_path, tmp_path / "run", progress=False)
     options = {name: load_network(done[name]).options for name in ("ann", "free")}
     assert (options["ann"]["blocks"], options["free"]["blocks"]) == ((1, 1), (2, 1))
     assert options["free"]["activation_bits"] == ()
     assert load_network(done["qann"].with_name(following.QUANTISED)).options["activation_bits"] == (4, 4)
     assert load_network(done["finer"].with_name(following.QUANTISED)).options["activation_bits"] == (4, 3)
+    assert load_network(done["own"].with_name(following.QUANTISED)).options["activation_bits"] == (4, 4)
     many = text.replace("blocks = [2, 1]\n", "activation_bits = [4, 3, 3]\n")
     with pytest.raises(RecipeError, match=r"activation_bits is \[4, 3, 3\], and the network has 2 scales"):
         follow(load_recipe(write(tmp_path, many)), tmp_path, tmp_path / "many", progress=False)

@@ -349,7 +349,7 @@ def _network(
             )
             network = cast(RestorationNetwork, quantised)
             network.activation_bits = bits
-        elif isinstance(network, MultiScaleNet) and network.activation_bits != bits:
+        elif isinstance(network, MultiScaleNet) and bits and network.activation_bits != bits:
             # other steps between the same clip levels
             finer = MultiScaleNet(**{**network.options, "activation_bits": bits})  # type: ignore[arg-type]
             finer.load_state_dict(network.state_dict())
