@@ -37,6 +37,8 @@ Progress = Callable[[int, int], None]
 MEMORY = 2**28
 """Bytes that the default tile may need beside the image."""
 
+_MEMORY_OF_COUNTS = 2**30  # counting keeps a number for each neuron: it is for measuring, where halos cost time
+
 _SMALLEST_TILE = 32
 _SIDE = 128
 
@@ -301,7 +303,8 @@ def _run(
     plan = layout(network)
     images, _, height, width = planes.shape
     if tile is None:
-        tile = default_tile(network, (height, width), traced=counted is not None, engine=engine)
+        memory = _MEMORY_OF_COUNTS if counts else MEMORY
+        tile = default_tile(network, (height, width), traced=counted is not None, engine=engine, memory=memory)
     halo = plan.halo if halo is None else halo
     if tile < 1 or halo < 0:
         raise ValueError(f"tile is {tile}, halo {halo}; expected at least 1 and 0 pixels")
