@@ -166,6 +166,14 @@ def test_training_goes_on_elsewhere_from_a_model_that_ships(
     assert training_record(recipe, {"phased": done["phased"]}) == {
         name: whole[name] for name in ("conventional", "phased")
     }
+    taught = [
+        replace(s, start=None, teacher="conventional", fit=replace(s.fit, distillation=0.5))
+        if s.name == "phased"
+        else s
+        for s in recipe.stages
+    ]
+    known = training_record(replace(recipe, stages=tuple(taught)), {"phased": done["phased"]})
+    assert list(known) == ["conventional", "phased"]
 
 
 def test_a_card_shows_how_training_rose(recipe: Recipe, tmp_path: Path) -> None:

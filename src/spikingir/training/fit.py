@@ -160,7 +160,8 @@ def fit(
     losses: list[Tensor] = []
     bar = progress_bar(progress and leads, config.steps, first)
     # of the networks here, the one that this was tried with
-    records = fabric.device.type == "cuda" and processes == 1 and isinstance(network, MultiScaleNet)
+    alone = fabric.device.type == "cuda" and processes == 1
+    records = alone and first < config.steps and isinstance(network, MultiScaleNet)
     recorded = _recorded(trained, pairs, config, precision, fabric.device) if records else nullcontext()
     with recorded, termination() as stop, bar as tell:
         for step in range(first, config.steps):

@@ -96,7 +96,7 @@ def training_record(recipe: Recipe, done: Mapping[str, Path]) -> dict[str, dict[
     """How each stage that is done was trained: by its log, or, without one, by the record of the model that ships.
 
     So training can go on elsewhere from weights that ship, put where a stage looks for them. Of a stage that one of
-    these was made from, and that is not at hand, the record that ships is kept.
+    these was made from or taught by, and that is not at hand, the record that ships is kept.
 
     Args:
         recipe: The recipe that was followed.
@@ -112,7 +112,7 @@ def training_record(recipe: Recipe, done: Mapping[str, Path]) -> dict[str, dict[
     for stage in reversed(recipe.stages):  # a stage is made from an earlier one
         if stage.name not in wanted:
             continue
-        wanted |= {name for name in (stage.start, stage.averaged_with) if name}
+        wanted |= {name for name in (stage.start, stage.averaged_with, stage.teacher) if name}
         log = done[stage.name].parent / LOG_FILE if stage.name in done else None
         if log is not None and log.exists():
             runs[stage.name] = _summary(log)
