@@ -65,13 +65,13 @@ def currents(network: SpikingNetwork, image: Tensor) -> dict[str, Tensor]:
 
 def nearest(network: SpikingNetwork, weight_bits: int) -> SpikingNetwork:
     """Each weight rounded by itself."""
-    exact = fold(network, grid=None, dtype=torch.float64)
-    other = fold(network, weight_bits=weight_bits)
+    fine, other = fold(network), fold(network, weight_bits=weight_bits)  # on one grid
     found = from_copy(network)
     for name, weight in found.weight.items():
         node = next(node for node in network.nodes if node.weights == name)
-        if node.inputs[0] in exact.spiking:
-            weight.data *= (other.kernel(node.name).spike / exact.kernel(node.name).spike).float()
+        if node.inputs[0] in fine.spiking:
+            few, many = other.kernel(node.name).spike, fine.kernel(node.name).spike
+            weight.data *= torch.where(many == 0, 1.0, few / many).float()
     return found
 
 

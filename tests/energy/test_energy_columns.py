@@ -13,6 +13,7 @@ from spikingir.energy.paper import paper_energy
 from spikingir.energy.prices import PRICES, access_pj
 from spikingir.graph.graph import Node
 from spikingir.networks import AODNet, DnCNN
+from spikingir.restoration import tiling
 from spikingir.restoration.tiling import trace_tiled
 from spikingir.spiking.network import SpikingNetwork, Trace
 
@@ -128,6 +129,26 @@ def test_tiles_give_the_spikes_of_each_position() -> None:
         assert torch.equal(layer.counts, one.trains.abs().sum(0).int())
     assert energy_columns(folded, tiled, image, ann) == energy_columns(folded, whole, image, ann)
     assert trace_tiled(folded, image, tile=8, engine="torch")[1].layers[0].counts is None
+
+
+def test_counting_chooses_its_tiles_by_a_memory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    folded = fold(convert(DnCNN(layers=4, width=3), torch.rand(2, 1, 16, 16), time_steps=3))
+    image, tiles = torch.rand(1, 1, 70, 40), list[int]()
+
+    def counts() -> list[Tensor | None]:
+        tiles.clear()
+        _, trace = trace_tiled(folded, image, counts=True, progress=lambda done, total: tiles.append(total))
+        return [layer.counts for layer in trace.layers]
+
+    whole = counts()
+    assert set(tiles) == {1}
+    monkeypatch.setattr(tiling, "_MEMORY_OF_COUNTS", 1)
+    for one, other in zip(counts(), whole, strict=True):
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one, other)
+    assert set(tiles) == {6}
 
 
 def test_dehazer_with_concatenations() -> None:

@@ -159,8 +159,8 @@ def fit(
                 module.eval()
     losses: list[Tensor] = []
     bar = progress_bar(progress and leads, config.steps, first)
-    # of the networks here, the one that this was tried with
     alone = fabric.device.type == "cuda" and processes == 1
+    # of the networks here, the one that this was tried with
     records = alone and first < config.steps and isinstance(network, MultiScaleNet)
     recorded = _recorded(trained, pairs, config, precision, fabric.device) if records else nullcontext()
     with recorded, termination() as stop, bar as tell:
