@@ -265,7 +265,7 @@ def trace_tiled(
 
     Each spike is counted once, in the tile whose own pixel its neuron stands on, so that the counts are those of the
     whole image; what halos compute a second time is not in them. Residual membranes and spike trains are not kept;
-    ``counts`` keeps how often each neuron fired (memory: four bytes a neuron).
+    ``counts`` keeps how often each neuron fired (memory: four bytes a neuron), in default tiles of about 1 GiB.
     """
     counted: list[list[LayerTrace]] = [[] for _ in range(image.shape[0])]
     trace = network.trace if not isinstance(network, FoldedNetwork) else partial(run_traced, network, engine=engine)

@@ -112,7 +112,7 @@ def training_record(recipe: Recipe, done: Mapping[str, Path]) -> dict[str, dict[
     for stage in reversed(recipe.stages):  # a stage is made from an earlier one
         if stage.name not in wanted:
             continue
-        wanted |= {name for name in (stage.start, stage.averaged_with, stage.teacher) if name}
+        wanted.update(stage.sources.values())
         log = done[stage.name].parent / LOG_FILE if stage.name in done else None
         if log is not None and log.exists():
             runs[stage.name] = _summary(log)

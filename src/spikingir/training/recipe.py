@@ -244,6 +244,12 @@ class Stage:
         if self.weight_bits is not None and (self.kind == "ann" or (self.kind == "snn" and self.schedule != "phased")):
             raise SchemaError("weight_bits is for a phased spiking network; leave it out, or set schedule = 'phased'")
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """Names of the networks that it is made from or taught by, by the key that gives each."""
+        given = {"start": self.start, "averaged_with": self.averaged_with, "teacher": self.teacher}
+        return {key: name for key, name in given.items() if name is not None}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -293,8 +299,8 @@ class Recipe:
                 )
             if stage.name == "model":
                 raise SchemaError(f"stages[{i}].name is 'model', the folder of what is published; expected another")
-            for key in ("start", "averaged_with", "teacher"):
-                if (other := getattr(stage, key)) in names[i:]:
+            for key, other in stage.sources.items():
+                if other in names[i:]:
                     raise SchemaError(
                         f"stages[{i}].{key} is {other!r}, a stage that comes no earlier: a cycle, or a wrong order"
                     )
