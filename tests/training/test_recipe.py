@@ -16,6 +16,7 @@ from spikingir.data.real_haze import RealHazePatches
 from spikingir.data.scenes import Scene
 from spikingir.networks.registry import build_network
 from spikingir.schema import SchemaError
+from spikingir.spiking.neurons import IFNeuron
 from spikingir.store import from_pretrained, load_any, load_network, save_network
 from spikingir.training import follow as following
 from spikingir.training.checkpoints import load_checkpoint, save_checkpoint
@@ -190,6 +191,7 @@ def test_a_quantised_network_is_saved_phased_whatever_its_stage_says(
         ('name = "qann"', 'name = "a\\\\b"', r"stages\[1\]\.name is .*; expected a name"),
         ('name = "qann"', 'name = "ann"', r"stages\[1\]\.name is 'ann', as an earlier one is"),
         ('name = "qann"', 'name = "model"', r"stages\[1\]\.name is 'model', the folder of what is published"),
+        ('kind = "ann"', 'kind = "ann"\nconversion = {}', r"stages\[0\]: conversion is given, and a stage of kind ann"),
         ('kind = "qann"', 'kind = "qann"\npublish = "../x"', r"stages\[1\]\.publish is '\.\./x'; expected a name"),
         ('start = "ann"', 'start = "snn"', r"stages\[1\]\.start is 'snn', a stage that comes no earlier: a cycle"),
         ('kind = "ann"', 'kind = "ann"\nreal_haze = {}', r"stages\[0\]\.real_haze is given, and the recipe has no"),
@@ -365,6 +367,22 @@ def test_a_network_grows_is_quantised_and_released(tmp_path: Path, monkeypatch: 
     other = TINY.replace('start = "ann"\n', 'start = "ann"\nblocks = [2, 1]\n')
     with pytest.raises(RecipeError, match="stage qann: blocks is for a multi-scale network; ann is none"):
         follow(load_recipe(write(tmp_path, other)), tmp_path, tmp_path / "other", progress=False)
+
+
+def test_a_stage_converts_in_its_own_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "can_compile", lambda: False)
+    folder_of_images(tmp_path)
+    text = TINY[: TINY.index('[[stages]]\nname = "snn"')]
+    half = text.replace('kind = "qann"\n', 'kind = "qann"\nconversion = { percentile = 50 }\n')
+    largest = {}
+    for name, given in {"own": half, "recipe's": text}.items():
+        recipe = load_recipe(write(tmp_path, given))
+        done = follow(recipe, tmp_path, tmp_path / name, progress=False)
+        neurons = [module for module in from_pretrained(done["qann"]).modules() if isinstance(module, IFNeuron)]
+        largest[name] = max(neuron.v_threshold.max().item() for neuron in neurons)
+    assert largest["own"] < 0.5 * largest["recipe's"]
+    with pytest.raises(RecipeError, match=r"conversion\.percentile: 50\.0 there, 99\.9 here"):
+        follow(recipe, tmp_path, tmp_path / "own", progress=False)
 
 
 def test_a_network_of_real_haze_never_sees_the_scenes_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,7 @@ def _check_same(recipe: Recipe, stage: Stage, directory: Path) -> None:
 def _description(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     """What a stage's result depends on, beside the images themselves: plain values by dotted names."""
     parts = asdict(recipe) | asdict(replace(stage, real_haze=recipe.haze_of(stage)))
+    parts["conversion"] = asdict(recipe.conversion_of(stage))
     kept = {k: parts[k] for k in parts if k not in ("name", "stages", "default", "licence", "note")}
     return {k: v for k, v in _as_read(_flat(kept)).items() if k not in _WITHOUT_EFFECT}
 
@@ -335,7 +336,7 @@ def _network(
         return network
     compiled = can_compile()
     if stage.kind == "qann":
-        how = recipe.conversion
+        how = recipe.conversion_of(stage)
         network = _conventional(stage, start)
         bits = _bits(stage, network)
         if not any(isinstance(module, QCFS) for module in network.modules()):
@@ -442,7 +443,7 @@ def calibration_of(pairs: Dataset[Pair], count: int = 64) -> Tensor:
 
 def _spiking(recipe: Recipe, stage: Stage, network: RestorationNetwork, pairs: Dataset[Pair]) -> SpikingNetwork:
     """A conversion as the recipe says."""
-    how = recipe.conversion
+    how = recipe.conversion_of(stage)
     return convert(
         network.eval(),
         calibration_of(pairs),

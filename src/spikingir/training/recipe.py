@@ -207,6 +207,7 @@ class Stage:
         publish: File of the model folder that the result becomes, without its suffix: ``ann``, ``snn``,
             ``snn-phased-t8``; none for a step on the way.
         real_haze: What a dehazer of photographs is trained on in this stage: a whole table in place of the recipe's.
+        conversion: How this stage converts an ANN: a whole table in place of the recipe's.
     """
 
     name: _FileName
@@ -226,6 +227,7 @@ class Stage:
     weight_bits: Annotated[int, Range(2, 16)] | None = None
     publish: _FileName | None = None
     real_haze: RealHaze | None = None
+    conversion: Conversion | None = None
 
     def __post_init__(self) -> None:
         require_valid(self)
@@ -241,6 +243,8 @@ class Stage:
             )
         if isinstance(self.schedule, int) and self.schedule >= self.time_steps:
             raise SchemaError(f"schedule is {self.schedule}; a delay is below time_steps, here {self.time_steps}")
+        if self.conversion is not None and self.kind == "ann":
+            raise SchemaError("conversion is given, and a stage of kind ann converts nothing; leave it out")
         if self.weight_bits is not None and (self.kind == "ann" or (self.kind == "snn" and self.schedule != "phased")):
             raise SchemaError("weight_bits is for a phased spiking network; leave it out, or set schedule = 'phased'")
 
@@ -316,6 +320,10 @@ class Recipe:
     def haze_of(self, stage: Stage) -> RealHaze | None:
         """What a dehazer of photographs is trained on in a stage."""
         return stage.real_haze or self.real_haze
+
+    def conversion_of(self, stage: Stage) -> Conversion:
+        """How a stage converts an ANN."""
+        return stage.conversion or self.conversion
 
     @property
     def task(self) -> TaskName:
