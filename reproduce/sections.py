@@ -181,7 +181,8 @@ def latency_table(benchmark: Benchmark, contenders: Sequence[tuple[str, str, Con
             absent.append(f"Not measured: {subject}, {found.cell.label}: {found.missing}.")
             continue
         network = spiking_network(benchmark.subject(subject), method, steps)
-        took, energy = latency(network), scaled_mj(found, ann_mj(benchmark, subject))
+        own = ann_energy(network, SIZES[benchmark.subject(subject).task])  # the model's ANN may have more layers
+        took, energy = latency(network), scaled_mj(found, own)
         spikes = found.mean("spikes_per_synapse")
         if energy is None or spikes is None or found.energy_ratio is None:
             continue

@@ -295,6 +295,7 @@ def test_any_size_is_counted_as_it_is_padded(form: str) -> None:
     assert count_macs(made, (13, 21)) == count_macs(made, (16, 24))
     assert ann_energy(made, (13, 21)) == ann_energy(made, (16, 24))
     assert ann_columns(made, (13, 21)).ann_mj == ann_columns(made, (16, 24)).ann_mj
+    assert count_macs(spiking(made, 5, "binary", (5, 3)), (13, 21)) == count_macs(made, (13, 21))
     image = seen(made)[..., :13, :21]
     last = functional.pad(image, (0, 3, 0, 3), "replicate")
     assert int8_twin(made, image).macs == int8_twin(made, last).macs

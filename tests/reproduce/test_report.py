@@ -1,6 +1,7 @@
 """The report holds what was measured beside what the paper printed, and says what could not be measured."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -214,6 +215,19 @@ def test_latency_of_networks(benchmark: Benchmark) -> None:
             f"{found.energy_ratio * whole:.1f}",
             f"{100 * found.energy_ratio:.1f}",
         )
+
+
+def test_energy_is_that_of_the_network_beside_a_deeper_ann(benchmark: Benchmark, models: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(models, tmp_path / "models")
+    network = build_network("dncnn", channels=1, layers=9, width=4)
+    save_network(network, folder / "denoise-gray-25" / "ann.safetensors")
+    deeper = Benchmark(tmp_path / "cells", benchmark.data_root, folder, tmp_path / "weights", limit=2, crop=16)
+    given = [("denoise-gray-25", "bsd68", ("phased", 3))]
+    before, after = (latency_table(one, given)[0] for one in (benchmark, deeper))
+    assert isinstance(before, Table)
+    assert isinstance(after, Table)
+    assert before.rows[0][:9] == after.rows[0][:9]
+    assert before.rows[0][10] != after.rows[0][10]  # the ANN's PSNR
 
 
 def test_conversions_of_networks_that_others_trained(benchmark: Benchmark, models: Path, tmp_path: Path) -> None:

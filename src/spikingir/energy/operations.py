@@ -13,6 +13,7 @@ Functions of the user's own on the raw image are not counted.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from spikingir.deploy.folded import FoldedNetwork
 from spikingir.energy.synapses import Arrivals, count_arrivals, positions
+from spikingir.graph.errors import TilingError
 from spikingir.graph.graph import Carried, Graph, Node
 from spikingir.graph.trace import graph_of
 from spikingir.spiking.network import SpikingNetwork, Trace
@@ -56,14 +58,18 @@ def count_macs(network: nn.Module, size: tuple[int, int], channels: int | None =
 
     Args:
         network: A body or restoration network; or a spiking or folded one, whose ANN is meant.
-        size: Height and width of the image.
+        size: Height and width of the image, rounded up to what the network pads it to.
         channels: Channels of the image, where the network does not say.
 
     Raises:
         ValueError: The number of channels is not known.
         ConversionError: The body cannot be traced.
     """
-    return sum(macs_by_operation(graph_of(network, channels), size).values())
+    graph = graph_of(network, channels)
+    if isinstance(network, (SpikingNetwork, FoldedNetwork)):
+        with suppress(TilingError):  # one without a stride runs on whole images alone, and pads none
+            graph = replace(graph, multiple=graph.stride())
+    return sum(macs_by_operation(graph, size).values())
 
 
 def macs_by_operation(graph: Graph, size: tuple[int, int]) -> dict[str, int]:

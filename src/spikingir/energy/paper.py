@@ -114,7 +114,7 @@ def ann_energy(network: nn.Module, size: tuple[int, int], channels: int | None =
 
     Args:
         network: A body or restoration network; or a spiking or folded one, whose ANN is meant.
-        size: Height and width of the image.
+        size: Height and width of the image, rounded up to what the network pads it to.
         channels: Channels of the image, where the network does not say.
 
     Raises:

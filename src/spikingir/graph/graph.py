@@ -7,6 +7,7 @@ first convolution, biases, skips from the input). Operations run on both, withou
 convolution run once. A network without spikes (the ANN, the phased schedule) is the constant part alone.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -247,6 +248,19 @@ class Graph:
             return rows, columns
 
         return self.each(visit)
+
+    def stride(self) -> int:
+        """Whole multiples of it move the network's answers with the image, and are what it runs on without padding.
+
+        Raises:
+            TilingError: As of :meth:`reaches`.
+        """
+        reaches = self.reaches()
+        steps = [reach.stride for both in reaches.values() for reach in both]
+        for node in self.nodes:  # what a network pads by itself falls on multiples that it leaves alone
+            for reach, multiple in zip(reaches[node.name], node.operation.multiples(node), strict=True):
+                steps.append(reach.stride * multiple)
+        return math.lcm(*(step.numerator for step in steps))
 
     def carried(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, Carried]:
         """What every wire carries.

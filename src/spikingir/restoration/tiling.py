@@ -88,11 +88,7 @@ def layout(network: Network) -> Layout:
     margin = 0 if network.mapper is None else network.mapper.weight.shape[-1] // 2
     output = replace(last, rows=last.rows.then(1, -margin, margin), columns=last.columns.then(1, -margin, margin))
     every = [reach for wire in (*wires.values(), output) for reach in (wire.rows, wire.columns)]
-    steps = [reach.stride for reach in every]
-    for node in graph.nodes:  # what a network pads by itself falls on multiples that it leaves alone
-        for reach, multiple in zip(reaches[node.name], node.operation.multiples(node), strict=True):
-            steps.append(reach.stride * multiple)
-    stride = math.lcm(*(step.numerator for step in steps))
+    stride = graph.stride()
     _require_size(graph, stride)
     radius = max(max(-reach.low, reach.high) for reach in every)
     return Layout(math.ceil(radius / stride) * stride, stride, wires, output)
