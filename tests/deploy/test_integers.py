@@ -115,6 +115,7 @@ def run(layer: Layer, path: str, border: int, threads: int, *, by_current: bool)
         sums = on_grid(convolved(numbers, weights, stride, padding, layer.size), bits, shift)
         order = np.array(made.current_order)
         current = _native.Current(np.where((order >= 0)[:, None, None], sums[order], 7).astype(np.int32))
+    assume(pixels is None or made.takes(pixels))  # torch sums an image that is too large for 32 bits
     sources = [as_levels(counts, most, border, path) for _, _, _, most, counts in layer.reads]
     added = [as_levels(counts, 255, border, path) for _, counts in layer.skips]
     spikes, residual = made.fire(sources, added, pixels, current, *layer.size, border, threads, True)

@@ -250,7 +250,7 @@ class Graph:
         return self.each(visit)
 
     def stride(self) -> int:
-        """Whole multiples of it move the network's answers with the image, and are what it runs on without padding.
+        """Pixels by which an image must move for the answers to move with it; its sides are padded to multiples.
 
         Raises:
             TilingError: As of :meth:`reaches`.
