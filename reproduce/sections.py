@@ -180,8 +180,9 @@ def latency_table(benchmark: Benchmark, contenders: Sequence[tuple[str, str, Con
         if found.missing is not None:
             absent.append(f"Not measured: {subject}, {found.cell.label}: {found.missing}.")
             continue
-        network = spiking_network(benchmark.subject(subject), method, steps)
-        own = ann_energy(network, SIZES[benchmark.subject(subject).task])  # the model's ANN may have more layers
+        opened = benchmark.subject(subject)
+        network = spiking_network(opened, method, steps)
+        own = ann_energy(network, SIZES[opened.task])  # the model's ANN may have more layers
         took, energy = latency(network), scaled_mj(found, own)
         spikes = found.mean("spikes_per_synapse")
         if energy is None or spikes is None or found.energy_ratio is None:

@@ -68,7 +68,7 @@ def count_macs(network: nn.Module, size: tuple[int, int], channels: int | None =
     graph = graph_of(network, channels)
     if isinstance(network, (SpikingNetwork, FoldedNetwork)):
         with suppress(TilingError):  # one without a stride runs on whole images alone, and pads none
-            graph = replace(graph, multiple=graph.stride())
+            graph = replace(graph, multiple=graph.stride(graph.reaches()))
     return sum(macs_by_operation(graph, size).values())
 
 

@@ -249,13 +249,12 @@ class Graph:
 
         return self.each(visit)
 
-    def stride(self) -> int:
+    def stride(self, reaches: Mapping[str, tuple[Reach, Reach]]) -> int:
         """Pixels by which an image must move for the answers to move with it; its sides are padded to multiples.
 
-        Raises:
-            TilingError: As of :meth:`reaches`.
+        Args:
+            reaches: From :meth:`reaches`.
         """
-        reaches = self.reaches()
         steps = [reach.stride for both in reaches.values() for reach in both]
         for node in self.nodes:  # what a network pads by itself falls on multiples that it leaves alone
             for reach, multiple in zip(reaches[node.name], node.operation.multiples(node), strict=True):

@@ -88,7 +88,7 @@ def layout(network: Network) -> Layout:
     margin = 0 if network.mapper is None else network.mapper.weight.shape[-1] // 2
     output = replace(last, rows=last.rows.then(1, -margin, margin), columns=last.columns.then(1, -margin, margin))
     every = [reach for wire in (*wires.values(), output) for reach in (wire.rows, wire.columns)]
-    stride = graph.stride()
+    stride = graph.stride(reaches)
     _require_size(graph, stride)
     radius = max(max(-reach.low, reach.high) for reach in every)
     return Layout(math.ceil(radius / stride) * stride, stride, wires, output)
