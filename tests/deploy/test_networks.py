@@ -35,9 +35,9 @@ def assert_integers(network: Any) -> None:
 
 
 def multiscale(
-    channels: int, width: int, blocks: tuple[int, ...], form: str, top_residual: bool, seed: int
+    channels: int, width: int, blocks: tuple[int, ...], form: str, top_residual: bool, inject_kernel: int, seed: int
 ) -> MultiScaleNet:
-    network = MultiScaleNet(channels, width, blocks, form, top_residual, batch_norm=True)
+    network = MultiScaleNet(channels, width, blocks, form, top_residual, batch_norm=True, inject_kernel=inject_kernel)
     network.reset_parameters(torch.Generator().manual_seed(seed))
     disturbed(network, seed)
     return network
@@ -58,6 +58,7 @@ def inputs_of(network: MultiScaleNet, count: int, height: int, width: int, gener
     channels=st.sampled_from([1, 3]),
     form=st.sampled_from(["level", "residual", "soft", "airlight"]),
     top_residual=st.booleans(),
+    inject_kernel=st.sampled_from([1, 3]),
     size=st.tuples(st.integers(1, 3), st.integers(1, 5)),
     coding=st.sampled_from(["binary", "unary"]),
     time_steps=st.integers(1, 8),
@@ -72,6 +73,7 @@ def test_multiscale(
     channels: int,
     form: str,
     top_residual: bool,
+    inject_kernel: int,
     size: tuple[int, int],
     coding: str,
     time_steps: int,
@@ -80,7 +82,7 @@ def test_multiscale(
     bright: bool,
     seed: int,
 ) -> None:
-    network = multiscale(channels, width, blocks, form, top_residual, seed)
+    network = multiscale(channels, width, blocks, form, top_residual, inject_kernel, seed)
     generator = torch.Generator().manual_seed(seed)
 
     def images(count: int, height: int, width: int) -> Tensor:
@@ -107,6 +109,7 @@ def test_multiscale(
     channels=st.sampled_from([1, 3]),
     form=st.sampled_from(["level", "residual", "soft", "airlight"]),
     top_residual=st.booleans(),
+    inject_kernel=st.sampled_from([1, 3]),
     size=st.tuples(st.integers(1, 29), st.integers(1, 37)),
     method=st.sampled_from(["spikingir", "if"]),
     time_steps=st.integers(1, 12),
@@ -121,6 +124,7 @@ def test_clocked_multiscale(
     channels: int,
     form: str,
     top_residual: bool,
+    inject_kernel: int,
     size: tuple[int, int],
     method: str,
     time_steps: int,
@@ -131,7 +135,7 @@ def test_clocked_multiscale(
 ) -> None:
     from spikingir.deploy.native import NativeNetwork, _TrainLayer
 
-    network = multiscale(channels, width, blocks, form, top_residual, seed)
+    network = multiscale(channels, width, blocks, form, top_residual, inject_kernel, seed)
     generator = torch.Generator().manual_seed(seed)
     few = inputs_of(network, 2, 16, 32, generator)
     spiking = convert(network, few, method, time_steps=time_steps, percentile=percentile)

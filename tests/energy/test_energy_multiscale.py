@@ -118,6 +118,7 @@ def networks(draw: st.DrawFn) -> tuple[MultiScaleNet, FoldedNetwork]:
         channels=draw(st.sampled_from([1, 3])),
         width=draw(st.integers(1, 4)),
         top_residual=draw(st.booleans()),
+        inject_kernel=draw(st.sampled_from([1, 3])),
         batch_norm=draw(st.booleans()),
     )
     coding = draw(st.sampled_from(["binary", "binary", "unary", None]))

@@ -1,14 +1,15 @@
-"""Growth: more blocks, the same images, and new blocks that learn."""
+"""Growth: more blocks, the same images, and new blocks that learn; and an image that is read by smaller kernels."""
 
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from spikingir.conversion.qcfs import QCFS, quantise_activations, release_activations
 from spikingir.inputs import with_level
-from spikingir.networks.growth import grown
+from spikingir.networks.growth import grown, pointwise_inject
 from spikingir.networks.multiscale import MultiScaleNet
 
 IMAGES = with_level(torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(1)), 0.1)
@@ -86,3 +87,50 @@ def test_all_kernels_learn_and_have_one_norm() -> None:
 def test_what_cannot_grow_is_refused(options: dict[str, object], blocks: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         grown(network(**options), blocks, IMAGES)
+
+
+def test_kernels_that_read_one_pixel_lose_nothing_by_being_small() -> None:
+    before = network(blocks=(2, 1, 1))
+    with torch.no_grad():
+        for name, weight in before.named_parameters():
+            if name.endswith("inject.conv.weight"):
+                weight *= torch.tensor([0.0, 1.0, 0.0]).outer(torch.tensor([0.0, 1.0, 0.0]))
+    after = pointwise_inject(before, IMAGES)
+    assert (before.inject_kernel, after.inject_kernel) == (3, 1)
+    assert after.body.get_submodule("encoder.0.1.inject.conv").weight.shape[-2:] == (1, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(after(IMAGES), before(IMAGES), atol=1e-4, rtol=0)
+
+
+def test_smaller_kernels_are_the_nearest_to_what_was_read() -> None:
+    before = network()
+    after = pointwise_inject(before, IMAGES)
+    read = torch.cat([functional.pixel_unshuffle(IMAGES[:, :1], 2), functional.avg_pool2d(IMAGES[:, 1:], 2)], 1)
+    with torch.no_grad():
+        for name in ("encoder.0.0.inject", "decoder.0.0.inject"):
+            wide, small = before.body.get_submodule(name), after.body.get_submodule(name)
+            given, given_now = (part(read) for part in (wide, small))
+            torch.testing.assert_close(given_now.mean((0, 2, 3)), given.mean((0, 2, 3)), atol=1e-5, rtol=0)
+            error = given_now - given
+            inputs = read - read.mean((0, 2, 3), keepdim=True)
+            assert torch.einsum("bohw,bihw->oi", error, inputs).abs().max() < 1e-3 * given.abs().max() * len(read[0, 0])
+            assert 0 < error.square().mean() < (given - given.mean((0, 2, 3), keepdim=True)).square().mean()
+
+
+def test_smaller_kernels_learn_as_the_others_do() -> None:
+    after = pointwise_inject(network(), IMAGES)
+    norms = [
+        conv.weight.flatten(1).norm() / min(conv.weight.flatten(1).shape) ** 0.5
+        for conv, norm in (tuple(m.children()) for m in after.modules() if isinstance(m, nn.Sequential))
+    ]
+    torch.testing.assert_close(torch.stack(norms), torch.full((len(norms),), 4.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"batch_norm": False}, "has no batch norm"), ({"inject_kernel": 1}, "inject_kernel is 1; expected 3")],
+)
+def test_what_cannot_read_less_is_refused(options: dict[str, object], message: str) -> None:
+    made = MultiScaleNet(**{"width": 4, "blocks": (1, 1), "batch_norm": True, **options})
+    with pytest.raises(ValueError, match=message):
+        pointwise_inject(made, IMAGES)

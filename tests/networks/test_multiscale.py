@@ -105,6 +105,7 @@ def test_a_level_map_of_another_size_is_refused() -> None:
         {"channels": 3, "form": "soft", "blocks": (1, 2, 1, 1)},
         {"channels": 3, "form": "airlight"},
         {"form": "residual", "batch_norm": True},
+        {"inject_kernel": 1, "blocks": (2, 1)},
         {"activation_bits": (5, 4, 3), "batch_norm": True, "top_residual": True},
     ],
 )

@@ -196,6 +196,7 @@ def test_a_quantised_network_is_saved_phased_whatever_its_stage_says(
         ('start = "ann"', 'start = "snn"', r"stages\[1\]\.start is 'snn', a stage that comes no earlier: a cycle"),
         ('kind = "ann"', 'kind = "ann"\nreal_haze = {}', r"stages\[0\]\.real_haze is given, and the recipe has no"),
         ('kind = "ann"', 'kind = "ann"\nblocks = [2]', r"blocks is \[2\], and start is missing"),
+        ('kind = "ann"', 'kind = "ann"\npointwise_inject = true', "pointwise_inject is given, and start is missing"),
         ('start = "ann"', 'averaged_with = "ann"', r"averaged_with is 'ann', and start is missing"),
         ('start = "ann"', 'start = "qann"', r"stages\[1\]\.start is 'qann', a stage that comes no earlier: a cycle"),
         (
@@ -345,17 +346,19 @@ def test_a_network_grows_is_quantised_and_released(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(following, "can_compile", lambda: False)
     folder_of_images(tmp_path)
     text = TINY.replace('"dncnn"', '"multiscale"').replace("layers = 3, width = 4", "width = 4, blocks = [1, 1]")
-    text = text.replace("time_steps = 4", 'time_steps = 4\ncoding = "binary"\nblocks = [2, 1]')
+    text = text.replace("time_steps = 4", 'time_steps = 4\ncoding = "binary"\npointwise_inject = true\nblocks = [2, 1]')
     text = text[: text.index('[[stages]]\nname = "snn"')]
     ann = text[text.index("[[stages]]") : text.index('[[stages]]\nname = "qann"')]
     finer = text[text.index('[[stages]]\nname = "qann"') :].replace('name = "qann"\n', 'name = "finer"\n')
     finer = finer.replace('start = "ann"', 'start = "qann"').replace("blocks = [2, 1]", "activation_bits = [4, 3]")
+    finer = finer.replace("pointwise_inject = true\n", "")
     free = ann.replace('name = "ann"', 'name = "free"\nstart = "qann"')
     own = finer.replace('"finer"', '"own"').replace('coding = "binary"\nactivation_bits = [4, 3]\n', "")
     recipe = load_recipe(write(tmp_path, text + free + finer + own))
     done = follow(recipe, tmp_path, tmp_path / "run", progress=False)
     options = {name: load_network(done[name]).options for name in ("ann", "free")}
     assert (options["ann"]["blocks"], options["free"]["blocks"]) == ((1, 1), (2, 1))
+    assert (options["ann"]["inject_kernel"], options["free"]["inject_kernel"]) == (3, 1)
     assert options["free"]["activation_bits"] == ()
     assert load_network(done["qann"].with_name(following.QUANTISED)).options["activation_bits"] == (4, 4)
     assert load_network(done["finer"].with_name(following.QUANTISED)).options["activation_bits"] == (4, 3)
@@ -367,6 +370,9 @@ def test_a_network_grows_is_quantised_and_released(tmp_path: Path, monkeypatch: 
     other = TINY.replace('start = "ann"\n', 'start = "ann"\nblocks = [2, 1]\n')
     with pytest.raises(RecipeError, match="stage qann: blocks is for a multi-scale network; ann is none"):
         follow(load_recipe(write(tmp_path, other)), tmp_path, tmp_path / "other", progress=False)
+    other = other.replace("blocks = [2, 1]", "pointwise_inject = true")
+    with pytest.raises(RecipeError, match="stage qann: pointwise_inject is for a multi-scale network; ann is none"):
+        follow(load_recipe(write(tmp_path, other)), tmp_path, tmp_path / "another", progress=False)
 
 
 def test_a_stage_converts_in_its_own_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A multi-scale network with more blocks that computes what it did before: training goes on from what was learnt.
+"""A multi-scale network of another form that computes what it did before, or nearly: training goes on from there.
 
 What a longer training of the same network no longer gains, a deeper one may; and what is learnt is not learnt again.
 
@@ -82,6 +82,56 @@ def grown(
     return larger.train(network.training)
 
 
+@torch.no_grad()
+def pointwise_inject(network: MultiScaleNet, images: Tensor) -> MultiScaleNet:
+    """The network whose blocks read the image by kernels of 1x1, a ninth of the multiplications.
+
+    Each kernel ``w`` is the one that comes nearest to the 3x3 kernel ``W`` before it, up to a constant::
+
+        min over w, c of E[(W * u - w u - c)^2]
+
+    with the image ``u`` as blocks read it. Batch norms take mean and variance of the new sums. So the network restores
+    less well until it is trained on. All kernels before a batch norm get one norm, as in :func:`grown`.
+
+    Args:
+        network: A network with batch norm whose blocks read the image by 3x3; it stays as it is.
+        images: Degraded images, with the level where the network reads one, that the means are taken over.
+
+    Shape:
+        ``images``: (B, C, H, W).
+
+    Raises:
+        ValueError: The network has no batch norm, or its kernels are 1x1 already.
+    """
+    if not network.batch_norm:
+        raise InputError("the network has no batch norm; what it reads of the image cannot be learnt anew")
+    if network.inject_kernel != 3:
+        raise InputError(f"inject_kernel is {network.inject_kernel}; expected 3")
+    changed = MultiScaleNet(**{**network.options, "inject_kernel": 1})  # type: ignore[arg-type]
+    state = network.state_dict()
+    injects = [name for name, _ in network.named_modules() if name.endswith(".inject")]
+    u, _ = _run(network, network.get_submodule(f"{injects[0]}.conv"), images)
+    read = u.transpose(0, 1).flatten(1).double()
+    mean = read.mean(1, keepdim=True)
+    for name in injects:
+        conv, norm = _parts(network.get_submodule(name))
+        given = conv(u).transpose(0, 1).flatten(1).double()
+        offset = given.mean(1, keepdim=True)
+        kernel = torch.linalg.lstsq((read - mean).T, (given - offset).T, driver="gelsd").solution.T
+        sums = kernel @ read
+        kept_mean, kept_var = _kept(norm)
+        variance = sums.var(1).float()
+        state[f"{name}.conv.weight"] = kernel.float()[..., None, None]
+        state[f"{name}.norm.running_mean"] = kept_mean + (sums.mean(1) - offset[:, 0]).float()
+        state[f"{name}.norm.running_var"] = variance
+        state[f"{name}.norm.weight"] = norm.weight * ((variance + norm.eps) / (kept_var + norm.eps)).sqrt()
+    changed.load_state_dict(state)
+    for module in changed.modules():
+        if isinstance(module, nn.Sequential):
+            _rescale(*_parts(module))
+    return changed.train(network.training)
+
+
 def _parts(convolution: nn.Module) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
     """A convolution and the batch norm behind it."""
     conv, norm = convolution.children()
@@ -109,13 +159,19 @@ def _rescale(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 
 def _statistics(network: MultiScaleNet, activation: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of each channel of an activation."""
-    found: list[Tensor] = []
-    hook = activation.register_forward_hook(lambda module, inputs, output: found.append(output))
+    _, found = _run(network, activation, images)
+    return found.mean((0, 2, 3)), found.var((0, 2, 3))
+
+
+def _run(network: MultiScaleNet, module: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What a part of the network reads and gives while it restores images."""
+    found: list[tuple[Tensor, Tensor]] = []
+    hook = module.register_forward_hook(lambda module, inputs, output: found.append((inputs[0], output)))
     was = network.training
     network.eval()(images)
     network.train(was)
     hook.remove()
-    return found[0].mean((0, 2, 3)), found[0].var((0, 2, 3))
+    return found[0]
 
 
 def _pass_on(conv: nn.Conv2d, norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:

@@ -30,7 +30,7 @@ class MultiScaleNet(RestorationNetwork):
     """Multi-scale restoration network whose top scale reads the image again in every block.
 
     ``u = [unshuffle2(y), level]`` at half resolution; ``head = relu(conv3(u))``; at scale ``i`` of width ``w 2^i``
-    blocks ``relu(conv3(relu(conv3(x))) + x)``, at the top scale with ``conv3(u)`` added and, unless
+    blocks ``relu(conv3(relu(conv3(x))) + x)``, at the top scale with ``conv(u)`` added and, unless
     ``top_residual``, without ``x``; down ``relu(conv2x2, stride 2)``; up ``relu(shuffle2(conv1x1) + skip)``; last
     ``shuffle2(conv3(x) + conv3(u))``. Every convolution but those of ``u`` reads activations, so all are spike-driven
     after conversion. Each has batch norm in training.
@@ -43,6 +43,8 @@ class MultiScaleNet(RestorationNetwork):
             blind), ``soft`` (``K y - B + y``, two maps of ``channels`` each) or ``airlight`` (``y + K (y - A)``,
             of the same two maps).
         top_residual: Whether blocks of the top scale add what they read.
+        inject_kernel: Side of the kernels by which the blocks of the top scale read the image: 3, or 1, which costs a
+            ninth. The first and the last layer read it by 3.
         batch_norm: Whether the convolutions have batch norm, as in training.
         activation_bits: Bits of the activations at each scale, top first, where they are quantised to
             ``2^bits - 1`` levels; empty where they are not.
@@ -64,6 +66,7 @@ class MultiScaleNet(RestorationNetwork):
         top_residual: bool = False,
         batch_norm: bool = False,
         activation_bits: Sequence[int] = (),
+        inject_kernel: int = 3,
     ) -> None:
         blocks, bits = tuple(blocks), tuple(activation_bits)
         if channels not in (1, 3):
@@ -74,12 +77,15 @@ class MultiScaleNet(RestorationNetwork):
             raise InputError(f"blocks is {blocks}; expected 2 to 6 scales with at least one block at the last")
         if form not in get_args(Form):
             raise InputError(f"form is {form!r}; expected level, residual, soft or airlight")
+        if inject_kernel not in (1, 3):
+            raise InputError(f"inject_kernel is {inject_kernel}; expected 1 or 3")
         if bits and (len(bits) != len(blocks) or not all(1 <= b <= 8 for b in bits)):
             raise InputError(f"activation_bits is {bits}; expected 1 to 8 bits for each of {len(blocks)} scales")
-        body = _Body(channels, width, blocks, form, top_residual, batch_norm)
+        body = _Body(channels, width, blocks, form, top_residual, batch_norm, inject_kernel)
         super().__init__(body, cast(Form, form), channels)
         self.width, self.blocks, self.form = width, blocks, form
         self.top_residual, self.batch_norm, self.activation_bits = top_residual, batch_norm, bits
+        self.inject_kernel = inject_kernel
         self.takes_level = form == "level"
         self.multiple = 2 ** len(blocks)
         if bits:
@@ -98,6 +104,7 @@ class MultiScaleNet(RestorationNetwork):
             "top_residual": self.top_residual,
             "batch_norm": self.batch_norm,
             "activation_bits": self.activation_bits,
+            "inject_kernel": self.inject_kernel,
         }
 
     def activations(self) -> dict[str, int]:
@@ -172,7 +179,14 @@ class _Body(nn.Module):
     """From ``[y, level]`` to the estimate, at sizes that are multiples of ``2 ^ scales``."""
 
     def __init__(
-        self, channels: int, width: int, blocks: tuple[int, ...], form: str, top_residual: bool, batch_norm: bool
+        self,
+        channels: int,
+        width: int,
+        blocks: tuple[int, ...],
+        form: str,
+        top_residual: bool,
+        batch_norm: bool,
+        inject_kernel: int,
     ) -> None:
         super().__init__()
         self.channels, self.takes_level = channels, form == "level"
@@ -182,7 +196,7 @@ class _Body(nn.Module):
         widths = [width * 2**i for i in range(scales)]
 
         def chain(i: int) -> nn.ModuleList:
-            inject = reads if i == 0 else 0
+            inject = (reads, inject_kernel) if i == 0 else None
             residual = top_residual or i > 0
             return nn.ModuleList(_Block(widths[i], inject, residual, batch_norm) for _ in range(blocks[i]))
 
@@ -219,13 +233,13 @@ class _Body(nn.Module):
 
 
 class _Block(nn.Module):
-    """``relu(conv3(relu(conv3(x))) [+ x] [+ conv3(u)])``."""
+    """``relu(conv3(relu(conv3(x))) [+ x] [+ conv(u)])``; ``inject`` is what that reads, and the side of its kernel."""
 
-    def __init__(self, width: int, inject: int, residual: bool, batch_norm: bool) -> None:
+    def __init__(self, width: int, inject: tuple[int, int] | None, residual: bool, batch_norm: bool) -> None:
         super().__init__()
         self.conv1, self.relu1 = _convolution(width, width, 3, batch_norm), nn.ReLU()
         self.conv2, self.relu2 = _convolution(width, width, 3, batch_norm), nn.ReLU()
-        self.inject = _convolution(inject, width, 3, batch_norm) if inject else None
+        self.inject = _convolution(inject[0], width, inject[1], batch_norm) if inject else None
         self.residual = residual
 
     def forward(self, x: Tensor, u: Tensor) -> Tensor:
@@ -290,6 +304,9 @@ def recognise_multiscale(tensors: Mapping[str, Tensor]) -> Recognised | None:
         "blocks": tuple(blocks),
         "batch_norm": "body.head.norm.weight" in state,
     }
+    inject = next((w for name, w in state.items() if name.endswith("inject.conv.weight")), None)
+    if inject is not None and inject.shape[-1] != 3:
+        options["inject_kernel"] = inject.shape[-1]
     if not twice:
         options["form"] = "level" if takes_level else "residual"
     # of top_residual, activation_bits and the one airlight the tensors say nothing: the header does, or they have

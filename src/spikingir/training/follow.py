@@ -26,7 +26,7 @@ from spikingir.data.real_haze import RealHazePatches
 from spikingir.data.scenes import SceneFiles, hold_back
 from spikingir.files import write_text
 from spikingir.networks.base import RestorationNetwork
-from spikingir.networks.growth import grown
+from spikingir.networks.growth import grown, pointwise_inject
 from spikingir.networks.multiscale import MultiScaleNet, without_level
 from spikingir.networks.registry import build_network
 from spikingir.schema import nearest
@@ -318,11 +318,14 @@ def _network(
             update_bn(DataLoader(Subset(pairs, range(size * stage.norm_batches)), size), start)
         if isinstance(start, MultiScaleNet) and start.form == "level" and recipe.options.get("form") == "residual":
             start = without_level(start, _BLIND_LEVEL)
+        if (stage.blocks or stage.pointwise_inject) and not isinstance(start, MultiScaleNet):
+            key = "blocks" if stage.blocks else "pointwise_inject"
+            raise RecipeError(f"stage {stage.name}: {key} is for a multi-scale network; {stage.start} is none")
+        if stage.pointwise_inject:
+            start = pointwise_inject(cast(MultiScaleNet, start), calibration_of(pairs))
         if stage.blocks:
-            if not isinstance(start, MultiScaleNet):
-                raise RecipeError(f"stage {stage.name}: blocks is for a multi-scale network; {stage.start} is none")
             generator = torch.Generator().manual_seed(stage.fit.seed)
-            start = grown(start, stage.blocks, calibration_of(pairs), generator)
+            start = grown(cast(MultiScaleNet, start), stage.blocks, calibration_of(pairs), generator)
     elif stage.kind == "qann":
         raise RecipeError(f"stage {stage.name}: a network of kind {stage.kind} starts from another one; name it")
     else:

@@ -144,6 +144,8 @@ def _card(recipe: Recipe, model: Model, runs: Mapping[str, Mapping[str, Any]]) -
             start = f"mean of {start} and {stage.averaged_with}{share}"
         if stage.blocks:
             start += f", deepened to {', '.join(map(str, stage.blocks))} blocks"
+        if stage.pointwise_inject:
+            start += ", image read by 1x1"
         if stage.teacher is not None:
             start += f", taught by {stage.teacher}"
         stages.append([stage.name, start, clock, str(run["steps"]), patches, f"{run['seconds'] / 3600:.2f}", psnr])

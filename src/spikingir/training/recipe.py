@@ -191,6 +191,8 @@ class Stage:
             wanted of one with a level input, the level is fixed at 10 / 255.
         blocks: Blocks at each scale of a multi-scale network that is deeper than the one it starts from, see
             :func:`spikingir.networks.growth.grown`.
+        pointwise_inject: Whether the blocks of a multi-scale network read the image by kernels of 1x1 from here on, see
+            :func:`spikingir.networks.growth.pointwise_inject`.
         averaged_with: Another network, named like ``start``: training starts from the mean of both's weights. A network
             and what it became by more training often restore images of another kind less well than their mean does.
         averaged_share: The share of that other network in the mean.
@@ -216,6 +218,7 @@ class Stage:
     fit: FitConfig
     start: str | None = None
     blocks: tuple[Annotated[int, Range(0, 64)], ...] = ()
+    pointwise_inject: bool = False
     averaged_with: str | None = None
     averaged_share: Annotated[float, Range(0, 1, open_least=True, open_most=True)] = 0.5
     norm_batches: Annotated[int, Range(0, 65536)] = 0
@@ -237,6 +240,8 @@ class Stage:
             raise SchemaError(f"averaged_with is {self.averaged_with!r}, and start is missing; name two networks")
         if self.blocks and self.start is None:
             raise SchemaError(f"blocks is {list(self.blocks)}, and start is missing; name the network that is to grow")
+        if self.pointwise_inject and self.start is None:
+            raise SchemaError("pointwise_inject is given, and start is missing; name the network that is to change")
         if not self.fit.steps and self.averaged_with is None and not self.blocks:
             raise SchemaError(
                 "fit.steps is 0; only a stage that takes a mean of two networks or deepens one trains nothing"
