@@ -280,7 +280,7 @@ def retrain(
 
 @app.command
 def harm(
-    sets: Annotated[list[Literal["clean", "clean-jpeg", "polyu", "clear", "hazy"]] | None, Words] = None,
+    sets: Annotated[list[Literal["clean", "clean-jpeg", "polyu", "clear", "ordinary", "hazy"]] | None, Words] = None,
     /,
     *,
     data_root: DataRoot = None,
@@ -289,7 +289,7 @@ def harm(
     """Measure whether the defaults of denoise and dehaze harm photographs that need no help, and write a page of it.
 
     Args:
-        sets: What to look at: clean, clean-jpeg, polyu, clear, hazy; all unless given.
+        sets: What to look at: clean, clean-jpeg, polyu, clear, ordinary, hazy; all unless given.
         data_root: Folder of the image collection.
         docs: The page.
     """

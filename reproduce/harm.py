@@ -33,6 +33,7 @@ HELD_OUT = ("Canon600D", "Sony")
 """Cameras of PolyU that no network here was trained on."""
 
 _JPEG = 90
+_ORDINARY = 150
 
 
 @dataclass(frozen=True)
@@ -247,6 +248,12 @@ SETS: dict[str, HarmSet] = {
         DEHAZE,
         partial(_clean, "dehaze/sots_outdoor/gt", COUNT, False),
         (_itself(30), *_SAME_LIGHT),
+    ),
+    "ordinary": HarmSet(
+        "ordinary photographs, BSDS500",
+        DEHAZE,
+        partial(_clean, "denoise/bsds500_color_train", _ORDINARY, False),
+        (_itself(30),),
     ),
     "hazy": HarmSet("real haze, RTTS and others", DEHAZE, partial(_clean, "dehaze/real", COUNT, False), _SAME_LIGHT),
 }
