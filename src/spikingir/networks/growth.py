@@ -109,15 +109,14 @@ def pointwise_inject(network: MultiScaleNet, images: Tensor) -> MultiScaleNet:
         raise InputError(f"inject_kernel is {network.inject_kernel}; expected 3")
     changed = MultiScaleNet(**{**network.options, "inject_kernel": 1})  # type: ignore[arg-type]
     state = network.state_dict()
-    injects = [name for name, _ in network.named_modules() if name.endswith(".inject")]
-    u, _ = _run(network, network.get_submodule(f"{injects[0]}.conv"), images)
-    read = u.transpose(0, 1).flatten(1).double()
-    mean = read.mean(1, keepdim=True)
-    for name in injects:
-        conv, norm = _parts(network.get_submodule(name))
-        given = conv(u).transpose(0, 1).flatten(1).double()
+    for name, part in network.named_modules():
+        if not name.endswith(".inject"):
+            continue
+        conv, norm = _parts(part)
+        read, given = (value.transpose(0, 1).flatten(1).double() for value in _run(network, conv, images))
         offset = given.mean(1, keepdim=True)
-        kernel = torch.linalg.lstsq((read - mean).T, (given - offset).T, driver="gelsd").solution.T
+        centred = read - read.mean(1, keepdim=True)
+        kernel = torch.linalg.lstsq(centred.T, (given - offset).T, driver="gelsd").solution.T
         sums = kernel @ read
         kept_mean, kept_var = _kept(norm)
         variance = sums.var(1).float()
