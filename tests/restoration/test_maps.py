@@ -215,12 +215,9 @@ def dehazer() -> Restorer:
     return restorer(network())
 
 
-def test_a_large_photograph_is_estimated_small_and_restored_large(
-    dehazer: Restorer, small: Small, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_photograph_is_estimated_small_and_restored_large(dehazer: Restorer, small: Small) -> None:
     image = noise(3, 1, 3, 45, 70)
     small(800)
-    monkeypatch.setattr(module, "VEIL", 0.1)
     seen = reduced(image)
     assert seen.shape[-2:] == (22, 34)
     assert dehazer.seen(image).shape[-2:] == (24, 36)
