@@ -76,7 +76,7 @@ def test_a_denoiser_gains_and_its_deployment_form_costs_nothing(model: Model, va
     assert gridded - before >= gain
     assert trained - gridded <= 0.02
     # ten levels at every scale of a small network cost most on pictures as smooth as these
-    clocked = {"denoise-gray": 1.25, "denoise-color": 1.4} if variant.schedule == "clocked" else {}
+    clocked = {"denoise-gray": 1.25, "denoise-color": 1.45} if variant.schedule == "clocked" else {}
     assert ann - gridded <= clocked.get(model.name, 1)
     corner = noisy[:2, :, :40, :40]
     in_float64 = fold(snn, dtype=torch.float64)(corner)
