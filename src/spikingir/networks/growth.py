@@ -54,9 +54,7 @@ def grown(
     larger = MultiScaleNet(**{**network.options, "blocks": blocks})  # type: ignore[arg-type]
     larger.reset_parameters(generator)
     larger.load_state_dict({**larger.state_dict(), **network.state_dict()})
-    for module in larger.modules():
-        if isinstance(module, nn.Sequential):
-            _rescale(*_parts(module))
+    _rescale(larger)
     last = len(blocks) - 1
     chains = [(f"{part}.{i}", i) for i in range(last) for part in ("encoder", "decoder")]
     for place, scale in [*chains, ("middle", last)]:
@@ -109,13 +107,15 @@ def pointwise_inject(network: MultiScaleNet, images: Tensor) -> MultiScaleNet:
         raise InputError(f"inject_kernel is {network.inject_kernel}; expected 3")
     changed = MultiScaleNet(**{**network.options, "inject_kernel": 1})  # type: ignore[arg-type]
     state = network.state_dict()
+    u, _ = _run(network, network.body.get_submodule("head"), images)  # as every block reads it
+    read = _by_channel(u)
+    centred = read - read.mean(1, keepdim=True)
     for name, part in network.named_modules():
         if not name.endswith(".inject"):
             continue
         conv, norm = _parts(part)
-        read, given = (value.transpose(0, 1).flatten(1).double() for value in _run(network, conv, images))
+        given = _by_channel(conv(u))
         offset = given.mean(1, keepdim=True)
-        centred = read - read.mean(1, keepdim=True)
         kernel = torch.linalg.lstsq(centred.T, (given - offset).T, driver="gelsd").solution.T
         sums = kernel @ read
         kept_mean, kept_var = _kept(norm)
@@ -125,9 +125,7 @@ def pointwise_inject(network: MultiScaleNet, images: Tensor) -> MultiScaleNet:
         state[f"{name}.norm.running_var"] = variance
         state[f"{name}.norm.weight"] = norm.weight * ((variance + norm.eps) / (kept_var + norm.eps)).sqrt()
     changed.load_state_dict(state)
-    for module in changed.modules():
-        if isinstance(module, nn.Sequential):
-            _rescale(*_parts(module))
+    _rescale(changed)
     return changed.train(network.training)
 
 
@@ -135,6 +133,11 @@ def _parts(convolution: nn.Module) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
     """A convolution and the batch norm behind it."""
     conv, norm = convolution.children()
     return cast(nn.Conv2d, conv), cast(nn.BatchNorm2d, norm)
+
+
+def _by_channel(values: Tensor) -> Tensor:
+    """Values of each channel in a row, in float64."""
+    return values.transpose(0, 1).flatten(1).double()
 
 
 def _last_of(place: str, scale: int, blocks: int) -> str:
@@ -146,14 +149,18 @@ def _last_of(place: str, scale: int, blocks: int) -> str:
     return f"down.{scale - 1}.relu" if scale else "relu"
 
 
-def _rescale(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Bring a kernel to the common norm, and what the batch norm keeps of its output with it."""
-    kernel = conv.weight.flatten(1)
-    factor = _NORM * min(kernel.shape) ** 0.5 / kernel.norm().clamp_min(1e-12)
-    conv.weight.mul_(factor)
-    running_mean, running_var = _kept(norm)
-    running_mean.mul_(factor)
-    running_var.mul_(factor**2)
+def _rescale(network: MultiScaleNet) -> None:
+    """Bring every kernel to the common norm, and what the batch norm keeps of its output with it."""
+    for module in network.modules():
+        if not isinstance(module, nn.Sequential):
+            continue
+        conv, norm = _parts(module)
+        kernel = conv.weight.flatten(1)
+        factor = _NORM * min(kernel.shape) ** 0.5 / kernel.norm().clamp_min(1e-12)
+        conv.weight.mul_(factor)
+        running_mean, running_var = _kept(norm)
+        running_mean.mul_(factor)
+        running_var.mul_(factor**2)
 
 
 def _statistics(network: MultiScaleNet, activation: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

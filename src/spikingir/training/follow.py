@@ -318,14 +318,15 @@ def _network(
             update_bn(DataLoader(Subset(pairs, range(size * stage.norm_batches)), size), start)
         if isinstance(start, MultiScaleNet) and start.form == "level" and recipe.options.get("form") == "residual":
             start = without_level(start, _BLIND_LEVEL)
-        if (stage.blocks or stage.pointwise_inject) and not isinstance(start, MultiScaleNet):
-            key = "blocks" if stage.blocks else "pointwise_inject"
-            raise RecipeError(f"stage {stage.name}: {key} is for a multi-scale network; {stage.start} is none")
-        if stage.pointwise_inject:
-            start = pointwise_inject(cast(MultiScaleNet, start), calibration_of(pairs))
-        if stage.blocks:
-            generator = torch.Generator().manual_seed(stage.fit.seed)
-            start = grown(cast(MultiScaleNet, start), stage.blocks, calibration_of(pairs), generator)
+        if stage.blocks or stage.pointwise_inject:
+            if not isinstance(start, MultiScaleNet):
+                key = "blocks" if stage.blocks else "pointwise_inject"
+                raise RecipeError(f"stage {stage.name}: {key} is for a multi-scale network; {stage.start} is none")
+            images = calibration_of(pairs)
+            if stage.pointwise_inject:
+                start = pointwise_inject(start, images)
+            if stage.blocks:
+                start = grown(start, stage.blocks, images, torch.Generator().manual_seed(stage.fit.seed))
     elif stage.kind == "qann":
         raise RecipeError(f"stage {stage.name}: a network of kind {stage.kind} starts from another one; name it")
     else:
