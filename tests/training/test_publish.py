@@ -183,6 +183,13 @@ def test_the_quantised_network_behind_rounded_weights_is_published(
     trained = load_any(done["quantised"].with_name(following.QUANTISED))
     for name, tensor in kept.state_dict().items():
         torch.testing.assert_close(tensor, trained.state_dict()[name], rtol=1e-3, atol=1e-4)  # in float16
+    for change, message in (
+        ({"activation_bits": (3,)}, r"activation_bits is \[3\], and layers of quantised have 4 bits"),
+        ({"conversion": recipe.conversion}, "conversion is given, and quantised spikes already"),
+    ):
+        stages = (*recipe.stages, replace(rounded, name="other", **change))
+        with pytest.raises(RecipeError, match=message):
+            following.follow(replace(recipe, stages=stages), tmp_path, tmp_path / "run", progress=False)
 
 
 def test_a_model_for_a_range_of_noise_names_both_ends(recipe: Recipe, tmp_path: Path) -> None:

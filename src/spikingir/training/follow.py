@@ -370,6 +370,7 @@ def _network(
                 module.compiled = compiled
         return network
     if isinstance(start, SpikingNetwork):
+        _require_unchanged(stage, start)
         spiking = start.at(time_steps=stage.time_steps, schedule=stage.schedule, coding=stage.coding)
     else:
         spiking = _spiking(recipe, stage, start, pairs)
@@ -424,6 +425,23 @@ def _bits(stage: Stage, network: RestorationNetwork) -> tuple[int, ...]:
             )
         bits += bits[-1:] * (scales - len(bits))
     return bits
+
+
+def _require_unchanged(stage: Stage, network: SpikingNetwork) -> None:
+    """Refuse a stage that says of its start's conversion what that was not.
+
+    Raises:
+        RecipeError: It does.
+    """
+    if stage.conversion is not None:
+        raise RecipeError(f"stage {stage.name}: conversion is given, and {stage.start} spikes already; leave it out")
+    neurons = [network.neuron(name) for name in network.layers]
+    there = {neuron.activation_bits or network.config.time_steps for neuron in neurons if not neuron.signed}
+    if stage.activation_bits and set(stage.activation_bits) != there:
+        raise RecipeError(
+            f"stage {stage.name}: activation_bits is {list(stage.activation_bits)}, and layers of {stage.start} have "
+            f"{', '.join(map(str, sorted(there, reverse=True)))} bits; a network that spikes keeps its own"
+        )
 
 
 def _conventional(stage: Stage, network: RestorationNetwork | SpikingNetwork) -> RestorationNetwork:

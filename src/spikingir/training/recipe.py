@@ -203,7 +203,8 @@ class Stage:
         time_steps: ``T`` of an SNN.
         schedule: Its schedule.
         coding: ``unary``, or ``binary``: T steps carry 2^T - 1 levels.
-        activation_bits: Of a binary network, bits of its layers by scale, finest first; T of each unless given.
+        activation_bits: Of a binary network, bits of its layers by scale, finest first; T of each unless given. A
+            spiking network that training goes on with keeps its own.
         weight_bits: Bits that the weights of a phased network are rounded to, see :func:`spikingir.round_weights`: of
             kind ``snn`` before training, which keeps them so and leaves thresholds as they are; of kind ``qann`` when
             it is published. Not rounded unless given.
