@@ -15,7 +15,6 @@ from torch.nn import functional
 from spikingir import SpikingNetwork, convert, fold, from_pretrained, round_weights, save_pretrained
 from spikingir.deploy import engine
 from spikingir.deploy.folded import FoldedNetwork
-from spikingir.deploy.rounding import release_weights, round_for_training
 from spikingir.errors import InputError
 from spikingir.graph.graph import Node, Wave
 from spikingir.inputs import with_level
@@ -133,41 +132,6 @@ def test_weights_have_few_bits_and_nothing_else_changes(weight_bits: int) -> Non
     changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert {name.split(".")[0] for name in changed} == {"weight", "bias"}
     assert not {"weight.head_conv", "weight.last_of_image"} & changed, "they meet the image, not spikes"
-
-
-@pytest.mark.parametrize("weight_bits", [4, 8])
-def test_weights_stay_rounded_in_training(weight_bits: int) -> None:
-    network, image = multiscale(), leveled(2)
-    held = round_for_training(network, leveled(1), weight_bits)
-    rounded = round_weights(network, leveled(1), weight_bits=weight_bits)
-    torch.testing.assert_close(held(image), rounded(image), rtol=0, atol=1e-6)
-    trained = [parameter for parameter in held.parameters() if parameter.requires_grad]
-    optimizer, losses = torch.optim.Adam(trained, lr=1e-2), []
-    for _ in range(10):
-        loss = (held(image) - image[:, :1]).square().mean()
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert losses[-1] < 0.8 * losses[0]
-    expected = held(image)
-    release_weights(held)
-    assert torch.equal(held(image), expected)
-    assert bits_of_weights(fold(held)) <= weight_bits
-    assert all(parameter.requires_grad for parameter in held.parameters())
-    before, after = rounded.state_dict(), held.state_dict()
-    assert set(after) == set(before)
-    moved = {name for name, tensor in after.items() if not torch.allclose(tensor, before[name], rtol=0, atol=1e-6)}
-    assert {name.split(".")[0] for name in moved} == {"weight", "bias"}
-    assert any("conv1" in name for name in moved), "spikes meet these"
-
-
-def test_plain_weights_are_released_as_they_are() -> None:
-    network = multiscale()
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    release_weights(network)
-    assert list(network.state_dict()) == list(before)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 @pytest.mark.parametrize("weight_bits", [3, 8, 12])

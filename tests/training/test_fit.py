@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from spikingir.conversion.convert import convert
-from spikingir.deploy.rounding import round_for_training
 from spikingir.networks.dncnn import DnCNN
 from spikingir.training.checkpoints import load_checkpoint
 from spikingir.training.config import FitConfig, rate_at
@@ -54,11 +53,6 @@ def phased() -> nn.Module:
     return convert(ann().eval(), torch.rand(2, 1, 12, 12), time_steps=4, schedule="phased")
 
 
-def rounded() -> nn.Module:
-    network = convert(ann().eval(), torch.rand(2, 1, 12, 12), time_steps=4, schedule="phased", coding="binary")
-    return round_for_training(network, torch.rand(2, 1, 12, 12), 6)
-
-
 CONFIG = FitConfig(steps=12, batch_size=3, learning_rate=3e-3, precision="float32", validate_every=6, log_every=3)
 
 
@@ -69,7 +63,7 @@ def run(
     return network
 
 
-@pytest.mark.parametrize("make", [ann, clocked, phased, rounded])
+@pytest.mark.parametrize("make", [ann, clocked, phased])
 def test_interrupted_training_resumes_to_the_same_result(make: object, tmp_path: Path) -> None:
     assert callable(make)
     whole = run(make(), tmp_path / "whole").state_dict()

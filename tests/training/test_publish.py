@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from spikingir.store import load_any
 from spikingir.training import follow as following
 from spikingir.training import publish as publishing
 from spikingir.training.publish import publish, training_record
-from spikingir.training.recipe import Recipe, RecipeError, Stage, load_recipe
+from spikingir.training.recipe import Recipe, RecipeError, load_recipe
 from spikingir.zoo.card import record_test
 from spikingir.zoo.measured import TestRow
 from spikingir.zoo.pretrained import load_ann, load_spiking
@@ -68,11 +68,6 @@ fit = { steps = 1, batch_size = 2, precision = "float32" }
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    return written(RECIPE, tmp_path, monkeypatch)
-
-
-def written(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
-    """The recipe of a file, with images to train on beside it."""
     monkeypatch.setattr(following, "can_compile", lambda: False)
     (tmp_path / "clean").mkdir()
     for i in range(4):
@@ -80,7 +75,7 @@ def written(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recip
             tmp_path / "clean" / f"{i}.png"
         )
     path = tmp_path / "tiny.toml"
-    path.write_text(text)
+    path.write_text(RECIPE)
     return load_recipe(path)
 
 
@@ -127,14 +122,10 @@ def test_a_model_is_published(recipe: Recipe, tmp_path: Path) -> None:
     assert not (model.folder / "tests.json").exists()
 
 
-def with_phased(recipe: Recipe, **changes: Any) -> tuple[Stage, ...]:
-    """Stages of the recipe, the phased one with weights of 8 bits."""
-    changes = {"coding": "binary", "weight_bits": 8, **changes}
-    return tuple(replace(s, **changes) if s.name == "phased" else s for s in recipe.stages)
-
-
-def test_weights_are_rounded_in_what_is_published(recipe: Recipe, tmp_path: Path) -> None:
-    stages = with_phased(recipe, kind="qann")
+@pytest.mark.parametrize("kind", ["snn", "qann"])
+def test_weights_are_rounded_in_what_is_published(kind: Literal["snn", "qann"], recipe: Recipe, tmp_path: Path) -> None:
+    binary: dict[str, Any] = {"kind": kind, "coding": "binary", "weight_bits": 8}
+    stages = tuple(replace(s, **binary) if s.name == "phased" else s for s in recipe.stages)
     recipe = replace(recipe, stages=stages)
     done = following.follow(recipe, tmp_path, tmp_path / "run", stages=["conventional", "phased"], progress=False)
     model = publish(recipe, done, tmp_path / "model", tmp_path)
@@ -148,48 +139,6 @@ def test_weights_are_rounded_in_what_is_published(recipe: Recipe, tmp_path: Path
     following.follow(other, tmp_path, tmp_path / "run", stages=["phased"], progress=False)  # the same training
     with pytest.raises(DataError):
         publish(recipe, done, tmp_path / "model", tmp_path / "elsewhere")
-
-
-def test_weights_that_stay_rounded_in_training_are_published_as_they_are(recipe: Recipe, tmp_path: Path) -> None:
-    recipe = replace(recipe, stages=with_phased(recipe, kind="snn"))
-    names = ["conventional", "phased"]
-    done = following.follow(recipe, tmp_path, tmp_path / "run", stages=names, progress=False)
-    trained = load_any(done["phased"])
-    assert isinstance(trained, SpikingNetwork)
-    image = torch.rand(1, 1, 16, 20)
-    assert torch.equal(fold(trained)(image), fold(trained, weight_bits=8)(image))
-    model = publish(recipe, done, tmp_path / "model", tmp_path / "elsewhere")  # without data
-    for name, tensor in load_spiking(model.folder).network.state_dict().items():
-        assert torch.equal(tensor, trained.state_dict()[name])
-    other = replace(recipe, stages=with_phased(recipe, kind="snn", weight_bits=6))
-    with pytest.raises(RecipeError, match=r"weight_bits: 8 there, 6 here"):
-        following.follow(other, tmp_path, tmp_path / "run", stages=names, progress=False)
-
-
-def test_the_quantised_network_behind_rounded_weights_is_published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = RECIPE.replace("dncnn", "multiscale").replace("layers = 3, width = 4", "width = 2, blocks = [1, 1]")
-    text = text.replace("sigma = 30", "sigma = [0, 50]")
-    base = written(text, tmp_path, monkeypatch)
-    binary: dict[str, Any] = {"time_steps": 4, "schedule": "phased", "coding": "binary"}
-    phased = next(s for s in base.stages if s.name == "phased")
-    quantised = replace(phased, name="quantised", kind="qann", publish=None, **binary)
-    rounded = replace(phased, start="quantised", weight_bits=8, **binary)
-    recipe = replace(base, stages=(base.stages[0], quantised, rounded))
-    done = following.follow(recipe, tmp_path, tmp_path / "run", progress=False)
-    publish(recipe, done, tmp_path / "model", tmp_path)
-    kept = load_any(tmp_path / "model" / following.QUANTISED)
-    trained = load_any(done["quantised"].with_name(following.QUANTISED))
-    for name, tensor in kept.state_dict().items():
-        torch.testing.assert_close(tensor, trained.state_dict()[name], rtol=1e-3, atol=1e-4)  # in float16
-    for change, message in (
-        ({"activation_bits": (3,)}, r"activation_bits is \[3\], and layers of quantised have 4 bits"),
-        ({"conversion": recipe.conversion}, "conversion is given, and quantised spikes already"),
-    ):
-        stages = (*recipe.stages, replace(rounded, name="other", **change))
-        with pytest.raises(RecipeError, match=message):
-            following.follow(replace(recipe, stages=stages), tmp_path, tmp_path / "run", progress=False)
 
 
 def test_a_model_for_a_range_of_noise_names_both_ends(recipe: Recipe, tmp_path: Path) -> None:

@@ -391,6 +391,23 @@ def test_a_stage_converts_in_its_own_way(tmp_path: Path, monkeypatch: pytest.Mon
         follow(recipe, tmp_path, tmp_path / "own", progress=False)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("conversion = { percentile = 90 }", "conversion is given, and qann spikes already; leave it out"),
+        ("activation_bits = [3]", r"activation_bits is \[3\], and layers of qann have 5 bits; a network that spikes"),
+    ],
+)
+def test_a_network_that_spikes_is_not_converted_again(
+    given: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "can_compile", lambda: False)
+    folder_of_images(tmp_path)
+    text = TINY.replace("time_steps = 5", f'time_steps = 5\nschedule = "phased"\ncoding = "binary"\n{given}')
+    with pytest.raises(RecipeError, match=message):
+        follow(load_recipe(write(tmp_path, text)), tmp_path, tmp_path / "run", progress=False)
+
+
 def test_a_network_of_real_haze_never_sees_the_scenes_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "can_compile", lambda: False)
     scenes = [

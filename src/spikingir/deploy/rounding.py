@@ -7,14 +7,10 @@ output channel less their means, ``H = E[x x^T]`` and ``e`` the errors of its we
 still free; the bias takes the mean. The unit of an output channel is the least number on the grid whose multiples reach
 its largest weight.
 
-What comes out is a network whose weights need no further rounding: :func:`spikingir.fold` finds them on the grid. It
-can be trained on as one: of each weight training keeps a number that is not rounded, and the network computes with the
-nearest multiple, whose gradient is the number's.
+What comes out is a network whose weights need no further rounding: :func:`spikingir.fold` finds them on the grid.
 
 Source:
-    Frantar et al. 2023, "GPTQ" (error feedback); Nagel et al. 2019, "Data-Free Quantization" (bias correction); Jacob
-    et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"
-    (training through the rounding).
+    Frantar et al. 2023, "GPTQ" (error feedback); Nagel et al. 2019, "Data-Free Quantization" (bias correction).
 """
 
 import copy
@@ -25,7 +21,6 @@ from math import prod
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import parametrize
 
 from spikingir.conversion.calibrate import CalibrationImages, channel_means, image_batches
 from spikingir.deploy.fold import fold, least_unit, weight_grid
@@ -43,6 +38,7 @@ Pair = tuple[Tensor, Tensor]
 """A value in the network as it was, and in the rounded one."""
 
 
+@torch.no_grad()
 def round_weights(
     network: SpikingNetwork, calibration_images: CalibrationImages, *, weight_bits: int = 8
 ) -> SpikingNetwork:
@@ -66,38 +62,6 @@ def round_weights(
     Shape:
         ``calibration_images``: (B, C, H, W), or pieces of that shape or (C, H, W).
     """
-    return _round(network, calibration_images, weight_bits).network
-
-
-def round_for_training(
-    network: SpikingNetwork, calibration_images: CalibrationImages, weight_bits: int
-) -> SpikingNetwork:
-    """A copy as :func:`round_weights` makes it whose weights stay rounded in training, until :func:`release_weights`.
-
-    They stay multiples of the units that they have now. These hold for the thresholds of now, which are part of the
-    weights on the grid; so weights and biases alone are trained.
-
-    Raises:
-        ValueError: As :func:`round_weights`.
-        TypeError: As :func:`round_weights`.
-    """
-    rounding = _round(network, calibration_images, weight_bits)
-    rounding.hold()
-    return rounding.network
-
-
-@torch.no_grad()
-def release_weights(network: SpikingNetwork) -> None:
-    """Make plain weights of those that :func:`round_for_training` holds, rounded as they are; else nothing changes."""
-    if parametrize.is_parametrized(network.weight):
-        for name in list(network.weight):
-            if parametrize.is_parametrized(network.weight, name):
-                parametrize.remove_parametrizations(network.weight, name)
-        network.requires_grad_()
-
-
-@torch.no_grad()
-def _round(network: SpikingNetwork, calibration_images: CalibrationImages, weight_bits: int) -> "_Rounding":
     require_spiking(network)
     if not network.config.phased:
         raise InputError(
@@ -134,7 +98,7 @@ def _round(network: SpikingNetwork, calibration_images: CalibrationImages, weigh
         return found
 
     network.graph.walk(visit)
-    return rounding
+    return rounded
 
 
 def _fire(network: SpikingNetwork) -> Fire:
@@ -153,7 +117,6 @@ class _Rounding:
     """Rounds the convolutions of a network in place.
 
     Attributes:
-        network: The network.
         nodes: The convolutions of spikes, by name.
     """
 
@@ -216,36 +179,6 @@ class _Rounding:
         ridge = ridge + _RIDGE * ridge.mean() + torch.finfo(ridge.dtype).tiny
         factor = torch.linalg.cholesky(moments + torch.diag(ridge))
         weight.copy_(_fed_back(exact.flatten(1), factor, scale.flatten(1), self.most).view_as(weight))
-
-    def hold(self) -> None:
-        """Keep the weights rounded, whatever training does."""
-        self.network.requires_grad_(False)
-        for parameters in (self.network.weight, self.network.bias):
-            parameters.requires_grad_()
-        for name, node in self.nodes.items():
-            assert node.weights is not None
-            scale = self._scales[name].to(self.weight(node)).expand_as(self.weight(node)).clone()
-            parametrize.register_parametrization(self.network.weight, node.weights, _Rounded(scale, self.most))
-
-
-class _Rounded(nn.Module):
-    """The nearest multiples of ``1 / scale``, at most ``most`` of them; the gradient passes straight through."""
-
-    scale: Tensor
-
-    def __init__(self, scale: Tensor, most: int) -> None:
-        super().__init__()
-        self.most = most
-        self.register_buffer("scale", scale)
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """Rounded weights."""
-        rounded = (weight * self.scale).round().clamp(-self.most, self.most) / self.scale
-        return rounded.detach() + (weight - weight.detach())
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        """What training starts from, or goes on with."""
-        return weight
 
 
 def _moments(node: Node, weight: Tensor, inputs: Sequence[Tensor]) -> Tensor:

@@ -24,7 +24,6 @@ from spikingir.data.photographs import PhotographPatches
 from spikingir.data.polyu import read_polyu
 from spikingir.data.real_haze import RealHazePatches
 from spikingir.data.scenes import SceneFiles, hold_back
-from spikingir.deploy.rounding import release_weights, round_for_training
 from spikingir.files import write_text
 from spikingir.networks.base import RestorationNetwork
 from spikingir.networks.growth import grown, pointwise_inject
@@ -48,10 +47,9 @@ QUANTISED = "quantised.safetensors"
 STAGE = "stage.json"
 """What a stage was trained on and how, beside its checkpoint: another one does not go on from it."""
 
-_WITHOUT_EFFECT = ("publish", "fit.checkpoint_minutes", "fit.log_every", "fit.validate_every")
+_WITHOUT_EFFECT = ("publish", "weight_bits", "fit.checkpoint_minutes", "fit.log_every", "fit.validate_every")
 
 _CALIBRATION = 2**40  # sample numbers that no training run reaches
-_ROUNDED_ON = 2**20  # pixels: 256 patches of 64x64
 _BLIND_LEVEL = 10 / 255  # of a network with a level input that goes on as a blind one: a camera's noise
 _SOTS_AIRLIGHT = (0.7, 1.0)
 
@@ -137,10 +135,7 @@ def _description(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     parts = asdict(recipe) | asdict(replace(stage, real_haze=recipe.haze_of(stage)))
     parts["conversion"] = asdict(recipe.conversion_of(stage))
     kept = {k: parts[k] for k in parts if k not in ("name", "stages", "default", "licence", "note")}
-    without = set(_WITHOUT_EFFECT)
-    if stage.kind != "snn":
-        without.add("weight_bits")  # to which publishing rounds
-    return {k: v for k, v in _as_read(_flat(kept)).items() if k not in without}
+    return {k: v for k, v in _as_read(_flat(kept)).items() if k not in _WITHOUT_EFFECT}
 
 
 def _defaults() -> dict[str, Any]:
@@ -195,7 +190,6 @@ def _run(
             network = _spiking(recipe, replace(stage, schedule="phased"), cast(RestorationNetwork, network), pairs)
         network.cpu()
         if isinstance(network, SpikingNetwork):
-            release_weights(network)
             save_pretrained(network, folder / MODEL)
         else:
             save_network(network, folder / MODEL)
@@ -374,8 +368,6 @@ def _network(
         spiking = start.at(time_steps=stage.time_steps, schedule=stage.schedule, coding=stage.coding)
     else:
         spiking = _spiking(recipe, stage, start, pairs)
-    if stage.weight_bits is not None:
-        spiking = round_for_training(spiking, rounding_patches(stage, pairs), stage.weight_bits)
     spiking.compile_neurons(compiled)
     return spiking
 
@@ -436,7 +428,7 @@ def _require_unchanged(stage: Stage, network: SpikingNetwork) -> None:
     if stage.conversion is not None:
         raise RecipeError(f"stage {stage.name}: conversion is given, and {stage.start} spikes already; leave it out")
     neurons = [network.neuron(name) for name in network.layers]
-    there = {neuron.activation_bits or network.config.time_steps for neuron in neurons if not neuron.signed}
+    there = {neuron.activation_bits or stage.time_steps for neuron in neurons if not neuron.signed}
     if stage.activation_bits and set(stage.activation_bits) != there:
         raise RecipeError(
             f"stage {stage.name}: activation_bits is {list(stage.activation_bits)}, and layers of {stage.start} have "
@@ -469,15 +461,6 @@ def calibration_of(pairs: Dataset[Pair], count: int = 64) -> Tensor:
         (count, C, patch, patch), C as the network reads.
     """
     return torch.stack([pairs[_CALIBRATION + i][0] for i in range(count)])
-
-
-def rounding_patches(stage: Stage, pairs: Dataset[Pair]) -> Tensor:
-    """Degraded patches that a stage's weights are rounded on, none of which any run reaches.
-
-    Shape:
-        (count, C, patch, patch), C as the network reads.
-    """
-    return calibration_of(pairs, max(8, _ROUNDED_ON // stage.patch**2))
 
 
 def _spiking(recipe: Recipe, stage: Stage, network: RestorationNetwork, pairs: Dataset[Pair]) -> SpikingNetwork:

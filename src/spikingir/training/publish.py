@@ -12,7 +12,7 @@ from spikingir.deploy.rounding import round_weights
 from spikingir.files import write_text
 from spikingir.spiking.network import SpikingNetwork
 from spikingir.store import load_any, load_network, save_network, save_pretrained
-from spikingir.training.follow import QUANTISED, rounding_patches, training_data
+from spikingir.training.follow import QUANTISED, calibration_patches
 from spikingir.training.journal import LOG_FILE
 from spikingir.training.recipe import Recipe, RecipeError
 from spikingir.zoo.card import CARD_FILE, card
@@ -24,14 +24,17 @@ RECORD_FILE = "training.json"
 
 _RECORDED = ("batch_size", "accumulate", "processes", "precision", "processor", "version", "torch", "commit")
 
+_ROUNDED_ON = 2**20
+"""Pixels that weights are rounded on: 256 patches of 64x64."""
+
 
 def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path, data_root: Path) -> Model:
     """Write the folder of a model; what is there of an earlier one is replaced, and its results are gone.
 
     The conventional network's kernels are stored in float16, which it does not feel; spiking networks stay in float32,
     for a weight that is stored in fewer bits moves membranes across thresholds, which costs more than the file's other
-    half is worth. Where a quantised stage has ``weight_bits``, its weights are rounded to them here, on patches like
-    those it was trained on; the stage's own file keeps them as they were trained.
+    half is worth. Where a stage has ``weight_bits``, its weights are rounded to them here, on patches like those it was
+    trained on; the stage's own file keeps them as they were trained.
 
     Args:
         recipe: The recipe that was followed.
@@ -56,16 +59,15 @@ def publish(recipe: Recipe, done: Mapping[str, Path], folder: Path, data_root: P
         path = folder / f"{name}.safetensors"
         if isinstance(network, SpikingNetwork):
             stage = published[name]
-            if stage.kind == "qann" and stage.weight_bits is not None:
-                pairs, _ = training_data(recipe, stage, data_root)
-                network = round_weights(network, rounding_patches(stage, pairs), weight_bits=stage.weight_bits)
+            if stage.weight_bits is not None:
+                count = max(8, _ROUNDED_ON // stage.patch**2)
+                patches = calibration_patches(recipe, stage, data_root, count)
+                network = round_weights(network, patches, weight_bits=stage.weight_bits)
             save_pretrained(network, path, overwrite=True)
         else:
             save_network(network, path, dtype=torch.float16)
-    for stage in published.values():
-        rounds = stage.kind == "snn" and stage.weight_bits is not None  # a quantised network's weights
-        source = done.get(stage.start or "" if rounds else stage.name)
-        if source is not None and (path := source.with_name(QUANTISED)).exists():
+    for stage in recipe.stages:
+        if stage.publish and stage.name in done and (path := done[stage.name].with_name(QUANTISED)).exists():
             save_network(load_network(path), folder / QUANTISED, dtype=torch.float16)
     some = next(iter(clocks.values()))
     config = {

@@ -205,9 +205,8 @@ class Stage:
         coding: ``unary``, or ``binary``: T steps carry 2^T - 1 levels.
         activation_bits: Of a binary network, bits of its layers by scale, finest first; T of each unless given. A
             spiking network that training goes on with keeps its own.
-        weight_bits: Bits that the weights of a phased network are rounded to, see :func:`spikingir.round_weights`: of
-            kind ``snn`` before training, which keeps them so and leaves thresholds as they are; of kind ``qann`` when
-            it is published. Not rounded unless given.
+        weight_bits: Bits that the weights of a phased network are rounded to when it is published, see
+            :func:`spikingir.round_weights`; not rounded unless given.
         publish: File of the model folder that the result becomes, without its suffix: ``ann``, ``snn``,
             ``snn-phased-t8``; none for a step on the way.
         real_haze: What a dehazer of photographs is trained on in this stage: a whole table in place of the recipe's.
