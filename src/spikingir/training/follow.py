@@ -420,10 +420,10 @@ def _bits(stage: Stage, network: RestorationNetwork) -> tuple[int, ...]:
 
 
 def _require_unchanged(stage: Stage, network: SpikingNetwork) -> None:
-    """Refuse a stage that says of its start's conversion what that was not.
+    """Refuse a stage that would have a network that spikes converted in another way.
 
     Raises:
-        RecipeError: It does.
+        RecipeError: The stage has a conversion of its own, or other bits than the network.
     """
     if stage.conversion is not None:
         raise RecipeError(f"stage {stage.name}: conversion is given, and {stage.start} spikes already; leave it out")
